@@ -1,0 +1,370 @@
+mod properties;
+mod world;
+
+use super::*;
+use shared::wire::{Outcome, Phase, Refusal};
+use world::{Fault, World};
+
+#[test]
+fn a_good_bundle_is_fetched_tested_activated_and_committed() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    let report = world.report();
+    assert_eq!(report.active, Some(world.version(0)));
+    assert_eq!(report.last_good, report.active);
+    assert_eq!(report.phase, Phase::Idle);
+    assert_eq!(world.outcome(), Outcome::Committed);
+    assert_eq!(
+        world.kinds(),
+        [
+            EventKind::DownloadStarted,
+            EventKind::BundleStaged,
+            EventKind::VersionActivated,
+            EventKind::TrialPassed
+        ]
+    );
+    assert!(world.machine.pinned().contains(&world.version(0).bundle));
+}
+
+#[test]
+fn each_fault_of_a_bundle_has_its_name_and_leaves_the_version_before_answering() {
+    for (fault, reason) in [
+        (Fault::Corrupt, Refusal::DigestMismatch),
+        (Fault::BadManifest, Refusal::BadManifest),
+        (Fault::WrongVersion, Refusal::WrongVersion),
+        (Fault::Golden, Refusal::GoldenMismatch),
+        (Fault::NotLoadable, Refusal::NotLoadable),
+        (Fault::NoChunks, Refusal::Abandoned),
+    ] {
+        let mut world = World::new();
+        world.assign(&[(0, Fault::None)]);
+        world.settle();
+        world.assign(&[(1, fault)]);
+        world.settle();
+        match world.outcome() {
+            Outcome::Refused { reason: got, detail } => {
+                assert_eq!(got, reason);
+                assert!(!detail.is_empty());
+            }
+            other => panic!("{fault:?} gave {other:?}"),
+        }
+        assert_eq!(world.report().active, Some(world.version(0)), "{fault:?}");
+        assert_eq!(world.answering(), Some(world.version(0)), "{fault:?}");
+        assert_eq!(world.kinds().last(), Some(&EventKind::BundleRefused));
+        assert!(!world.ever_answered(1), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_version_that_fails_its_trial_gives_way_to_the_one_before() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[(1, Fault::Trial)]);
+    world.settle();
+    assert!(world.ever_answered(1));
+    assert_eq!(world.answering(), Some(world.version(0)));
+    assert!(matches!(world.outcome(), Outcome::RolledBack { detail } if detail.contains("failed")));
+    let kinds = world.kinds();
+    assert_eq!(kinds[kinds.len() - 2..], [EventKind::TrialFailed, EventKind::RolledBack]);
+}
+
+#[test]
+fn the_first_version_that_fails_its_trial_leaves_the_slot_empty() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::Trial)]);
+    world.settle();
+    assert_eq!(world.answering(), None);
+    assert_eq!(world.report().active, None);
+    assert!(matches!(world.outcome(), Outcome::RolledBack { .. }));
+}
+
+#[test]
+fn a_failed_bundle_is_tried_again_only_when_a_newer_generation_asks() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::Golden)]);
+    world.settle();
+    let tests = world.tests;
+    world.restart();
+    world.settle();
+    world.resend();
+    world.settle();
+    assert_eq!(world.tests, tests);
+    world.heal(0);
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    assert_eq!(world.outcome(), Outcome::Committed);
+}
+
+#[test]
+fn refuses_an_older_generation_and_another_content_under_the_same() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[(1, Fault::None)]);
+    world.settle();
+    let older = world.desired(1, &[0]);
+    let refused = world.machine.handle(Input::Desired(Box::new(older)), world.now).unwrap_err();
+    assert_eq!(refused, Rejected::Older { got: 1, accepted: 2 });
+    let other = world.desired(2, &[0]);
+    let refused = world.machine.handle(Input::Desired(Box::new(other)), world.now).unwrap_err();
+    assert_eq!(refused, Rejected::Differs { generation: 2 });
+    world.settle();
+    assert_eq!(world.answering(), Some(world.version(1)));
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == EventKind::DesiredRefused).count(), 2);
+}
+
+#[test]
+fn the_same_generation_again_changes_nothing() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    let (events, saved) = (world.events.len(), world.machine.saved());
+    world.resend();
+    world.settle();
+    assert_eq!((world.events.len(), world.machine.saved()), (events, saved));
+}
+
+#[test]
+fn a_wish_for_another_device_is_refused() {
+    let mut world = World::new();
+    let desired = world.desired_for("other", 1, &[0]);
+    let refused = world.machine.handle(Input::Desired(Box::new(desired)), world.now).unwrap_err();
+    assert!(matches!(refused, Rejected::OtherDevice { .. }));
+    assert_eq!(world.machine.generation(), 0);
+}
+
+#[test]
+fn persists_before_anything_leaves_the_device() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    assert!(matches!(world.machine.poll_action(), Some(Action::Persist { .. })));
+    assert_eq!(world.machine.poll_action(), None, "waits for the acknowledgement");
+    world.machine.handle(Input::Persisted, world.now).unwrap();
+    assert!(matches!(world.machine.poll_action(), Some(Action::Slot(_, SlotAction::OpenBlob { .. }))));
+}
+
+#[test]
+fn a_new_wish_in_mid_download_ends_the_old_attempt_once() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.run_until(
+        |world| matches!(world.report().phase, Phase::Fetching { chunks_done, .. } if chunks_done > 1),
+    );
+    world.assign(&[(1, Fault::None)]);
+    assert!(
+        matches!(world.outcome(), Outcome::Refused { reason: Refusal::Abandoned, detail } if detail.contains("generation 2"))
+    );
+    world.settle();
+    assert_eq!(world.answering(), Some(world.version(1)));
+    assert!(!world.ever_answered(0));
+}
+
+#[test]
+fn the_wish_for_the_version_before_in_mid_trial_brings_it_back_at_once() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[(1, Fault::None)]);
+    world.run_until(|world| matches!(world.report().phase, Phase::Trial { .. }));
+    world.assign(&[(0, Fault::None)]);
+    world.run_actions();
+    assert_eq!(world.answering(), Some(world.version(0)));
+    world.settle();
+    assert_eq!(world.report().last_good, Some(world.version(0)));
+    assert_eq!(world.outcome(), Outcome::Committed);
+}
+
+#[test]
+fn a_slot_that_is_not_listed_is_emptied() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[]);
+    world.settle();
+    assert_eq!(world.answering(), None);
+    assert!(world.machine.reports().is_empty());
+    assert!(world.machine.pinned().is_empty());
+    assert!(world.persisted.slots.is_empty());
+    assert_eq!(world.kinds().last(), Some(&EventKind::SlotEmptied));
+}
+
+#[test]
+fn a_full_disk_waits_keeps_the_working_model_and_goes_on_when_there_is_room() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.disk_full = true;
+    world.assign(&[(1, Fault::None)]);
+    world.run_until(|world| matches!(world.report().phase, Phase::Waiting { .. }));
+    world.run_actions();
+    assert_eq!(world.answering(), Some(world.version(0)));
+    assert_eq!(world.kinds().last(), Some(&EventKind::DiskFull));
+    assert_eq!(world.partials(), 0, "the parts of the failed attempt are gone");
+    for _ in 0..5 {
+        world.advance();
+    }
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == EventKind::DiskFull).count(), 1, "said once");
+    world.disk_full = false;
+    world.settle();
+    assert_eq!(world.answering(), Some(world.version(1)));
+}
+
+#[test]
+fn an_interrupted_download_goes_on_from_the_chunks_on_disk() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.run_until(
+        |world| matches!(world.report().phase, Phase::Fetching { chunks_done, .. } if chunks_done >= 5),
+    );
+    let delivered = world.delivered;
+    world.restart();
+    world.settle();
+    assert_eq!(world.outcome(), Outcome::Committed);
+    let resumed = world.events.iter().find(|note| note.kind == EventKind::DownloadResumed).unwrap();
+    assert!(resumed.detail.contains("from chunk"), "{}", resumed.detail);
+    assert!(world.delivered < delivered + world.chunks(0), "nothing is fetched twice");
+}
+
+#[test]
+fn offline_time_does_not_count_as_tries() {
+    let mut world = World::new();
+    world.set_online(false);
+    world.assign(&[(0, Fault::None)]);
+    for _ in 0..100 {
+        world.run_actions();
+        world.now = world.now.plus_ms(600_000);
+        world.machine.handle_timeout(world.now);
+    }
+    assert!(matches!(world.report().phase, Phase::Fetching { .. }));
+    world.set_online(true);
+    world.settle();
+    assert_eq!(world.outcome(), Outcome::Committed);
+}
+
+#[test]
+fn two_restarts_in_a_trial_are_accepted_and_three_are_not() {
+    for (restarts, committed) in [(2, true), (3, false)] {
+        let mut world = World::new();
+        world.assign(&[(0, Fault::None)]);
+        world.settle();
+        world.assign(&[(1, Fault::None)]);
+        world.run_until(|world| matches!(world.report().phase, Phase::Trial { .. }));
+        for _ in 0..restarts {
+            world.restart();
+            world.run_actions();
+        }
+        world.settle();
+        assert_eq!(world.outcome() == Outcome::Committed, committed, "{restarts} restarts");
+        assert_eq!(world.answering(), Some(world.version(usize::from(committed))));
+    }
+}
+
+#[test]
+fn a_bundle_that_ends_the_process_while_it_is_tested_is_given_up() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[(1, Fault::None)]);
+    for _ in 0..=slot::TEST_RESTARTS_MAX {
+        world.run_until(|world| matches!(world.report().phase, Phase::Testing { .. }));
+        world.restart();
+        world.run_actions_until_test();
+    }
+    world.restart();
+    world.settle();
+    assert!(matches!(world.outcome(), Outcome::Refused { reason: Refusal::NotLoadable, .. }));
+    assert_eq!(world.answering(), Some(world.version(0)));
+}
+
+#[test]
+fn damaged_files_of_the_version_in_use_are_fetched_again() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.rot(0);
+    world.restart();
+    world.settle();
+    assert_eq!(world.answering(), Some(world.version(0)));
+    assert_eq!(world.report().last_good, Some(world.version(0)));
+}
+
+#[test]
+fn a_trial_without_a_request_asks_the_golden_inputs() {
+    for (golden, committed) in [(true, true), (false, false)] {
+        let mut world = World::new();
+        world.assign(&[(0, Fault::None)]);
+        world.settle();
+        world.silent = true;
+        world.golden_holds = golden;
+        world.assign(&[(1, Fault::None)]);
+        world.settle();
+        assert_eq!(world.outcome() == Outcome::Committed, committed);
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_is_rejected_and_changes_nothing() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    let before = world.machine.saved();
+    let input = SlotInput::Tested { bundle: Digest::of(b"stale"), runtime: "tract".to_owned() };
+    let rejected = world.machine.handle(Input::Slot(world::slot(), input), world.now).unwrap_err();
+    assert_eq!(rejected, Rejected::Unfit { state: "Idle", input: "Tested" });
+    assert_eq!(world.machine.saved(), before);
+}
+
+#[test]
+fn wants_keep_the_limits_of_the_wire_and_the_window() {
+    let mut world = World::new();
+    world.assign(&[(2, Fault::None)]);
+    world.settle();
+    assert!(world.wants.len() > 3);
+    for want in &world.wants {
+        want.validate().unwrap();
+        assert!(want.indices().count() <= slot::WINDOW_CHUNKS as usize);
+    }
+}
+
+/// STYLE: replay each scenario, stop after every action, restore, require convergence.
+#[test]
+fn a_power_cut_after_any_action_leads_to_the_same_end() {
+    for fault in [
+        Fault::None,
+        Fault::Corrupt,
+        Fault::BadManifest,
+        Fault::WrongVersion,
+        Fault::Golden,
+        Fault::NotLoadable,
+        Fault::Trial,
+    ] {
+        let play = |cut_at: Option<usize>| {
+            let mut world = World::new();
+            world.assign(&[(0, Fault::None)]);
+            world.settle();
+            world.cut_at = cut_at.map(|at| world.actions + at);
+            world.assign(&[(1, fault)]);
+            world.settle();
+            world
+        };
+        let whole = play(None);
+        let steps = whole.actions;
+        assert!(steps > 10);
+        for cut in 0..steps {
+            let mut world = play(Some(cut));
+            // The retained wish comes again with the next connection.
+            world.resend();
+            world.settle();
+            assert_eq!(world.answering(), whole.answering(), "{fault:?} cut at {cut}");
+            assert_eq!(world.report().last_good, whole.report().last_good, "{fault:?} cut at {cut}");
+            let kind = |outcome: Outcome| match outcome {
+                Outcome::Committed => "committed",
+                Outcome::Refused { .. } => "refused",
+                Outcome::RolledBack { .. } => "rolled back",
+            };
+            assert_eq!(kind(world.outcome()), kind(whole.outcome()), "{fault:?} cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! A device in memory: carries out the machine's actions, loses its memory at a power cut, keeps its disk.
+
+use crate::{chunks::ChunkSet, trial::Statistics, update::*};
+use shared::{
+    ModelVersionId, Signed,
+    manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
+    signing::{Keyring, Role, SigningKey, TrustedKey},
+    wire::{self, Assignment, Outcome, Refusal, TrialPolicy, VersionRef, Want},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::OnceLock,
+};
+use uuid::Uuid;
+
+const CHUNK: u32 = 1024;
+pub(super) const BUNDLES: usize = 4;
+
+pub(super) fn slot() -> SlotName {
+    "default".parse().unwrap()
+}
+
+/// What is wrong with a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    Corrupt,
+    BadManifest,
+    WrongVersion,
+    Golden,
+    NotLoadable,
+    NoChunks,
+    Trial,
+}
+
+struct Bundle {
+    version: VersionRef,
+    manifest: Manifest,
+    other: Manifest,
+    envelope_bytes: u64,
+}
+
+struct Keys {
+    director: SigningKey,
+    release: SigningKey,
+    ring: Keyring,
+    bundles: Vec<Bundle>,
+}
+
+fn keys() -> &'static Keys {
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let key = || SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
+        let (director, release) = (key(), key());
+        let ring = Keyring::new([
+            TrustedKey { role: Role::Director, key: director.public().clone() },
+            TrustedKey { role: Role::Release, key: release.public().clone() },
+        ]);
+        Keys { director, release, ring, bundles: (0..BUNDLES).map(bundle).collect() }
+    })
+}
+
+fn bundle(number: usize) -> Bundle {
+    let name = |what: &str| format!("{what}-{number}");
+    let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
+    let file = |file: &str, size_bytes: u64| FileEntry {
+        name: file.to_owned(),
+        digest: Digest::of(name(file).as_bytes()),
+        size_bytes,
+    };
+    // The third is larger than one window.
+    let model_bytes = if number == 2 { 300 * 1024 + 7 } else { 9 * 1024 + 100 };
+    let manifest = Manifest {
+        format: 1,
+        model: "mnist".parse().unwrap(),
+        version: format!("v1.{number}").parse().unwrap(),
+        version_id: ModelVersionId(Uuid::from_u128(number as u128 + 1)),
+        task: Task::ImageClassification,
+        board: "x86-64".parse().unwrap(),
+        created_at: Timestamp(0),
+        input: spec("input", &[1, 2, 2]),
+        output: spec("probabilities", &[2]),
+        preprocess: Preprocess { scale: 1.0, offset: 0.0 },
+        labels: vec!["a".to_owned(), "b".to_owned()],
+        golden_tolerance: 0.1,
+        files: vec![file(MODEL_FILE, model_bytes), file(GOLDEN_FILE, 3000)],
+        lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },
+    };
+    let other = Manifest { version: "v9.9".parse().unwrap(), ..manifest.clone() };
+    let version = VersionRef {
+        model: manifest.model.clone(),
+        version: manifest.version,
+        version_id: manifest.version_id,
+        bundle: Digest::of(name("envelope").as_bytes()),
+    };
+    Bundle { version, manifest, other, envelope_bytes: 2100 }
+}
+
+pub(super) struct World {
+    pub(super) machine: Machine,
+    pub(super) persisted: Saved,
+    pub(super) events: Vec<Note>,
+    pub(super) now: Timestamp,
+    pub(super) online: bool,
+    pub(super) disk_full: bool,
+    /// No request comes in a trial.
+    pub(super) silent: bool,
+    pub(super) golden_holds: bool,
+    pub(super) actions: usize,
+    pub(super) cut_at: Option<usize>,
+    pub(super) tests: usize,
+    pub(super) delivered: u32,
+    pub(super) wants: Vec<Want>,
+    pub(super) highest_generation: u64,
+    faults: [Fault; BUNDLES],
+    whole: BTreeSet<Digest>,
+    partial: BTreeMap<Digest, ChunkSet>,
+    memory: BTreeMap<SlotName, VersionRef>,
+    tested: BTreeSet<Digest>,
+    answered: BTreeSet<Digest>,
+    replies: VecDeque<Input>,
+    generation: u64,
+    wish: Option<Box<dyn Fn() -> Verified<Desired>>>,
+    seed: u64,
+    hold_tests: bool,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let now = Timestamp(1_000_000);
+        let mut world = Self {
+            machine: Machine::restore("cam".parse().unwrap(), Saved::default(), 1, now),
+            persisted: Saved::default(),
+            events: Vec::new(),
+            now,
+            online: true,
+            disk_full: false,
+            silent: false,
+            golden_holds: true,
+            actions: 0,
+            cut_at: None,
+            tests: 0,
+            delivered: 0,
+            wants: Vec::new(),
+            highest_generation: 0,
+            faults: [Fault::None; BUNDLES],
+            whole: BTreeSet::new(),
+            partial: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            tested: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            replies: VecDeque::new(),
+            generation: 0,
+            wish: None,
+            seed: 1,
+            hold_tests: false,
+        };
+        world.set_online(true);
+        world
+    }
+
+    pub(super) fn version(&self, number: usize) -> VersionRef {
+        keys().bundles[number].version.clone()
+    }
+
+    pub(super) fn chunks(&self, number: usize) -> u32 {
+        let bundle = &keys().bundles[number];
+        let sizes = bundle.manifest.files.iter().map(|file| file.size_bytes).chain([bundle.envelope_bytes]);
+        sizes.map(|size| wire::chunk_count(size, CHUNK)).sum()
+    }
+
+    pub(super) fn desired(&self, generation: u64, bundles: &[usize]) -> Verified<Desired> {
+        self.desired_for("cam", generation, bundles)
+    }
+
+    pub(super) fn desired_for(&self, device: &str, generation: u64, bundles: &[usize]) -> Verified<Desired> {
+        let assignments = bundles
+            .iter()
+            .map(|&number| {
+                let Bundle { version, envelope_bytes, .. } = &keys().bundles[number];
+                Assignment {
+                    slot: slot(),
+                    model: version.model.clone(),
+                    version: version.version,
+                    version_id: version.version_id,
+                    bundle: version.bundle,
+                    bundle_bytes: *envelope_bytes,
+                    rollout: Some(shared::RolloutId(Uuid::from_u128(generation.into()))),
+                    trial: TrialPolicy { duration_ms: 1000, ..TrialPolicy::default() },
+                }
+            })
+            .collect();
+        let device = device.parse().unwrap();
+        let desired =
+            Desired { device, generation, issued_at: Timestamp(0), chunk_bytes: CHUNK, assignments };
+        let envelope = Signed::sign(&desired, &[&keys().director]).unwrap();
+        Signed::parse(&envelope).unwrap().verify(&keys().ring).unwrap()
+    }
+
+    /// The next generation asks for these bundles, which have these faults.
+    pub(super) fn assign(&mut self, bundles: &[(usize, Fault)]) {
+        self.generation += 1;
+        for &(number, fault) in bundles {
+            self.faults[number] = fault;
+        }
+        let numbers: Vec<usize> = bundles.iter().map(|(number, _)| *number).collect();
+        let desired = self.desired(self.generation, &numbers);
+        let again = desired.clone();
+        self.wish = Some(Box::new(move || again.clone()));
+        self.machine.handle(Input::Desired(Box::new(desired)), self.now).unwrap();
+    }
+
+    /// The retained wish comes again.
+    pub(super) fn resend(&mut self) {
+        let desired = self.wish.as_ref().map(|wish| wish());
+        if let Some(desired) = desired {
+            self.machine.handle(Input::Desired(Box::new(desired)), self.now).unwrap();
+        }
+    }
+
+    pub(super) fn heal(&mut self, number: usize) {
+        self.faults[number] = Fault::None;
+    }
+
+    /// The files of a bundle go bad on disk.
+    pub(super) fn rot(&mut self, number: usize) {
+        for file in &keys().bundles[number].manifest.files {
+            self.whole.remove(&file.digest);
+        }
+    }
+
+    pub(super) fn set_online(&mut self, online: bool) {
+        self.online = online;
+        self.machine.handle(Input::Online(online), self.now).unwrap();
+    }
+
+    /// Power cut: memory is lost, the disk stays.
+    pub(super) fn restart(&mut self) {
+        self.memory.clear();
+        self.tested.clear();
+        self.replies.clear();
+        self.seed += 1;
+        self.machine = Machine::restore("cam".parse().unwrap(), self.persisted.clone(), self.seed, self.now);
+        self.set_online(self.online);
+    }
+
+    pub(super) fn report(&self) -> SlotReport {
+        self.machine.reports().into_iter().find(|report| report.slot == slot()).unwrap()
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        self.report().attempt.unwrap().outcome
+    }
+
+    pub(super) fn answering(&self) -> Option<VersionRef> {
+        self.memory.get(&slot()).cloned()
+    }
+
+    pub(super) fn ever_answered(&self, number: usize) -> bool {
+        self.answered.contains(&self.version(number).bundle)
+    }
+
+    pub(super) fn kinds(&self) -> Vec<EventKind> {
+        self.events.iter().map(|note| note.kind).collect()
+    }
+
+    pub(super) fn partials(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// Carries out actions and answers until nothing is left to do at this time.
+    pub(super) fn run_actions(&mut self) {
+        while self.step() {}
+    }
+
+    /// At most `count` actions and answers.
+    pub(super) fn run_some(&mut self, count: usize) {
+        for _ in 0..count {
+            if !self.step() {
+                return;
+            }
+        }
+    }
+
+    /// Stops as soon as a test is under way.
+    pub(super) fn run_actions_until_test(&mut self) {
+        self.hold_tests = true;
+        for _ in 0..1000 {
+            if !self.step() && !self.wake() {
+                break;
+            }
+        }
+        self.hold_tests = false;
+    }
+
+    pub(super) fn run_until(&mut self, reached: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if reached(self) {
+                return;
+            }
+            if !self.step() && !self.wake() {
+                break;
+            }
+        }
+        panic!("never reached; {:?}", self.report());
+    }
+
+    /// Runs through all waiting until nothing is due.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.step() && !self.wake() {
+                return;
+            }
+        }
+        panic!("never settles; {:?}", self.report());
+    }
+
+    /// To the next timeout, and what follows from it.
+    pub(super) fn advance(&mut self) {
+        self.wake();
+        self.run_actions();
+    }
+
+    fn wake(&mut self) -> bool {
+        let Some(at) = self.machine.poll_timeout() else { return false };
+        self.now = self.now.max(at);
+        self.machine.handle_timeout(self.now);
+        true
+    }
+
+    fn step(&mut self) -> bool {
+        if let Some(reply) = self.replies.pop_front() {
+            // Answers to attempts that were given up are rejected, as they are on a device.
+            let _ = self.machine.handle(reply, self.now);
+            return true;
+        }
+        let Some(action) = self.machine.poll_action() else { return false };
+        self.perform(action);
+        self.actions += 1;
+        if self.cut_at.is_some_and(|at| self.actions > at) {
+            self.cut_at = None;
+            self.restart();
+        }
+        true
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Persist { saved, notes } => {
+                let generation = saved.desired.as_ref().map_or(0, |desired| desired.generation);
+                assert!(generation >= self.highest_generation, "the generation fell");
+                self.highest_generation = generation;
+                self.persisted = saved;
+                self.events.extend(notes);
+                self.replies.push_back(Input::Persisted);
+            }
+            Action::Slot(name, action) => {
+                assert!(
+                    self.persisted.slots.iter().any(|saved| saved.slot == name)
+                        || matches!(
+                            action,
+                            SlotAction::Deactivate | SlotAction::Collect | SlotAction::Discard { .. }
+                        ),
+                    "{action:?} before its slot was persisted"
+                );
+                if let Some(reply) = self.perform_for(&name, action) {
+                    self.replies.push_back(Input::Slot(name, reply));
+                }
+            }
+        }
+    }
+
+    fn number(&self, bundle: Digest) -> usize {
+        keys().bundles.iter().position(|known| known.version.bundle == bundle).unwrap()
+    }
+
+    /// The bundle that a blob belongs to.
+    fn owner(&self, blob: Digest) -> usize {
+        let holds = |bundle: &Bundle| {
+            bundle.version.bundle == blob || bundle.manifest.files.iter().any(|file| file.digest == blob)
+        };
+        keys().bundles.iter().position(holds).unwrap()
+    }
+
+    fn perform_for(&mut self, name: &SlotName, action: SlotAction) -> Option<SlotInput> {
+        Some(match action {
+            SlotAction::Activate { version } => {
+                let bundle = version.bundle;
+                let saved = self.persisted.slots.iter().find(|saved| saved.slot == *name).unwrap();
+                assert_eq!(saved.active.as_ref(), Some(&version), "activates what is not on disk as active");
+                let files = &keys().bundles[self.number(bundle)].manifest.files;
+                let there = self.whole.contains(&bundle)
+                    && files.iter().all(|file| self.whole.contains(&file.digest));
+                let in_memory = self.memory.get(name) == Some(&version) || self.tested.contains(&bundle);
+                if !there && !in_memory {
+                    return Some(SlotInput::NotActivated { bundle, detail: "a file is damaged".to_owned() });
+                }
+                self.memory.insert(name.clone(), version);
+                self.answered.insert(bundle);
+                SlotInput::Activated { bundle, runtime: "tract".to_owned() }
+            }
+            SlotAction::Deactivate => {
+                self.memory.remove(name);
+                return None;
+            }
+            SlotAction::OpenBlob { digest, size_bytes, chunk_bytes } => {
+                let total = wire::chunk_count(size_bytes, chunk_bytes);
+                let fetched = if self.whole.contains(&digest) {
+                    Fetched::Whole
+                } else {
+                    Fetched::Part(
+                        self.partial.entry(digest).or_insert_with(|| ChunkSet::empty(total)).clone(),
+                    )
+                };
+                SlotInput::BlobOpened { digest, fetched }
+            }
+            SlotAction::Want(want) => {
+                self.wants.push(want.clone());
+                let owner = self.owner(want.digest);
+                if self.faults[owner] == Fault::NoChunks || !self.online {
+                    return None;
+                }
+                for index in want.indices() {
+                    self.delivered += 1;
+                    if let Some(partial) = self.partial.get_mut(&want.digest) {
+                        partial.insert(index);
+                    }
+                    self.replies.push_back(Input::ChunkStored { digest: want.digest, index });
+                }
+                return None;
+            }
+            SlotAction::VerifyBlob { digest, .. } => {
+                let partial = self.partial.remove(&digest);
+                let is_model = keys().bundles[self.owner(digest)].manifest.files[0].digest == digest;
+                if self.faults[self.owner(digest)] == Fault::Corrupt && is_model {
+                    SlotInput::BlobCorrupt { digest, detail: "other bytes".to_owned() }
+                } else {
+                    assert!(
+                        partial.is_none_or(|partial| partial.is_full()),
+                        "verified before all chunks came"
+                    );
+                    self.whole.insert(digest);
+                    SlotInput::BlobVerified { digest }
+                }
+            }
+            SlotAction::ReadManifest { bundle } => {
+                let number = self.number(bundle);
+                let Bundle { manifest, other, .. } = &keys().bundles[number];
+                let manifest = match self.faults[number] {
+                    Fault::BadManifest => {
+                        return Some(SlotInput::ManifestRefused {
+                            bundle,
+                            detail: "no good signature".to_owned(),
+                        });
+                    }
+                    Fault::WrongVersion => other,
+                    _ => manifest,
+                };
+                let envelope = Signed::sign(manifest, &[&keys().release]).unwrap();
+                let verified = Signed::parse(&envelope).unwrap().verify(&keys().ring).unwrap();
+                SlotInput::ManifestRead { bundle, manifest: Box::new(verified) }
+            }
+            SlotAction::Reserve { bundle, .. } if self.disk_full => {
+                SlotInput::DiskFull { bundle, detail: "9000 bytes are needed, 10 are free".to_owned() }
+            }
+            SlotAction::Reserve { bundle, .. } => SlotInput::Reserved { bundle },
+            SlotAction::Test { version, manifest } => {
+                let bundle = version.bundle;
+                assert!(
+                    manifest.files.iter().all(|file| self.whole.contains(&file.digest)),
+                    "tests what is not there"
+                );
+                self.tests += 1;
+                if self.hold_tests {
+                    return None;
+                }
+                let refused = |reason, detail: &str| SlotInput::TestRefused {
+                    bundle,
+                    reason,
+                    detail: detail.to_owned(),
+                };
+                match self.faults[self.number(bundle)] {
+                    Fault::Golden => refused(Refusal::GoldenMismatch, "class 3 instead of 4"),
+                    Fault::NotLoadable => refused(Refusal::NotLoadable, "no model"),
+                    _ => {
+                        self.tested.insert(bundle);
+                        SlotInput::Tested { bundle, runtime: "tract".to_owned() }
+                    }
+                }
+            }
+            SlotAction::ConcludeTrial { version } => {
+                let bad = self.faults[self.number(version.bundle)] == Fault::Trial;
+                let requests = if self.silent { 0 } else { 100 };
+                let failed = if bad { requests } else { 0 };
+                let statistics = Box::new(Statistics { requests, failed, ..Statistics::default() });
+                let golden = if self.golden_holds { Ok(()) } else { Err("class 3 instead of 4".to_owned()) };
+                SlotInput::TrialConcluded { bundle: version.bundle, statistics, golden }
+            }
+            SlotAction::Discard { bundle } => {
+                self.tested.remove(&bundle);
+                self.partial.clear();
+                return None;
+            }
+            SlotAction::Collect => {
+                let pinned = self.machine.pinned();
+                let keep: BTreeSet<Digest> = pinned
+                    .iter()
+                    .flat_map(|&bundle| {
+                        let files = &keys().bundles[self.number(bundle)].manifest.files;
+                        files.iter().map(|file| file.digest).chain([bundle]).collect::<Vec<_>>()
+                    })
+                    .collect();
+                self.whole.retain(|digest| keep.contains(digest));
+                self.partial.retain(|digest, _| keep.contains(digest));
+                return None;
+            }
+        })
+    }
+}

@@ -1,0 +1,339 @@
+//! `POST …/infer`: JSON or binary tensors in, JSON or binary tensors out.
+
+use super::{
+    Api, ApiError,
+    protocol::{
+        BinarySize, HEADER_LENGTH, InferRequest, InferResponse, InputTensor, Numbers, OutputData,
+        OutputParameters, OutputTensor,
+    },
+};
+use crate::{installer::now, models::Loaded};
+use axum::{
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use shared::limits;
+use std::{borrow::Cow, cell::RefCell, sync::Arc, time::Instant};
+
+/// A model that needs longer than this for one sample, as measured when it was tested, hands the thread's other
+/// work over before it runs.
+const LONG_US: f64 = 2_000.0;
+
+/// Inference by name.
+pub(super) async fn infer(
+    State(api): State<Arc<Api>>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    answer(&api, &model, None, &headers, body).await
+}
+
+/// Inference by name and version.
+pub(super) async fn infer_version(
+    State(api): State<Arc<Api>>,
+    Path((model, version)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    answer(&api, &model, Some(&version), &headers, body).await
+}
+
+async fn answer(
+    api: &Api,
+    name: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = read_body(api, body)?;
+    let (json, binary) = split(headers, &body)?;
+    let request = InferRequest::parse(json).map_err(ApiError::BadRequest)?;
+    let _permit = api.gate.enter().await?;
+    // Only now the version is chosen: after a wait the newest answers.
+    let (serving, loaded) = super::metadata::find(api, name, version)?;
+    let (input, batch) = read_input(&request, binary, &loaded)?;
+    let outputs = read_outputs(&request, &loaded)?;
+
+    OUTPUT.with_borrow_mut(|output| {
+        let start = Instant::now();
+        let ran = run(&loaded, &input, batch, output);
+        let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        serving.record(&loaded, batch, ran.is_ok().then_some(took_us), now());
+        ran.map_err(|error| ApiError::Internal(error.to_string()))?;
+        serving.offer_to_former(&loaded, &input, batch, output);
+        respond(name, &request, &loaded, &outputs, batch, output)
+    })
+}
+
+thread_local! {
+    /// Reused, so that the hot path allocates little.
+    static OUTPUT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn run(loaded: &Loaded, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), runtime::Error> {
+    if loaded.measured_us * batch as f64 > LONG_US {
+        tokio::task::block_in_place(|| loaded.runnable.run_into(input, batch, output))
+    } else {
+        loaded.runnable.run_into(input, batch, output)
+    }
+}
+
+pub(super) fn read_body(api: &Api, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| {
+        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::TooLarge { limit_bytes: api.body_bytes_max }
+        } else {
+            ApiError::BadRequest(rejection.body_text())
+        }
+    })
+}
+
+/// The JSON and what follows it.
+fn split<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<(&'b [u8], &'b [u8]), ApiError> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(bad("compressed bodies are not taken; leave Content-Encoding out"));
+    }
+    let Some(length) = headers.get(HEADER_LENGTH) else { return Ok((body, &[])) };
+    let length = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
+    match length {
+        Some(length) if length <= body.len() => Ok(body.split_at(length)),
+        _ => Err(bad(&format!("Inference-Header-Content-Length is a number of 0 to {}", body.len()))),
+    }
+}
+
+/// The one input as the model wants it, and the number of samples.
+fn read_input(
+    request: &InferRequest<'_>,
+    binary: &[u8],
+    loaded: &Loaded,
+) -> Result<(Vec<f32>, usize), ApiError> {
+    let spec = &loaded.manifest.input;
+    let [input] = request.inputs.as_slice() else {
+        return Err(bad(&format!(
+            "{} inputs are given, the model takes one, {:?}",
+            request.inputs.len(),
+            spec.name
+        )));
+    };
+    if input.name != spec.name {
+        return Err(bad(&format!(
+            "input {:?} is unknown, the model takes {:?}",
+            cut(&input.name),
+            spec.name
+        )));
+    }
+    let batch = batch_of(&input.shape, &spec.shape)?;
+    let elements = batch
+        .checked_mul(spec.elements())
+        .filter(|&elements| elements <= limits::TENSOR_ELEMENTS_MAX)
+        .ok_or_else(|| {
+            bad(&format!("input {:?} has over {} values", spec.name, limits::TENSOR_ELEMENTS_MAX))
+        })?;
+    let values = match (input.parameters.binary_data_size, input.data) {
+        (Some(_), Some(_)) => return Err(bad("an input has data or binary_data_size, not both")),
+        (Some(size), None) => from_binary(input, size, binary, elements, loaded)?,
+        (None, Some(_)) if !binary.is_empty() => {
+            return Err(bad("bytes follow the JSON, but no input has binary_data_size"));
+        }
+        (None, Some(data)) => from_json(input, data.get(), elements, loaded)?,
+        (None, None) => return Err(bad("the input has neither data nor binary_data_size")),
+    };
+    Ok((values, batch))
+}
+
+/// `shape` is the model's with a batch before it; a single sample may leave the batch out.
+fn batch_of(shape: &[u64], wanted: &[usize]) -> Result<usize, ApiError> {
+    let same =
+        |got: &[u64]| got.len() == wanted.len() && got.iter().zip(wanted).all(|(&g, &w)| g == w as u64);
+    let batch = match shape.split_first() {
+        _ if same(shape) => Some(1),
+        Some((&batch, rest)) if same(rest) && batch > 0 => usize::try_from(batch).ok(),
+        _ => None,
+    };
+    batch.ok_or_else(|| {
+        let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+        bad(&format!(
+            "the input's shape is {:?}, the model takes [N,{}]",
+            &shape[..shape.len().min(8)],
+            wanted.join(",")
+        ))
+    })
+}
+
+fn from_binary(
+    input: &InputTensor<'_>,
+    size: u64,
+    binary: &[u8],
+    elements: usize,
+    loaded: &Loaded,
+) -> Result<Vec<f32>, ApiError> {
+    if size != binary.len() as u64 {
+        return Err(bad(&format!("binary_data_size is {size}, {} bytes follow the JSON", binary.len())));
+    }
+    let width = match input.datatype.as_ref() {
+        "FP32" => 4,
+        "UINT8" => 1,
+        other => return Err(bad_type(other)),
+    };
+    if binary.len() != elements * width {
+        return Err(bad(&format!(
+            "{} bytes of data are given, the shape needs {}",
+            binary.len(),
+            elements * width
+        )));
+    }
+    if width == 1 {
+        let preprocess = loaded.manifest.preprocess;
+        return Ok(binary.iter().map(|&raw| f32::from(raw) * preprocess.scale + preprocess.offset).collect());
+    }
+    let values: Vec<f32> = binary
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        .collect();
+    finite(values)
+}
+
+fn from_json(
+    input: &InputTensor<'_>,
+    data: &str,
+    elements: usize,
+    loaded: &Loaded,
+) -> Result<Vec<f32>, ApiError> {
+    let bytes = match input.datatype.as_ref() {
+        "FP32" => false,
+        "UINT8" => true,
+        other => return Err(bad_type(other)),
+    };
+    let Numbers(mut values) = serde_json::from_str(data)
+        .map_err(|error| bad(&format!("the input's data is no array of numbers: {error}")))?;
+    if values.len() != elements {
+        return Err(bad(&format!("{} values are given, the shape needs {elements}", values.len())));
+    }
+    if bytes {
+        let preprocess = loaded.manifest.preprocess;
+        for value in &mut values {
+            if !(0.0..=255.0).contains(value) || value.fract() != 0.0 {
+                return Err(bad(&format!("{value} is no UINT8")));
+            }
+            *value = *value * preprocess.scale + preprocess.offset;
+        }
+        return Ok(values);
+    }
+    finite(values)
+}
+
+fn finite(values: Vec<f32>) -> Result<Vec<f32>, ApiError> {
+    // One pass without a branch: a sum of zeros stays zero unless a value is infinite or no number.
+    let check: f32 = values.iter().map(|value| value * 0.0).sum();
+    if check == 0.0 { Ok(values) } else { Err(bad("the input holds a value that is not finite")) }
+}
+
+/// How the one output is wanted.
+struct Wanted {
+    binary: bool,
+    classification: Option<usize>,
+}
+
+fn read_outputs(request: &InferRequest<'_>, loaded: &Loaded) -> Result<Wanted, ApiError> {
+    let spec = &loaded.manifest.output;
+    let parameters = match request.outputs.as_slice() {
+        [] => OutputParameters::default(),
+        [output] if output.name == spec.name => output.parameters.clone(),
+        [output] => {
+            return Err(bad(&format!(
+                "output {:?} is unknown, the model gives {:?}",
+                cut(&output.name),
+                spec.name
+            )));
+        }
+        more => return Err(bad(&format!("{} outputs are asked for, the model gives one", more.len()))),
+    };
+    let classification = match parameters.classification {
+        None | Some(0) => None,
+        Some(count) => Some(usize::try_from(count).unwrap_or(usize::MAX).min(spec.elements())),
+    };
+    Ok(Wanted {
+        binary: parameters.binary_data.unwrap_or(request.parameters.binary_data_output),
+        classification,
+    })
+}
+
+fn respond(
+    name: &str,
+    request: &InferRequest<'_>,
+    loaded: &Loaded,
+    wanted: &Wanted,
+    batch: usize,
+    output: &[f32],
+) -> Result<Response, ApiError> {
+    let spec = &loaded.manifest.output;
+    let (datatype, shape, texts) = match wanted.classification {
+        Some(count) => {
+            let classes = spec.elements();
+            let texts =
+                output.chunks_exact(classes).flat_map(|row| best(row, count, &loaded.manifest.labels));
+            ("BYTES", vec![batch, count], Some(texts.collect::<Vec<_>>()))
+        }
+        None => ("FP32", [&[batch], spec.shape.as_slice()].concat(), None),
+    };
+    let raw: Option<Vec<u8>> = wanted.binary.then(|| match &texts {
+        Some(texts) => texts.iter().flat_map(|text| length_prefixed(text)).collect(),
+        None => output.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    });
+    let data = match (&raw, texts) {
+        (Some(_), _) => None,
+        (None, Some(texts)) => Some(OutputData::Texts(texts)),
+        (None, None) => Some(OutputData::Floats(output)),
+    };
+    let parameters = raw.as_ref().map(|raw| BinarySize { binary_data_size: raw.len() });
+    let response = InferResponse {
+        model_name: name,
+        model_version: loaded.version.version.to_string(),
+        id: request.id.as_deref(),
+        outputs: vec![OutputTensor { name: &spec.name, datatype, shape, parameters, data }],
+    };
+    let mut body = serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))?;
+    let Some(raw) = raw else {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
+    };
+    let length = HeaderValue::from(body.len());
+    body.extend_from_slice(&raw);
+    let octets = HeaderValue::from_static("application/octet-stream");
+    let headers = [(header::CONTENT_TYPE, octets), (HeaderName::from_static(HEADER_LENGTH), length)];
+    Ok((headers, body).into_response())
+}
+
+/// The `count` best classes of one sample, as `value:index:label`.
+fn best<'a>(row: &'a [f32], count: usize, labels: &'a [String]) -> impl Iterator<Item = String> + use<'a> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+    order.truncate(count);
+    order.into_iter().map(move |index| {
+        let label = labels.get(index).map_or(Cow::Borrowed(""), |label| Cow::Borrowed(label.as_str()));
+        format!("{:.6}:{index}:{label}", row[index])
+    })
+}
+
+/// An element of a BYTES tensor.
+fn length_prefixed(text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    [&length.to_le_bytes(), text.as_bytes()].concat()
+}
+
+fn bad(text: &str) -> ApiError {
+    ApiError::BadRequest(text.to_owned())
+}
+
+fn bad_type(datatype: &str) -> ApiError {
+    bad(&format!(
+        "datatype {:?} is not taken; use FP32 (the model's input) or UINT8 (raw values)",
+        cut(datatype)
+    ))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}

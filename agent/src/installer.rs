@@ -1,0 +1,268 @@
+//! A thread of low priority that does for the updater what takes long: hashing files, testing and loading
+//! models. Requests go on beside it with bounded latency.
+
+use crate::{
+    blobs::Blobs,
+    engine::{self, Engine},
+    models::{Loaded, Models, Serving, ShadowQueue, ShadowRequest},
+};
+use agent_core::update::{SlotAction, SlotInput};
+use shared::{Digest, SlotName, Timestamp, limits, signing::Keyring, wire::VersionRef};
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    thread,
+    time::SystemTime,
+};
+
+/// Requests that wait to be compared with the version before.
+const SHADOW_QUEUE_MAX: usize = 8;
+/// Lowers the priority of the calling thread by this much.
+const NICE: i32 = 10;
+
+/// What the thread works with.
+#[derive(Debug)]
+pub struct Installer {
+    pub blobs: Arc<Blobs>,
+    pub models: Arc<Models>,
+    pub engine: Arc<Engine>,
+    pub keyring: Keyring,
+    pub disk_reserve_bytes: u64,
+}
+
+/// A piece of work.
+#[derive(Debug)]
+pub struct Job {
+    pub slot: SlotName,
+    pub work: Work,
+    /// The runtime that the slot's version was put on when it was installed.
+    pub runtime: Option<String>,
+}
+
+/// What shall be done.
+#[derive(Debug)]
+pub enum Work {
+    /// As the update machine asks.
+    Action(SlotAction),
+    /// Begin to count for the trial of `bundle`, and ask `fallback` the same requests.
+    BeginTrial { bundle: Digest, fallback: Option<VersionRef> },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Done {
+    pub slot: SlotName,
+    pub input: SlotInput,
+    /// Telemetry of the version that stopped answering.
+    pub closed: Option<agent_core::window::Closed>,
+}
+
+impl Installer {
+    /// Starts the thread. `done` is called on it with the outcome of each job.
+    pub fn start(self, done: impl Fn(Done) + Send + 'static) -> std::io::Result<mpsc::Sender<Job>> {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        thread::Builder::new().name("installer".to_owned()).spawn(move || {
+            lower_priority();
+            // One tested version for each slot, waiting to be activated.
+            let mut staged = HashMap::<SlotName, Arc<Loaded>>::new();
+            while let Ok(job) = jobs.recv() {
+                let slot = job.slot.clone();
+                let (input, closed) = self.work(job, &mut staged);
+                if let Some(input) = input {
+                    done(Done { slot, input, closed });
+                }
+            }
+        })?;
+        Ok(sender)
+    }
+
+    fn work(
+        &self,
+        job: Job,
+        staged: &mut HashMap<SlotName, Arc<Loaded>>,
+    ) -> (Option<SlotInput>, Option<agent_core::window::Closed>) {
+        let Job { slot, work, runtime } = job;
+        let action = match work {
+            Work::Action(action) => action,
+            Work::BeginTrial { bundle, fallback } => {
+                self.begin_trial(&slot, bundle, fallback);
+                return (None, None);
+            }
+        };
+        let input = match action {
+            SlotAction::Activate { version } => {
+                return self.activate(&slot, &version, runtime.as_deref(), staged);
+            }
+            SlotAction::Deactivate => {
+                self.models.remove(&slot);
+                staged.remove(&slot);
+                return (None, None);
+            }
+            SlotAction::OpenBlob { digest, size_bytes, chunk_bytes } => {
+                match self.blobs.open(digest, size_bytes, chunk_bytes) {
+                    Ok(fetched) => SlotInput::BlobOpened { digest, fetched },
+                    Err(error) => blob_failed(digest, &error),
+                }
+            }
+            SlotAction::VerifyBlob { digest, size_bytes } => match self.blobs.finish(digest, size_bytes) {
+                Ok(()) => SlotInput::BlobVerified { digest },
+                Err(error) if error.is_disk_full() => blob_failed(digest, &error),
+                Err(error) => SlotInput::BlobCorrupt { digest, detail: error.to_string() },
+            },
+            SlotAction::ReadManifest { bundle } => {
+                match engine::read_manifest(&self.blobs, bundle, &self.keyring) {
+                    Ok(manifest) => SlotInput::ManifestRead { bundle, manifest: Box::new(manifest) },
+                    Err(error) => SlotInput::ManifestRefused { bundle, detail: error.to_string() },
+                }
+            }
+            SlotAction::Reserve { bundle, files } => {
+                let files: Vec<_> = files.iter().map(|file| (file.digest, file.size_bytes)).collect();
+                match self.blobs.check_space(&files, self.disk_reserve_bytes) {
+                    Ok(()) => SlotInput::Reserved { bundle },
+                    Err(detail) => SlotInput::DiskFull { bundle, detail },
+                }
+            }
+            SlotAction::Test { version, manifest } => {
+                let bundle = version.bundle;
+                match self.engine.load(&self.blobs, &version, &manifest, None) {
+                    Ok(loaded) => {
+                        let runtime = loaded.runnable.runtime().to_owned();
+                        staged.insert(slot, Arc::new(loaded));
+                        SlotInput::Tested { bundle, runtime }
+                    }
+                    Err(error) => {
+                        SlotInput::TestRefused { bundle, reason: error.refusal(), detail: error.to_string() }
+                    }
+                }
+            }
+            SlotAction::ConcludeTrial { version } => {
+                let serving = self.models.slot(&slot, now());
+                let statistics = serving.trial(version.bundle).unwrap_or_default();
+                let golden = match (statistics.requests, serving.current()) {
+                    (0, Some(loaded)) => loaded
+                        .golden
+                        .check(loaded.runnable.as_ref(), loaded.manifest.golden_tolerance)
+                        .map(|_| ())
+                        .map_err(|mismatch| mismatch.to_string()),
+                    _ => Ok(()),
+                };
+                SlotInput::TrialConcluded { bundle: version.bundle, statistics: Box::new(statistics), golden }
+            }
+            SlotAction::Discard { bundle } => {
+                staged.retain(|_, loaded| loaded.version.bundle != bundle);
+                return (None, None);
+            }
+            // The updater does these itself.
+            SlotAction::Want(_) | SlotAction::Collect => return (None, None),
+        };
+        (Some(input), None)
+    }
+
+    /// Finds the version in memory or loads it, lets it answer, and begins its trial's count.
+    fn activate(
+        &self,
+        slot: &SlotName,
+        version: &VersionRef,
+        runtime: Option<&str>,
+        staged: &mut HashMap<SlotName, Arc<Loaded>>,
+    ) -> (Option<SlotInput>, Option<agent_core::window::Closed>) {
+        let bundle = version.bundle;
+        let serving = self.models.slot(slot, now());
+        let held =
+            |loaded: &Option<Arc<Loaded>>| loaded.as_ref().is_some_and(|held| held.version.bundle == bundle);
+        let current = serving.current();
+        if held(&current) {
+            let runtime = current.map_or_else(String::new, |loaded| loaded.runnable.runtime().to_owned());
+            return (Some(SlotInput::Activated { bundle, runtime }), None);
+        }
+        let found = [staged.remove(slot), serving.former()].into_iter().find(held).flatten();
+        let loaded = match found {
+            Some(loaded) => loaded,
+            None => match self.load(version, runtime) {
+                Ok(loaded) => Arc::new(loaded),
+                Err(error) => {
+                    return (Some(SlotInput::NotActivated { bundle, detail: error.to_string() }), None);
+                }
+            },
+        };
+        let runtime = loaded.runnable.runtime().to_owned();
+        let closed = serving.swap(Some(loaded), now());
+        (Some(SlotInput::Activated { bundle, runtime }), closed)
+    }
+
+    fn begin_trial(&self, slot: &SlotName, bundle: Digest, fallback: Option<VersionRef>) {
+        let serving = self.models.slot(slot, now());
+        let former = fallback.and_then(|version| {
+            let held = serving.former().filter(|former| former.version.bundle == version.bundle);
+            // After a restart only the version on trial is in memory.
+            held.or_else(|| self.load(&version, None).ok().map(Arc::new))
+        });
+        let comparable = former.filter(|former| {
+            serving
+                .current()
+                .is_some_and(|current| current.manifest.input.shape == former.manifest.input.shape)
+        });
+        let queue = comparable.and_then(|former| match shadow(serving.clone(), bundle, former) {
+            Ok(queue) => Some(queue),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to compare with the version before");
+                None
+            }
+        });
+        serving.begin_trial(bundle, queue);
+    }
+
+    fn load(&self, version: &VersionRef, runtime: Option<&str>) -> Result<Loaded, engine::Error> {
+        let manifest = engine::read_manifest(&self.blobs, version.bundle, &self.keyring)?;
+        self.engine.load(&self.blobs, version, &manifest, runtime)
+    }
+}
+
+/// Asks `former` every request that comes over the queue, on a thread of its own that ends when the queue does.
+fn shadow(serving: Arc<Serving>, bundle: Digest, former: Arc<Loaded>) -> std::io::Result<ShadowQueue> {
+    let (queue, requests) = mpsc::sync_channel::<ShadowRequest>(SHADOW_QUEUE_MAX);
+    thread::Builder::new().name("shadow".to_owned()).spawn(move || {
+        lower_priority();
+        let labels = |loaded: &Loaded, index: usize| loaded.manifest.labels.get(index).cloned();
+        let mut output = Vec::new();
+        while let Ok(request) = requests.recv() {
+            let Some(current) = serving.current() else { return };
+            let ran = former.runnable.run_into(&request.input, request.batch, &mut output);
+            let agreed = ran.is_ok()
+                && output
+                    .chunks_exact(former.manifest.output.elements().max(1))
+                    .map(runtime::golden::argmax)
+                    .zip(&request.labels)
+                    .all(|(was, is)| labels(&former, was) == labels(&current, *is));
+            serving.compared(bundle, agreed);
+        }
+    })?;
+    Ok(queue)
+}
+
+/// The version of `bundle` that fell back to can be loaded when its files are read: their digests, for keeping.
+pub fn files_of(blobs: &Blobs, bundle: Digest, keyring: &Keyring) -> Vec<Digest> {
+    match engine::read_manifest(blobs, bundle, keyring) {
+        Ok(manifest) => {
+            manifest.files.iter().map(|file| file.digest).take(limits::BUNDLE_FILES_MAX).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The wall clock.
+pub fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn blob_failed(digest: Digest, error: &crate::blobs::Error) -> SlotInput {
+    // The machine waits and tries again, whatever the file system's reason.
+    SlotInput::DiskFull { bundle: digest, detail: error.to_string() }
+}
+
+/// Linux keeps a priority for each thread; the identifier zero is the caller.
+fn lower_priority() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the priority of a background thread stays as it is");
+    }
+}

@@ -1,0 +1,140 @@
+//! Sends the outbox: one batch of each kind at a time, forgotten when the broker has taken it over.
+
+use crate::{
+    link::{Link, Token},
+    store::{self, Outgoing, Store},
+};
+use agent_core::{backoff::Backoff, outbox::Kind};
+use shared::{
+    DeviceId, Timestamp,
+    topic::Topic,
+    wire::{Event, Feedback, Telemetry},
+};
+
+const RETRY_MS: u64 = 1_000;
+const RETRY_MS_MAX: u64 = 60_000;
+
+/// Which batches are on their way.
+#[derive(Debug)]
+pub(super) struct Sender {
+    device: DeviceId,
+    lanes: [Lane; 3],
+}
+
+#[derive(Debug)]
+struct Lane {
+    kind: Kind,
+    sent: Option<(Token, Outgoing)>,
+    /// After a refusal, not before this.
+    not_before: Option<Timestamp>,
+    backoff: Backoff,
+}
+
+impl Sender {
+    pub(super) fn new(device: DeviceId, seed: u64) -> Self {
+        let lane = |kind: Kind| Lane {
+            kind,
+            sent: None,
+            not_before: None,
+            backoff: Backoff::new(RETRY_MS, RETRY_MS_MAX, seed ^ u64::from(kind.code())),
+        };
+        // Events first: they say what became of a rollout.
+        Self { device, lanes: [lane(Kind::Event), lane(Kind::Feedback), lane(Kind::Telemetry)] }
+    }
+
+    /// Sends the next batch of each kind of which none is on its way.
+    pub(super) fn send(&mut self, store: &Store, link: &dyn Link, now: Timestamp) {
+        for lane in &mut self.lanes {
+            if lane.sent.is_some() || lane.not_before.is_some_and(|at| at > now) {
+                continue;
+            }
+            lane.not_before = None;
+            let (next, topic) = match lane.kind {
+                Kind::Event => (store.outgoing::<Event>(&self.device), Topic::Event(self.device.clone())),
+                Kind::Feedback => {
+                    (store.outgoing::<Feedback>(&self.device), Topic::Feedback(self.device.clone()))
+                }
+                Kind::Telemetry => {
+                    (store.outgoing::<Telemetry>(&self.device), Topic::Telemetry(self.device.clone()))
+                }
+            };
+            match flushed(store, next) {
+                Ok(None) => {}
+                Ok(Some(outgoing)) => {
+                    match link.publish(topic.to_string(), outgoing.payload.clone(), false) {
+                        Ok(token) => lane.sent = Some((token, outgoing)),
+                        Err(_) => lane.wait(now),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox could not be read");
+                    lane.wait(now);
+                }
+            }
+        }
+    }
+
+    /// The broker answered.
+    pub(super) fn published(
+        &mut self,
+        store: &Store,
+        token: Token,
+        result: Result<(), String>,
+        now: Timestamp,
+    ) {
+        let mine = |lane: &&mut Lane| lane.sent.as_ref().is_some_and(|(sent, _)| *sent == token);
+        let Some(lane) = self.lanes.iter_mut().find(mine) else { return };
+        let Some((_, outgoing)) = lane.sent.take() else { return };
+        match result {
+            Ok(()) => {
+                lane.backoff.reset();
+                if let Err(error) = store.delivered(&outgoing) {
+                    tracing::warn!(%error, "delivered records are still in the outbox and will be sent again");
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(reason, kind = ?lane.kind, "the broker refused a batch; trying again later");
+                lane.wait(now);
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self) {
+        for lane in &mut self.lanes {
+            lane.sent = None;
+            lane.not_before = None;
+        }
+    }
+
+    /// What was on its way is sent again on the next connection.
+    pub(super) fn disconnected(&mut self, now: Timestamp) {
+        for lane in &mut self.lanes {
+            if lane.sent.take().is_some() {
+                lane.not_before = Some(now);
+            }
+        }
+    }
+
+    /// When the next try is due.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.lanes.iter().filter_map(|lane| lane.not_before).min()
+    }
+}
+
+impl Lane {
+    fn wait(&mut self, now: Timestamp) {
+        self.not_before = Some(now.plus_ms(self.backoff.next_ms()));
+    }
+}
+
+/// A record leaves only once it is on disk: a power cut after its delivery would give its place to another.
+fn flushed(
+    store: &Store,
+    next: Result<Option<Outgoing>, store::Error>,
+) -> Result<Option<Outgoing>, store::Error> {
+    let next = next?;
+    if next.is_some() {
+        store.flush()?;
+    }
+    Ok(next)
+}

@@ -1,0 +1,261 @@
+//! What the control plane keeps: data sets, jobs, versions, devices, rollouts. The JSON of these types is the API's.
+
+use crate::rollout::{Member, Policy, Status};
+use serde::{Deserialize, Serialize};
+use shared::{
+    BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
+    VersionLabel,
+    job::{Budget, DatasetSchema, JobReport, Stage},
+    wire::{Assignment, EventKind, Reported, TrialPolicy},
+};
+use std::{collections::BTreeMap, path::PathBuf};
+use uuid::Uuid;
+
+/// A registered data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dataset {
+    pub id: DatasetId,
+    pub path: PathBuf,
+    pub schema: DatasetSchema,
+    pub registered_at: Timestamp,
+}
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobTask {
+    Search,
+    Retrain,
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for its turn.
+    Queued,
+    /// A worker runs it, or will again after a restart.
+    Running,
+    /// A version came out of it.
+    Done,
+    /// Ended without a version; `error` says why.
+    Failed,
+    /// Ended by an operator.
+    Cancelled,
+}
+
+impl JobState {
+    /// Will nothing change any more?
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Done | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+/// A job of the forge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: JobId,
+    pub task: JobTask,
+    pub model: ModelName,
+    pub dataset: DatasetId,
+    pub board: BoardId,
+    pub seed: u64,
+    pub threads: u32,
+    pub budget: Budget,
+    /// The version that a retraining starts from.
+    pub parent: Option<ModelVersionId>,
+    pub state: JobState,
+    pub progress: JobProgress,
+    /// Why the job failed.
+    pub error: Option<String>,
+    /// The version that came out, as in `mnist@v1.0`.
+    pub version: Option<String>,
+    /// What the worker measured.
+    pub report: Option<JobReport>,
+    /// The found cell as text.
+    pub cell: Option<String>,
+    /// The worker's process, while there is one.
+    pub pid: Option<u32>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// The newest of what a worker said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobProgress {
+    pub stage: Option<Stage>,
+    pub step: u64,
+    pub total: u64,
+    pub loss: Option<f64>,
+    pub accuracy: Option<f64>,
+    pub resumed_from: Option<u64>,
+    pub message: Option<String>,
+}
+
+/// Where a version of a model is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionState {
+    /// Signed, on no device yet.
+    Draft,
+    /// A rollout is under way.
+    Canary,
+    /// A rollout of it was completed.
+    Live,
+    /// Another version took its place.
+    Retired,
+}
+
+/// A version of a model: one signed bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    pub id: ModelVersionId,
+    /// As in `mnist@v1.0`.
+    pub name: String,
+    pub model: ModelName,
+    pub version: VersionLabel,
+    pub board: BoardId,
+    pub dataset: Option<DatasetId>,
+    pub state: VersionState,
+    /// SHA-256 of the signed manifest's envelope.
+    pub bundle: Digest,
+    /// Size of that envelope.
+    pub bundle_bytes: u64,
+    /// Bytes of all files of the bundle.
+    pub size_bytes: u64,
+    pub job: Option<JobId>,
+    pub parent: Option<ModelVersionId>,
+    /// Was published without the check of its golden outputs.
+    pub check_skipped: bool,
+    pub report: Option<JobReport>,
+    pub files: Vec<shared::manifest::FileEntry>,
+    pub created_at: Timestamp,
+}
+
+/// A device of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub id: DeviceId,
+    pub board: BoardId,
+    pub agent_version: String,
+    pub labels: BTreeMap<String, String>,
+    pub online: bool,
+    pub enrolled_at: Timestamp,
+    pub seen_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// The newest desired generation.
+    pub generation: u64,
+    /// When that generation was made.
+    pub desired_at: Timestamp,
+    /// Bytes of one chunk in that generation.
+    pub chunk_bytes: u32,
+    /// What it shall run.
+    pub assignments: Vec<Assignment>,
+    /// What it said last.
+    pub reported: Option<Reported>,
+}
+
+/// A one-time token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    pub id: Uuid,
+    /// The one device that may use it.
+    pub device: Option<DeviceId>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub used_at: Option<Timestamp>,
+    /// Who used it.
+    pub used_by: Option<DeviceId>,
+}
+
+/// Something that a device told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEvent {
+    pub id: Uuid,
+    pub device: DeviceId,
+    pub at: Timestamp,
+    pub received_at: Timestamp,
+    pub slot: Option<SlotName>,
+    pub bundle: Option<Digest>,
+    pub kind: EventKind,
+    pub detail: String,
+}
+
+/// Something that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityEvent {
+    pub at: Timestamp,
+    /// Who tried, as far as known.
+    pub subject: String,
+    /// As in `foreign_topic`.
+    pub kind: String,
+    pub detail: String,
+}
+
+/// Whom a rollout is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// These devices; empty is every device.
+    #[serde(default)]
+    pub devices: Vec<DeviceId>,
+    /// Only devices with all these labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    /// Does the device belong to it?
+    pub fn matches(&self, device: &Device) -> bool {
+        (self.devices.is_empty() || self.devices.contains(&device.id))
+            && self.labels.iter().all(|(key, value)| device.labels.get(key) == Some(value))
+    }
+}
+
+/// A rollout with everything that is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub id: RolloutId,
+    /// As in `mnist@v1.0`.
+    pub version: String,
+    pub version_id: ModelVersionId,
+    pub model: ModelName,
+    pub slot: SlotName,
+    pub bundle: Digest,
+    pub selector: Selector,
+    pub policy: Policy,
+    pub trial: TrialPolicy,
+    #[serde(flatten)]
+    pub status: Status,
+    pub devices: Vec<Member>,
+    pub history: Vec<HistoryEntry>,
+    /// Payload bytes that delivery published for its bundle while it ran.
+    pub bytes_published: u64,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One thing that happened in a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    pub at: Timestamp,
+    pub text: String,
+}
+
+/// What ingest has counted since the store was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestCounts {
+    pub events: u64,
+    pub feedback: u64,
+    pub telemetry: u64,
+    /// Records that came again and were not stored again.
+    pub redelivered: u64,
+    /// Records that are stored more than once.
+    pub duplicate_rows: u64,
+    /// Messages that were refused.
+    pub refused: u64,
+}

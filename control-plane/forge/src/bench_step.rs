@@ -1,0 +1,120 @@
+//! One step of the search, timed, in a form that others can write too.
+//!
+//! # The step, exactly
+//! Input `x` is f32 `[64, 1, 28, 28]`, standard normal; labels are `i % 10`. Everything is f32, `channels_last`.
+//! `conv(k)` is a convolution without bias, stride 1, padding `k / 2`; `BN` is BatchNorm by batch statistics with
+//! scale and shift, epsilon 1e-5, without running statistics.
+//!
+//! - stem: `relu(BN(conv3(x)))`, 1 to 16 channels, 28x28;
+//! - states 0 and 1 of the one cell: each `relu(BN(conv1(stem)))`, 16 channels, with weights of its own;
+//! - nodes 2, 3, 4, 5: node `n` reads states `n - 2` and `n - 1` (8 edges);
+//!   `node = relu(sum over its 2 edges of sum over 6 operations of w[edge][op] * op(state))`,
+//!   `w = softmax(alpha, dim = 1)`, `alpha` of `[8, 6]`, begun at 1e-3 times standard normal;
+//! - operations, 16 channels each: `BN(conv3(s))`; `BN(conv1(depthwise conv5(s)))`; `max_pool2d(3, 1, 1)`;
+//!   `avg_pool2d(3, 1, 1, count_include_pad = True)`; `s`; `0`;
+//! - logits: concatenation of the four nodes (64 channels), mean over space, linear 64 to 10 with bias.
+//!
+//! A step is an architecture step and then a weight step, each on a batch of its own, each a forward pass, the mean
+//! cross entropy, and the gradient of it with respect to `alpha` alone (Adam, rate 3e-4, betas 0.5 and 0.999, weight
+//! decay 1e-3) or to the weights alone (SGD, rate 0.025, momentum 0.9 with Nesterov, weight decay 3e-4).
+
+use crate::{
+    genotype::{Adapter, CellPlan, Dim, Skeleton},
+    optim::{Adam, Sgd},
+    params::channels_last,
+    seeds::{self, Purpose},
+    supernet::{Candidates, Space, Supernet},
+};
+use std::time::Instant;
+use tch::Tensor;
+
+const BATCH: i64 = 64;
+const SIDE: i64 = 28;
+const CHANNELS: i64 = 16;
+const NODES: usize = 4;
+const CLASSES: i64 = 10;
+
+/// A supernet of the form that this module describes, with its optimisers and two batches.
+#[derive(Debug)]
+pub struct StepBench {
+    net: Supernet,
+    alpha: Tensor,
+    candidates: Candidates,
+    sgd: Sgd,
+    adam: Adam,
+    x: [Tensor; 2],
+    labels: Tensor,
+}
+
+impl StepBench {
+    /// The network of the module's description.
+    pub fn new(seed: u64) -> Self {
+        let adapter = Adapter { channels_in: CHANNELS, stride: 1, kernel: 1 };
+        let skeleton = Skeleton {
+            dim: Dim::Image,
+            input: vec![1, SIDE as usize, SIDE as usize],
+            classes: CLASSES,
+            stem_channels: CHANNELS,
+            stem_kernel: 3,
+            stem_stride: 1,
+            cells: vec![CellPlan { channels: CHANNELS, adapters: [adapter; 2] }],
+            features: CHANNELS * NODES as i64,
+        };
+        let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
+        let net = Supernet::new(skeleton, Space::with_fan_in(NODES, 2), &mut rng);
+        let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
+        let edges = net.space().edges().len();
+        let alpha = (Tensor::from_slice(&normal(edges as i64 * 6)) * 1e-3).reshape([edges as i64, 6]);
+        let x = [0, 1].map(|_| {
+            channels_last(&Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]))
+        });
+        let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
+        Self {
+            sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
+            adam: Adam::new(alpha.numel(), (0.5, 0.999), 1e-3),
+            candidates: Candidates::all(edges),
+            net,
+            alpha: alpha.set_requires_grad(true),
+            x,
+            labels: Tensor::from_slice(&labels),
+        }
+    }
+
+    /// One architecture step and one weight step; the loss of the latter.
+    pub fn step(&mut self) -> f64 {
+        let mix = self.candidates.weights(&self.alpha, 1.0);
+        let loss = self.net.loss(&self.x[1], &self.labels, &mix, &self.candidates);
+        let gradient = Tensor::run_backward(&[loss], &[&self.alpha], false, false).remove(0);
+        let decay = self.alpha.ones_like().view(-1);
+        self.adam.step(&mut self.alpha.detach().view(-1), &gradient.reshape([-1]), &decay, 3e-4);
+        let mix = tch::no_grad(|| self.candidates.weights(&self.alpha, 1.0));
+        let loss = self.net.loss(&self.x[0], &self.labels, &mix, &self.candidates);
+        let gradient = self.net.params.gradients(&loss);
+        self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), 0.025);
+        loss.double_value(&[])
+    }
+
+    /// Milliseconds of each of `steps` steps.
+    pub fn run(&mut self, steps: usize) -> Vec<f64> {
+        (0..steps)
+            .map(|_| {
+                let start = Instant::now();
+                self.step();
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_lower_the_loss() {
+        let mut bench = StepBench::new(1);
+        let first = bench.step();
+        bench.run(4);
+        assert!(bench.step() < first);
+    }
+}

@@ -1,0 +1,202 @@
+use super::*;
+use rand::RngExt;
+use shared::job::{Budget, DataFormat, DatasetRef};
+use std::fmt::Write;
+
+const BOARD: &str = r#"
+id = "small"
+name = "A small board"
+target = "aarch64-unknown-linux-gnu"
+[cpu]
+cores = 1
+clock_mhz = 1000
+vector_bits = 128
+int8_dot = true
+[memory]
+ram_bytes = 67108864
+flash_bytes = 67108864
+[limits]
+weight_bytes_max = 200000
+activation_bytes_max = 100000
+macs_max = 5000000
+latency_us_max = 10000
+[runtime]
+allowed = ["tract"]
+threads = 1
+"#;
+
+/// Sines and square waves of random phase.
+fn write_waves(folder: &Path) {
+    let mut rng = seeds::stream(11, Purpose::Samples, 0);
+    for part in ["TRAIN", "TEST"] {
+        let mut text = String::new();
+        for sample in 0..24 {
+            let phase: f32 = rng.random_range(0.0..6.0);
+            write!(text, "{}", sample % 2).unwrap();
+            for t in 0..24 {
+                let wave = (t as f32 * 0.5 + phase).sin();
+                let value = if sample % 2 == 0 { wave } else { wave.signum() };
+                write!(text, "\t{value}").unwrap();
+            }
+            text.push('\n');
+        }
+        fs::write(folder.join(format!("Waves_{part}.tsv")), text).unwrap();
+    }
+}
+
+fn spec(data: &Path) -> JobSpec {
+    JobSpec {
+        id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
+        seed: 5,
+        threads: 1,
+        dataset: DatasetRef { path: data.to_owned(), format: DataFormat::UcrTsv, digest: None },
+        board: shared::board::Board::from_toml(BOARD, "small.toml").unwrap(),
+        kind: JobKind::Search,
+        budget: Budget { search_steps: 6, search_batch: 6, train_epochs: 5, channels: 4, cells: 2, nodes: 2 },
+    }
+}
+
+fn write_spec(dir: &Path, spec: &JobSpec) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join(job::SPEC_FILE), serde_json::to_vec(spec).unwrap()).unwrap();
+}
+
+/// Runs the job, "killing" it after `steps` steps if given; all progress that was reported.
+fn drive(dir: &Path, steps: Option<usize>) -> (Result<(), Error>, Vec<Progress>) {
+    let (mut said, mut done) = (Vec::new(), 0);
+    let mut progress = |line: &Progress| said.push(line.clone());
+    let mut stop = || {
+        done += 1;
+        steps == Some(done)
+    };
+    let hooks = Hooks { progress: &mut progress, stop: &mut stop, checkpoint_every: Duration::ZERO };
+    let result = run(dir, hooks);
+    (result, said)
+}
+
+fn report(dir: &Path) -> JobReport {
+    serde_json::from_slice(&fs::read(result_dir(dir).join(job::REPORT_FILE)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let [whole, killed, other] = ["whole", "killed", "other"].map(|name| folder.path().join(name));
+    for dir in [&whole, &killed] {
+        write_spec(dir, &spec(folder.path()));
+    }
+    write_spec(&other, &JobSpec { seed: 6, ..spec(folder.path()) });
+    drive(&whole, None).0.unwrap();
+    let mut kills = 0;
+    let mut resumed = Vec::new();
+    loop {
+        let (result, said) = drive(&killed, Some(3));
+        resumed.extend(said.iter().filter_map(|line| line.resumed_from.map(|step| (line.stage, step))));
+        match result {
+            Ok(()) => break,
+            Err(Error::Stopped) => kills += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(!result_dir(&killed).exists());
+    }
+    assert!(kills >= 6, "{kills} kills");
+    assert!(resumed.contains(&(Stage::Search, 3)) && resumed.iter().any(|(stage, _)| *stage == Stage::Train));
+    for file in [
+        "arch.json",
+        "cell.txt",
+        "weights.safetensors",
+        "model.onnx",
+        "model-fp32.onnx",
+        "golden.safetensors",
+    ] {
+        let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
+        assert_eq!(read(&whole), read(&killed), "{file} differs");
+    }
+    assert!(!killed.join(job::CHECKPOINT_DIR).exists());
+    drive(&other, None).0.unwrap();
+    let weights = |dir: &Path| fs::read(result_dir(dir).join(job::WEIGHTS_FILE)).unwrap();
+    assert_ne!(weights(&whole), weights(&other));
+    let (result, said) = drive(&whole, None);
+    result.unwrap();
+    assert_eq!(said.last().unwrap().stage, Stage::Done);
+
+    let found = report(&whole);
+    assert_eq!(found.search.as_ref().unwrap().arch_steps, 6);
+    assert!(found.model.macs <= 5_000_000 && found.model.activation_bytes <= 100_000);
+    finish::check(&result_dir(&whole), None).unwrap();
+    retrains(folder.path(), &whole);
+}
+
+/// Goes on from the weights of `parent` on the same data; refuses a parent of another shape.
+fn retrains(data: &Path, parent: &Path) {
+    let dir = data.join("again");
+    let from = result_dir(parent);
+    let kind = JobKind::Retrain {
+        from: from.clone(),
+        parent: "0198c0de-0000-7000-8000-000000000002".parse().unwrap(),
+    };
+    let budget = Budget { train_epochs: 20, ..spec(data).budget };
+    write_spec(&dir, &JobSpec { kind, budget, ..spec(data) });
+    drive(&dir, None).0.unwrap();
+    let arch = |dir: &Path| fs::read_to_string(dir.join(job::ARCH_FILE)).unwrap();
+    assert_eq!(arch(&from), arch(&result_dir(&dir)));
+    assert_eq!(report(&dir).search, None);
+    fs::write(from.join(job::ARCH_FILE), arch(&from).replace("\"classes\": 2", "\"classes\": 3")).unwrap();
+    fs::remove_dir_all(result_dir(&dir)).unwrap();
+    let error = drive(&dir, None).0.unwrap_err();
+    assert!(
+        error.is_input() && error.to_string().contains("knows 3 classes, the data set has [1, 24] and 2")
+    );
+}
+
+#[test]
+fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot() {
+    let heavy = Architecture {
+        dim: Dim::Image,
+        input: vec![1, 28, 28],
+        classes: 10,
+        channels: 64,
+        cells: 3,
+        genotype: genotype::Genotype {
+            nodes: vec![
+                vec![
+                    genotype::Edge { from: 0, op: genotype::Operation::Conv },
+                    genotype::Edge { from: 1, op: genotype::Operation::Conv },
+                ];
+                2
+            ],
+        },
+    };
+    let board = spec(Path::new("/")).board;
+    let fitted = heavy.clone().fit(&board).unwrap();
+    assert!(fitted.channels < 64);
+    let graph =
+        Network::new(fitted, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap().to_graph().unwrap();
+    assert_eq!(broken_limit(&graph, &board.limits), None);
+    let mut tiny = board;
+    tiny.limits.weight_bytes_max = 1024;
+    let message = heavy.fit(&tiny).unwrap_err().to_string();
+    assert!(message.starts_with("board small allows limits.weight_bytes_max = 1024"), "{message}");
+}
+
+#[test]
+fn a_bad_job_is_an_input_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let message = |result: Result<(), Error>| {
+        let error = result.unwrap_err();
+        assert!(error.is_input());
+        error.to_string()
+    };
+    assert!(message(drive(&dir, None).0).contains("job.json: cannot be read"));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(job::SPEC_FILE), "{").unwrap();
+    assert!(message(drive(&dir, None).0).contains("job.json: no job"));
+    let mut bad = spec(folder.path());
+    bad.budget.cells = 0;
+    write_spec(&dir, &bad);
+    assert!(message(drive(&dir, None).0).contains("budget.cells is 0, allowed are 1 to 32"));
+    write_spec(&dir, &spec(folder.path()));
+    assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
+}

@@ -1,0 +1,23 @@
+//! The forge: reads data sets, searches an architecture for a task and a board, trains it, quantises it and exports
+//! ONNX. The one crate that links libtorch; it runs as the worker process `edgewright-forge`.
+
+pub mod batch;
+pub mod bench_step;
+pub mod checkpoint;
+pub mod data;
+pub mod finish;
+pub mod genotype;
+pub mod graph;
+pub mod job;
+pub mod layers;
+pub mod memory;
+pub mod network;
+pub mod onnx;
+pub mod optim;
+pub mod params;
+pub mod picture;
+pub mod quantise;
+pub mod search;
+pub mod seeds;
+pub mod supernet;
+pub mod train;

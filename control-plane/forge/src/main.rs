@@ -1,0 +1,258 @@
+//! The worker: `edgewright-forge`.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use forge::{
+    bench_step::StepBench,
+    data, finish,
+    job::{self, Hooks},
+    memory,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::json;
+use shared::job::{DataFormat, Progress, Stage};
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// Time between checkpoints of a job.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
+/// Exit code for input that a person has to change.
+const INPUT_EXIT: u8 = 2;
+/// Longest request line of `bench-step --serve`.
+const REQUEST_BYTES_MAX: u64 = 4096;
+/// Most steps of one bench request.
+const STEPS_MAX: usize = 100_000;
+
+/// Searches, trains, quantises and exports models.
+#[derive(Debug, Parser)]
+#[command(name = "edgewright-forge", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the job in a folder to its result; goes on from a checkpoint if there is one.
+    Run {
+        /// The folder with job.json.
+        #[arg(long)]
+        job: PathBuf,
+        /// Show a bar on the terminal instead of JSON lines on the standard output.
+        #[arg(long)]
+        progress: bool,
+    },
+    /// Say what a data set holds, or what is wrong with it.
+    Inspect {
+        /// A folder, or FOLDER/NAME.
+        #[arg(long)]
+        path: PathBuf,
+        /// Only this format.
+        #[arg(long, value_enum)]
+        format: Option<Format>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the golden inputs of a result or bundle folder on tract and ONNX Runtime.
+    Check {
+        /// The folder with model.onnx and golden.safetensors.
+        dir: PathBuf,
+        /// Largest difference; the report's if there is one.
+        #[arg(long)]
+        tolerance: Option<f32>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Milliseconds of each step of the search.
+    BenchStep {
+        #[arg(long, default_value_t = 50)]
+        steps: usize,
+        #[arg(long, default_value_t = 1)]
+        threads: u32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// Answer lines {"run": N} on the standard input with a list of N times, to be measured in turn with others.
+        #[arg(long)]
+        serve: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    #[value(name = "idx")]
+    Idx,
+    #[value(name = "ucr_tsv", alias = "ucr-tsv", alias = "tsv")]
+    UcrTsv,
+    #[value(name = "ts")]
+    Ts,
+}
+
+impl From<Format> for DataFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Idx => Self::Idx,
+            Format::UcrTsv => Self::UcrTsv,
+            Format::Ts => Self::Ts,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    memory::keep_freed_memory();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run { job, progress } => run(&job, progress),
+        Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
+        Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
+        Command::BenchStep { steps, threads, json, serve } => bench_step(steps, threads, json, serve),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let input = error.downcast_ref::<job::Error>().is_some_and(job::Error::is_input)
+                || error.is::<data::Error>()
+                || matches!(error.downcast_ref::<finish::CheckError>(), Some(finish::CheckError::Input(_)));
+            // One line: error texts of libraries may hold several.
+            let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            eprintln!("error: {text}");
+            ExitCode::from(if input { INPUT_EXIT } else { 1 })
+        }
+    }
+}
+
+fn run(dir: &std::path::Path, bar: bool) -> anyhow::Result<()> {
+    let bar = (bar && std::io::stderr().is_terminal()).then(Bar::new);
+    // A reader that went away must not end a job that others wait for.
+    let mut progress = |said: &Progress| match &bar {
+        Some(bar) => bar.show(said),
+        None => {
+            if let Ok(line) = serde_json::to_string(said) {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+            }
+        }
+    };
+    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every: CHECKPOINT_EVERY };
+    job::run(dir, hooks)?;
+    Ok(())
+}
+
+/// One bar a stage on the terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::new(1);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>9} {wide_bar} {pos}/{len} {msg} {eta}") {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn show(&self, said: &Progress) {
+        let name = match said.stage {
+            Stage::Load => "load",
+            Stage::Search => "search",
+            Stage::Train => "train",
+            Stage::Quantise => "quantise",
+            Stage::Check => "check",
+            Stage::Done => "done",
+        };
+        if self.0.prefix() != name {
+            self.0.set_prefix(name);
+            self.0.reset_eta();
+        }
+        self.0.set_length(said.total);
+        self.0.set_position(said.step);
+        if let Some(message) = &said.message {
+            self.0.println(message);
+        }
+        if let Some(loss) = said.loss {
+            self.0.set_message(format!("loss {loss:.3}"));
+        }
+        if said.stage == Stage::Done {
+            self.0.finish();
+        }
+    }
+}
+
+fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> anyhow::Result<()> {
+    let schema = data::open(path, format)?.schema;
+    if json {
+        print(&serde_json::to_string(&schema)?)
+    } else {
+        print(&format!(
+            "{:?}, samples {:?}, {} classes ({}), {} to train, {} to test, sha256 {}",
+            schema.task,
+            schema.shape,
+            schema.labels.len(),
+            schema.labels.iter().take(20).cloned().collect::<Vec<_>>().join(", "),
+            schema.train_count,
+            schema.test_count,
+            schema.digest
+        ))
+    }
+}
+
+fn check(dir: &std::path::Path, tolerance: Option<f32>, json: bool) -> anyhow::Result<()> {
+    let passed = finish::check(dir, tolerance)?;
+    for checked in &passed {
+        if json {
+            print(
+                &json!({ "runtime": checked.runtime, "difference_max": checked.difference_max }).to_string(),
+            )?;
+        } else {
+            print(&format!("{}: right, largest difference {:.5}", checked.runtime, checked.difference_max))?;
+        }
+    }
+    Ok(())
+}
+
+fn bench_step(steps: usize, threads: u32, json: bool, serve: bool) -> anyhow::Result<()> {
+    anyhow::ensure!((1..=STEPS_MAX).contains(&steps), "--steps is {steps}, allowed are 1 to {STEPS_MAX}");
+    anyhow::ensure!((1..=256).contains(&threads), "--threads is {threads}, allowed are 1 to 256");
+    tch::set_num_threads(threads as i32);
+    let mut bench = StepBench::new(1);
+    if serve {
+        return serve_bench(&mut bench);
+    }
+    bench.run(2);
+    let mut times = bench.run(steps);
+    if json {
+        return print(&json!({ "threads": threads, "ms": times }).to_string());
+    }
+    times.sort_by(f64::total_cmp);
+    print(&format!("{threads} threads: median {:.1} ms of {steps} steps", times[times.len() / 2]))
+}
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    run: usize,
+}
+
+fn serve_bench(bench: &mut StepBench) -> anyhow::Result<()> {
+    let mut input = std::io::stdin().lock();
+    loop {
+        let mut line = String::new();
+        let read = std::io::Read::take(&mut input, REQUEST_BYTES_MAX).read_line(&mut line);
+        if read.context("reading a request")? == 0 {
+            return Ok(());
+        }
+        let request: Request = serde_json::from_str(&line).context("a request is {\"run\": N}")?;
+        anyhow::ensure!(request.run <= STEPS_MAX, "run is {}, allowed are 0 to {STEPS_MAX}", request.run);
+        print(&serde_json::to_string(&bench.run(request.run))?)?;
+    }
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to the standard output")
+}

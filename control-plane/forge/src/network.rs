@@ -1,0 +1,204 @@
+//! A derived network: the found cell repeated, trained for itself, and turned into the graph that is exported.
+
+mod export;
+
+pub use export::{FitError, broken_limit};
+
+use crate::{
+    genotype::{Architecture, Operation, Skeleton},
+    layers::{self, ConvBn, Head},
+    params::{Builder, Init, ParamId, Params},
+};
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+/// A convolution with BatchNorm and its running statistics.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    conv: ConvBn,
+    mean: ParamId,
+    variance: ParamId,
+}
+
+/// Collects trained parameters and running statistics side by side.
+#[derive(Default)]
+struct Builders {
+    params: Builder,
+    stats: Builder,
+}
+
+impl Builders {
+    fn unit(&mut self, name: &str, channels: i64, make: impl FnOnce(&mut Builder) -> ConvBn) -> Unit {
+        Unit {
+            conv: make(&mut self.params),
+            mean: self.stats.add(format!("{name}.mean"), &[channels], Init::Constant(0.0), false),
+            variance: self.stats.add(format!("{name}.variance"), &[channels], Init::Constant(1.0), false),
+        }
+    }
+}
+
+/// One edge with its parameters.
+#[derive(Clone, Copy, Debug)]
+enum EdgeOp {
+    Conv(Unit),
+    SepConv { depthwise: ParamId, pointwise: Unit },
+    MaxPool,
+    AvgPool,
+    Skip,
+}
+
+#[derive(Clone, Debug)]
+struct Cell {
+    /// `None` where no node reads that input.
+    adapters: [Option<Unit>; 2],
+    /// For each node the states that it reads, and how.
+    nodes: Vec<Vec<(usize, EdgeOp)>>,
+}
+
+/// A network with its weights.
+#[derive(Debug)]
+pub struct Network {
+    architecture: Architecture,
+    skeleton: Skeleton,
+    stem: Unit,
+    cells: Vec<Cell>,
+    head: Head,
+    /// Trained.
+    pub params: Params,
+    /// BatchNorm's running mean and variance.
+    pub stats: Params,
+}
+
+impl Network {
+    /// A network with random weights.
+    ///
+    /// # Errors
+    /// The genotype is not valid ([`crate::genotype::Genotype::validate`]).
+    pub fn new(architecture: Architecture, rng: &mut ChaCha8Rng) -> Result<Self, String> {
+        architecture.genotype.validate()?;
+        let skeleton = architecture.skeleton();
+        let mut b = Builders::default();
+        let stem = b.unit("stem", skeleton.stem_channels, |params| ConvBn::stem(params, &skeleton));
+        let mut cells = Vec::with_capacity(skeleton.cells.len());
+        for (index, plan) in skeleton.cells.iter().enumerate() {
+            let c = plan.channels;
+            let read =
+                |state: usize| architecture.genotype.nodes.iter().flatten().any(|edge| edge.from == state);
+            let adapters = [0, 1].map(|side| {
+                let name = format!("cell{index}.adapter{side}");
+                read(side).then(|| {
+                    let adapter = &plan.adapters[side];
+                    b.unit(&name, c, |params| ConvBn::adapter(params, &name, skeleton.dim, c, adapter))
+                })
+            });
+            let mut nodes = Vec::new();
+            for (node, edges) in architecture.genotype.nodes.iter().enumerate() {
+                let made = edges.iter().map(|edge| {
+                    let name = format!("cell{index}.edge{}_{}", edge.from, node + 2);
+                    (edge.from, edge_op(&mut b, &name, &skeleton, c, edge.op))
+                });
+                nodes.push(made.collect());
+            }
+            cells.push(Cell { adapters, nodes });
+        }
+        let head = Head::new(&mut b.params, &skeleton);
+        let (params, stats) = (b.params.build(rng, true), b.stats.build(rng, false));
+        Ok(Self { architecture, skeleton, stem, cells, head, params, stats })
+    }
+
+    /// What it is.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
+    /// running statistics; otherwise those are used.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let dim = self.skeleton.dim;
+        let stem = self.unit(&self.stem, x, train).relu_();
+        let mut outputs = [stem.shallow_clone(), stem];
+        for cell in &self.cells {
+            let mut states: Vec<Option<Tensor>> = [0, 1]
+                .map(|side| {
+                    cell.adapters[side].as_ref().map(|unit| self.unit(unit, &outputs[side], train).relu_())
+                })
+                .into();
+            for edges in &cell.nodes {
+                let mut sum: Option<Tensor> = None;
+                for (from, op) in edges {
+                    let Some(x) = &states[*from] else { continue };
+                    let term = match op {
+                        EdgeOp::Conv(unit) => self.unit(unit, x, train),
+                        EdgeOp::SepConv { depthwise, pointwise } => {
+                            let y = layers::conv(x, &self.params[*depthwise], [1, 1], x.size()[1]);
+                            self.unit(pointwise, &y, train)
+                        }
+                        EdgeOp::MaxPool => layers::max_pool(dim, x),
+                        EdgeOp::AvgPool => layers::avg_pool(dim, x),
+                        EdgeOp::Skip => x.shallow_clone(),
+                    };
+                    sum = Some(match sum {
+                        Some(sum) => sum + term,
+                        None => term,
+                    });
+                }
+                states.push(sum.map(|sum| sum.relu()));
+            }
+            let nodes: Vec<&Tensor> = states[2..].iter().flatten().collect();
+            let [_, previous] = outputs;
+            outputs = [previous, Tensor::cat(&nodes, 1)];
+        }
+        self.head.forward(&self.params, &outputs[1])
+    }
+
+    fn unit(&self, unit: &Unit, x: &Tensor, train: bool) -> Tensor {
+        let p = &self.params;
+        let y = layers::conv(x, &p[unit.conv.weight], unit.conv.stride, 1);
+        y.batch_norm(
+            Some(&p[unit.conv.gamma]),
+            Some(&p[unit.conv.beta]),
+            Some(&self.stats[unit.mean]),
+            Some(&self.stats[unit.variance]),
+            train,
+            layers::BN_MOMENTUM,
+            layers::BN_EPSILON,
+            false,
+        )
+    }
+
+    /// Probabilities `[N, classes]` with the running statistics, without gradients.
+    pub fn probabilities(&self, x: &Tensor) -> Tensor {
+        tch::no_grad(|| self.forward(x, false).softmax(1, Kind::Float))
+    }
+
+    /// Copies all weights and statistics from named values, such as an earlier result's.
+    ///
+    /// # Errors
+    /// The name of what is missing or has another shape.
+    pub fn load(
+        &mut self,
+        mut values: impl FnMut(&str) -> Option<(Vec<usize>, Vec<f32>)>,
+    ) -> Result<(), String> {
+        self.params.load(&mut values)?;
+        self.stats.load(&mut values)
+    }
+}
+
+fn edge_op(b: &mut Builders, name: &str, skeleton: &Skeleton, c: i64, op: Operation) -> EdgeOp {
+    let [h, w] = layers::window(skeleton.dim, op.kernel(skeleton.dim));
+    match op {
+        Operation::Conv => {
+            EdgeOp::Conv(b.unit(name, c, |params| ConvBn::new(params, name, [c, c, h, w], [1, 1])))
+        }
+        Operation::SepConv => {
+            let shape = [c, 1, h, w];
+            EdgeOp::SepConv {
+                depthwise: b.params.add(format!("{name}.depthwise"), &shape, Init::he(&shape), true),
+                pointwise: b.unit(name, c, |params| ConvBn::new(params, name, [c, c, 1, 1], [1, 1])),
+            }
+        }
+        Operation::MaxPool => EdgeOp::MaxPool,
+        Operation::AvgPool => EdgeOp::AvgPool,
+        Operation::Skip | Operation::Zero => EdgeOp::Skip,
+    }
+}

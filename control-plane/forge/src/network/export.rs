@@ -1,0 +1,187 @@
+//! From a trained network to the graph that is exported, and the width that a board allows.
+
+use super::{EdgeOp, Network, Unit};
+use crate::{
+    genotype::{Architecture, Dim},
+    graph::{self, Conv, Graph, Linear, Op, ValueId, Window},
+    layers::BN_EPSILON,
+    params::{ParamId, to_vec},
+    seeds::{self, Purpose},
+};
+use shared::board::{Board, ModelLimits};
+
+/// Channels that a network's first stage must have at least.
+const CHANNELS_MIN: usize = 4;
+
+/// Why no network fits a board.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// Even the narrowest network breaks a limit.
+    #[error(
+        "board {board} allows {limit} = {allowed}, and even the narrowest form of the found network needs {needed}: \
+         raise the limit in the board's file or lower the budget's cells or nodes"
+    )]
+    TooLarge { board: String, limit: &'static str, allowed: u64, needed: u64 },
+    /// The network cannot be laid out at all.
+    #[error("the found network cannot be laid out: {0}")]
+    Layout(String),
+}
+
+impl Architecture {
+    /// The widest form of this architecture, at most as wide as it is, that keeps the board's limits.
+    ///
+    /// # Errors
+    /// [`FitError`] if none does.
+    pub fn fit(mut self, board: &Board) -> Result<Self, FitError> {
+        loop {
+            let layout = |reason: String| FitError::Layout(reason);
+            let mut rng = seeds::stream(0, Purpose::NetworkWeights, 0);
+            let graph = Network::new(self.clone(), &mut rng)
+                .map_err(layout)?
+                .to_graph()
+                .map_err(|error| layout(error.to_string()))?;
+            let Some((limit, allowed, needed)) = broken_limit(&graph, &board.limits) else { return Ok(self) };
+            if self.channels <= CHANNELS_MIN {
+                return Err(FitError::TooLarge { board: board.id.to_string(), limit, allowed, needed });
+            }
+            self.channels = (self.channels - (self.channels / 8).max(1)).max(CHANNELS_MIN);
+        }
+    }
+}
+
+/// The first limit that the graph breaks: its key, what it allows, what the graph needs.
+pub fn broken_limit(graph: &Graph, limits: &ModelLimits) -> Option<(&'static str, u64, u64)> {
+    [
+        ("limits.weight_bytes_max", limits.weight_bytes_max, graph.weight_bytes_int8() as u64),
+        ("limits.activation_bytes_max", limits.activation_bytes_max, graph.peak_activation_bytes() as u64),
+        ("limits.macs_max", limits.macs_max, graph.macs()),
+    ]
+    .into_iter()
+    .find(|(_, allowed, needed)| needed > allowed)
+}
+
+impl Network {
+    /// The inference graph, BatchNorm folded into the convolutions, softmax at the end.
+    ///
+    /// # Errors
+    /// Weights that are not finite, or a network beyond the graph's limits.
+    pub fn to_graph(&self) -> Result<Graph, graph::Error> {
+        let mut g = Graph::new(self.skeleton.shape())?;
+        let stem = self.push_unit(&mut g, &self.stem, ValueId::INPUT, true)?;
+        let mut outputs = [stem, stem];
+        for cell in &self.cells {
+            let mut states = Vec::with_capacity(cell.nodes.len() + 2);
+            for (side, adapter) in cell.adapters.iter().enumerate() {
+                states.push(match adapter {
+                    Some(unit) => self.push_unit(&mut g, unit, outputs[side], true)?,
+                    // Read by nobody; the previous output stands in its place.
+                    None => outputs[side],
+                });
+            }
+            for edges in &cell.nodes {
+                let value = match edges.as_slice() {
+                    [(from, op)] => self.push_edge(&mut g, op, states[*from], true)?,
+                    [(from_a, a), (from_b, b), ..] => {
+                        let a = self.push_edge(&mut g, a, states[*from_a], false)?;
+                        let b = self.push_edge(&mut g, b, states[*from_b], false)?;
+                        g.push(Op::Add { relu: true }, &[a, b])?
+                    }
+                    [] => return Err(graph::Error::NotAClassifier("a node reads nothing".into())),
+                };
+                states.push(value);
+            }
+            let nodes = &states[2..];
+            let out = if nodes.len() == 1 { nodes[0] } else { g.push(Op::Concat, nodes)? };
+            outputs = [outputs[1], out];
+        }
+        let pooled = g.push(Op::GlobalAvgPool, &[outputs[1]])?;
+        let linear = Linear {
+            out_features: self.architecture.classes,
+            weight: to_vec(&self.params[self.head.weight]),
+            bias: to_vec(&self.params[self.head.bias]),
+            relu: false,
+        };
+        let logits = g.push(Op::Linear(linear), &[pooled])?;
+        g.push(Op::Softmax, &[logits])?;
+        Ok(g)
+    }
+
+    /// States are never negative, so pools and skips need no ReLU of their own.
+    fn push_edge(
+        &self,
+        g: &mut Graph,
+        op: &EdgeOp,
+        from: ValueId,
+        relu: bool,
+    ) -> Result<ValueId, graph::Error> {
+        let dim = self.skeleton.dim;
+        match op {
+            EdgeOp::Conv(unit) => self.push_unit(g, unit, from, relu),
+            EdgeOp::SepConv { depthwise, pointwise } => {
+                let channels = usize::try_from(self.params[*depthwise].size()[0]).unwrap_or(0);
+                let conv = self.conv(
+                    *depthwise,
+                    [1, 1],
+                    channels,
+                    to_vec(&self.params[*depthwise]),
+                    vec![0.0; channels],
+                );
+                let y = g.push(Op::Conv(conv), &[from])?;
+                self.push_unit(g, pointwise, y, relu)
+            }
+            EdgeOp::MaxPool => g.push(Op::MaxPool(pool_window(dim)), &[from]),
+            EdgeOp::AvgPool => {
+                g.push(Op::AvgPool { window: pool_window(dim), count_include_pad: true }, &[from])
+            }
+            EdgeOp::Skip => Ok(from),
+        }
+    }
+
+    fn push_unit(
+        &self,
+        g: &mut Graph,
+        unit: &Unit,
+        from: ValueId,
+        relu: bool,
+    ) -> Result<ValueId, graph::Error> {
+        let p = &self.params;
+        let (gamma, beta) = (to_vec(&p[unit.conv.gamma]), to_vec(&p[unit.conv.beta]));
+        let (mean, variance) = (to_vec(&self.stats[unit.mean]), to_vec(&self.stats[unit.variance]));
+        let mut weight = to_vec(&p[unit.conv.weight]);
+        let per_channel = weight.len() / gamma.len().max(1);
+        let mut bias = Vec::with_capacity(gamma.len());
+        for (channel, weights) in weight.chunks_exact_mut(per_channel.max(1)).enumerate() {
+            // In f64: the trained network and its export must agree to the last digits that softmax shows.
+            let scale = f64::from(gamma[channel]) / (f64::from(variance[channel]) + BN_EPSILON).sqrt();
+            for value in weights {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+            bias.push((f64::from(beta[channel]) - f64::from(mean[channel]) * scale) as f32);
+        }
+        let mut conv = self.conv(unit.conv.weight, unit.conv.stride, 1, weight, bias);
+        conv.relu = relu;
+        g.push(Op::Conv(conv), &[from])
+    }
+
+    fn conv(&self, id: ParamId, stride: [i64; 2], groups: usize, weight: Vec<f32>, bias: Vec<f32>) -> Conv {
+        let size = self.params[id].size();
+        let window = axes(self.skeleton.dim, [size[2], size[3]], stride);
+        Conv { out_channels: bias.len(), window, groups, weight, bias, relu: false }
+    }
+}
+
+fn pool_window(dim: Dim) -> Window {
+    axes(dim, crate::layers::window(dim, 3), [1, 1])
+}
+
+/// The axes that the graph has: a series has only the second.
+fn axes(dim: Dim, kernel: [i64; 2], stride: [i64; 2]) -> Window {
+    let skip = usize::from(dim == Dim::Series);
+    let pick = |values: [i64; 2]| -> Vec<usize> {
+        values[skip..].iter().map(|value| usize::try_from(*value).unwrap_or(0)).collect()
+    };
+    let kernel = pick(kernel);
+    let padding = kernel.iter().map(|taps| taps / 2).collect();
+    let dilation = vec![1; kernel.len()];
+    Window { kernel, stride: pick(stride), padding, dilation }
+}

@@ -1,0 +1,240 @@
+//! The parameters of a network in one flat buffer, with one leaf tensor a parameter that views into it.
+//!
+//! One buffer makes an optimiser step, an average over steps or a checkpoint a handful of operations whatever the
+//! number of parameters. Convolution weights lie channels last in it: the strides are written out, because asking for
+//! the memory format is ambiguous where a dimension is 1.
+
+use crate::seeds;
+use rand_chacha::ChaCha8Rng;
+use std::ops::Index;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Names one parameter of one [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(usize);
+
+/// First values of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f32),
+    /// Normal with this standard deviation.
+    Normal(f32),
+}
+
+impl Init {
+    /// Normal with variance 2 / fan-in (He et al. 2015), for a weight of this shape.
+    pub fn he(shape: &[i64]) -> Self {
+        let fan_in: i64 = shape[1..].iter().product();
+        Self::Normal((2.0 / fan_in.max(1) as f32).sqrt())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Spec {
+    name: String,
+    shape: Vec<i64>,
+    init: Init,
+    decay: bool,
+    offset: i64,
+}
+
+/// Collects parameters before their buffer is made.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    specs: Vec<Spec>,
+    total: i64,
+}
+
+impl Builder {
+    /// Adds a parameter; `decay` says whether weight decay applies.
+    pub fn add(&mut self, name: impl Into<String>, shape: &[i64], init: Init, decay: bool) -> ParamId {
+        let elements: i64 = shape.iter().product();
+        self.specs.push(Spec { name: name.into(), shape: shape.to_vec(), init, decay, offset: self.total });
+        self.total += elements;
+        ParamId(self.specs.len() - 1)
+    }
+
+    /// Makes the buffer and fills it. With `trained`, the leaves ask for gradients.
+    pub fn build(self, rng: &mut ChaCha8Rng, trained: bool) -> Params {
+        let mut values = Vec::with_capacity(usize::try_from(self.total).unwrap_or(0));
+        let mut decay = Vec::with_capacity(values.capacity());
+        for spec in &self.specs {
+            for _ in 0..spec.shape.iter().product::<i64>() {
+                values.push(match spec.init {
+                    Init::Constant(value) => value,
+                    Init::Normal(deviation) => deviation * seeds::normal(rng),
+                });
+                decay.push(f32::from(u8::from(spec.decay)));
+            }
+        }
+        let flat = Tensor::from_slice(&values);
+        let leaves = self
+            .specs
+            .iter()
+            .map(|spec| {
+                let leaf =
+                    no_grad(|| flat.as_strided(&spec.shape, strides(&spec.shape), spec.offset)).detach();
+                leaf.set_requires_grad(trained)
+            })
+            .collect();
+        Params { specs: self.specs, flat, decay: Tensor::from_slice(&decay), leaves }
+    }
+}
+
+/// Strides of a parameter in the buffer: channels last for four axes, row major otherwise.
+fn strides(shape: &[i64]) -> Vec<i64> {
+    if let [_, c, h, w] = *shape {
+        return vec![h * w * c, 1, w * c, c];
+    }
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    strides
+}
+
+/// A copy of `[N, C, H, W]` whose channels lie together, by explicit strides.
+pub fn channels_last(tensor: &Tensor) -> Tensor {
+    let size = tensor.size();
+    let mut out = Tensor::empty_strided(&size, strides(&size), (tensor.kind(), tensor.device()));
+    out.copy_(tensor);
+    out
+}
+
+/// The parameters of one network.
+#[derive(Debug)]
+pub struct Params {
+    specs: Vec<Spec>,
+    flat: Tensor,
+    decay: Tensor,
+    leaves: Vec<Tensor>,
+}
+
+impl Index<ParamId> for Params {
+    type Output = Tensor;
+
+    fn index(&self, id: ParamId) -> &Tensor {
+        &self.leaves[id.0]
+    }
+}
+
+impl Params {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.flat.numel()
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All values in the order of the buffer. Writing to it in place changes the leaves.
+    pub fn flat(&self) -> Tensor {
+        self.flat.shallow_clone()
+    }
+
+    /// 1 where weight decay applies, 0 elsewhere.
+    pub fn decay(&self) -> &Tensor {
+        &self.decay
+    }
+
+    /// Replaces all values.
+    pub fn set_flat(&mut self, values: &Tensor) {
+        no_grad(|| self.flat.copy_(values));
+    }
+
+    /// Gradients of `loss`, flat; zero for parameters that it does not depend on.
+    pub fn gradients(&self, loss: &Tensor) -> Tensor {
+        let gradients = Tensor::run_backward(&[loss], &self.leaves, false, false);
+        self.flatten(&gradients)
+    }
+
+    /// Joins one tensor a parameter into the order of the buffer.
+    pub fn flatten(&self, tensors: &[Tensor]) -> Tensor {
+        no_grad(|| {
+            let parts: Vec<Tensor> = tensors
+                .iter()
+                .zip(&self.specs)
+                .map(|(tensor, spec)| {
+                    if !tensor.defined() {
+                        return Tensor::zeros([spec.shape.iter().product()], (Kind::Float, Device::Cpu));
+                    }
+                    if spec.shape.len() == 4 {
+                        tensor.permute([0, 2, 3, 1]).reshape([-1])
+                    } else {
+                        tensor.reshape([-1])
+                    }
+                })
+                .collect();
+            Tensor::cat(&parts, 0)
+        })
+    }
+
+    /// Name, shape and values (row major) of every parameter.
+    pub fn named(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.specs
+            .iter()
+            .zip(&self.leaves)
+            .map(|(spec, leaf)| {
+                let shape = spec.shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+                (spec.name.clone(), shape, to_vec(leaf))
+            })
+            .collect()
+    }
+
+    /// Copies one parameter's values (row major) in.
+    ///
+    /// # Errors
+    /// The name of a parameter that `values` lacks or has in another shape.
+    pub fn load(
+        &mut self,
+        mut values: impl FnMut(&str) -> Option<(Vec<usize>, Vec<f32>)>,
+    ) -> Result<(), String> {
+        for (spec, leaf) in self.specs.iter().zip(&mut self.leaves) {
+            let (shape, data) = values(&spec.name).ok_or_else(|| format!("{} is missing", spec.name))?;
+            let wanted: Vec<usize> =
+                spec.shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+            if shape != wanted || data.len() != wanted.iter().product::<usize>() {
+                return Err(format!("{} has the shape {shape:?}, expected {wanted:?}", spec.name));
+            }
+            if data.iter().any(|value| !value.is_finite()) {
+                return Err(format!("{} holds a value that is not finite", spec.name));
+            }
+            no_grad(|| leaf.copy_(&Tensor::from_slice(&data).reshape(&spec.shape)));
+        }
+        Ok(())
+    }
+}
+
+/// The values of a tensor, row major.
+pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
+    let flat = no_grad(|| tensor.detach().to_kind(Kind::Float).contiguous().reshape([-1]));
+    let mut values = vec![0f32; flat.numel()];
+    let count = values.len();
+    flat.copy_data(&mut values, count);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_buffer_shows_in_the_leaves_and_gradients_come_back_in_its_order() {
+        let mut builder = Builder::default();
+        let conv = builder.add("conv", &[2, 3, 1, 2], Init::Normal(1.0), true);
+        let bias = builder.add("bias", &[2], Init::Constant(0.5), false);
+        let unused = builder.add("unused", &[3], Init::Constant(0.0), false);
+        let mut params = builder.build(&mut seeds::stream(1, seeds::Purpose::NetworkWeights, 0), true);
+        let loss = (&params[conv] * &params[conv]).sum(Kind::Float) + params[bias].sum(Kind::Float);
+        let gradient = params.gradients(&loss);
+        let doubled: Vec<f32> = to_vec(&params.flat()).iter().take(12).map(|v| v * 2.0).collect();
+        assert_eq!(to_vec(&gradient)[..12], doubled[..]);
+        assert_eq!(to_vec(&gradient)[12..], [1.0, 1.0, 0.0, 0.0, 0.0]);
+        params.set_flat(&gradient);
+        assert_eq!(to_vec(&params[bias]), [1.0, 1.0]);
+        assert_eq!(to_vec(&params[unused]), [0.0, 0.0, 0.0]);
+    }
+}

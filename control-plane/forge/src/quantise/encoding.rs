@@ -1,0 +1,192 @@
+//! How real numbers become integers: activations u8 asymmetric, weights s8 symmetric per output channel.
+
+use crate::{
+    graph::{Graph, Op, ValueId},
+    onnx::Error,
+};
+
+/// Steps between the smallest and the largest u8.
+const STEPS: f32 = 255.0;
+/// Largest weight integer, and the same for 7 bits.
+const WEIGHT_MAX: f32 = 127.0;
+const WEIGHT_MAX_REDUCED: f32 = 63.0;
+/// Narrowest range that is told apart from nothing; below it a value is constant zero.
+const RANGE_MIN: f32 = 1e-12;
+/// Most values that one output of a convolution over the input may sum up for it to stay f32: with so few, the
+/// integer kernels only add work (a quarter of the time of a small network on ONNX Runtime), and a few weights
+/// save nothing.
+const STEM_SUM_MAX: usize = 64;
+/// Largest integer that a bias may reach, far enough from the end of i32 for the sum that it joins.
+const BIAS_MAX: f32 = 16_777_216.0;
+
+/// `real = scale * (integer - zero_point)` with a u8 integer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Value of one step; positive and normal.
+    pub scale: f32,
+    /// The integer that stands for zero.
+    pub zero_point: u8,
+}
+
+impl Affine {
+    /// The encoding of a range; zero is always in it, and a range of nothing gets a scale of 1/255.
+    ///
+    /// # Errors
+    /// A bound that is not finite, or bounds in the wrong order.
+    pub fn from_range(low: f32, high: f32) -> Result<Self, String> {
+        if !low.is_finite() || !high.is_finite() || low > high {
+            return Err(format!("the range {low} to {high} is none"));
+        }
+        let (low, high) = (low.min(0.0), high.max(0.0));
+        let width = high - low;
+        if !width.is_finite() {
+            return Err(format!("the range {low} to {high} is too wide"));
+        }
+        if width < RANGE_MIN {
+            return Ok(Self { scale: 1.0 / STEPS, zero_point: 0 });
+        }
+        let scale = width / STEPS;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u8")]
+        let zero_point = (-low / scale).round_ties_even().clamp(0.0, STEPS) as u8;
+        Ok(Self { scale, zero_point })
+    }
+
+    /// Smallest value.
+    pub fn low(self) -> f32 {
+        -f32::from(self.zero_point) * self.scale
+    }
+
+    /// Largest value.
+    pub fn high(self) -> f32 {
+        (STEPS - f32::from(self.zero_point)) * self.scale
+    }
+
+    /// `value` after it has been an integer.
+    pub fn round_trip(self, value: f32) -> f32 {
+        let zero = f32::from(self.zero_point);
+        (((value / self.scale).round_ties_even() + zero).clamp(0.0, STEPS) - zero) * self.scale
+    }
+}
+
+/// The scales of one node's weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightEncoding {
+    /// One an output channel; positive and normal.
+    pub scales: Vec<f32>,
+}
+
+/// The encoding of a whole graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoding {
+    values: Vec<Option<Affine>>,
+    weights: Vec<Option<WeightEncoding>>,
+    weight_max: f32,
+}
+
+impl Encoding {
+    /// The encoding for these ranges, one a value (the input first). The softmax and what it reads stay f32, so does
+    /// a small convolution over the input; a max pool keeps the encoding of its input, so that it moves bytes only.
+    ///
+    /// # Errors
+    /// A count or a range that does not fit the graph.
+    pub fn from_ranges(graph: &Graph, ranges: &[(f32, f32)], reduce_range: bool) -> Result<Self, Error> {
+        let wrong = |tensor: String, reason: String| Error::Encoding { tensor, reason };
+        if ranges.len() != graph.nodes().len() + 1 {
+            let reason = format!("{} ranges for {} values", ranges.len(), graph.nodes().len() + 1);
+            return Err(wrong("the graph".into(), reason));
+        }
+        let mut values: Vec<Option<Affine>> = Vec::with_capacity(ranges.len());
+        for (index, (low, high)) in ranges.iter().enumerate() {
+            let affine =
+                Affine::from_range(*low, *high).map_err(|reason| wrong(format!("value {index}"), reason))?;
+            let tied = index.checked_sub(1).and_then(|node| match graph.nodes()[node].op() {
+                Op::MaxPool(_) => values.get(graph.nodes()[node].inputs()[0].index()).copied().flatten(),
+                _ => None,
+            });
+            values.push(Some(tied.unwrap_or(affine)));
+        }
+        if small_stem(graph) {
+            values[ValueId::INPUT.index()] = None;
+        }
+        let weight_max = if reduce_range { WEIGHT_MAX_REDUCED } else { WEIGHT_MAX };
+        let mut weights = Vec::with_capacity(graph.nodes().len());
+        for node in graph.nodes() {
+            let source = node.inputs().first().and_then(|id| values[id.index()]);
+            weights.push(match (node.op().weights(), source) {
+                (Some((weight, bias)), Some(source)) => Some(weight_scales(weight, bias, source, weight_max)),
+                _ => None,
+            });
+        }
+        for (index, node) in graph.nodes().iter().enumerate() {
+            if *node.op() == Op::Softmax {
+                values[index + 1] = None;
+                // The node in front gives f32 straight away, unless others read its integers.
+                let logits = node.inputs()[0];
+                let readers =
+                    graph.nodes().iter().flat_map(crate::graph::Node::inputs).filter(|id| **id == logits);
+                if readers.count() == 1 {
+                    values[logits.index()] = None;
+                }
+            }
+        }
+        Ok(Self { values, weights, weight_max })
+    }
+
+    /// The encoding of a value; `None` where it stays f32.
+    pub fn value(&self, id: ValueId) -> Option<Affine> {
+        self.values.get(id.index()).copied().flatten()
+    }
+
+    /// The encoding of a node's weights.
+    pub fn weight(&self, node: usize) -> Option<&WeightEncoding> {
+        self.weights.get(node).and_then(Option::as_ref)
+    }
+
+    /// The largest weight integer.
+    pub(crate) fn weight_max(&self) -> f32 {
+        self.weight_max
+    }
+
+    /// A weight as its integer.
+    pub(crate) fn weight_integer(&self, value: f32, scale: f32) -> i8 {
+        #[expect(clippy::cast_possible_truncation, reason = "clamped to an i8")]
+        let integer = (value / scale).round_ties_even().clamp(-self.weight_max, self.weight_max) as i8;
+        integer
+    }
+
+    /// That this encoding belongs to `graph`.
+    pub(crate) fn check(&self, graph: &Graph) -> Result<(), Error> {
+        let fits = self.values.len() == graph.nodes().len() + 1
+            && self.weights.len() == graph.nodes().len()
+            && graph.nodes().iter().zip(&self.weights).all(|(node, encoding)| {
+                let quantised = node.inputs().first().is_some_and(|id| self.value(*id).is_some());
+                let channels = node.op().weights().filter(|_| quantised).map(|(_, bias)| bias.len());
+                channels == encoding.as_ref().map(|encoding| encoding.scales.len())
+            });
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Encoding { tensor: "the graph".into(), reason: "it belongs to another graph".into() })
+    }
+}
+
+/// One scale a channel: the largest weight fills the integers, unless the bias would then not fit its own.
+fn weight_scales(weight: &[f32], bias: &[f32], source: Affine, weight_max: f32) -> WeightEncoding {
+    let per_channel = weight.len() / bias.len();
+    let scales = weight.chunks_exact(per_channel).zip(bias).map(|(row, bias)| {
+        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let scale = (largest / weight_max).max(bias.abs() / (source.scale * BIAS_MAX));
+        // A channel of zeros; and the product with the activation's scale must stay a normal number.
+        let floor = f32::MIN_POSITIVE * 4.0 / source.scale.min(1.0);
+        if scale > floor { scale } else { 1.0 / weight_max }
+    });
+    WeightEncoding { scales: scales.collect() }
+}
+
+/// Whether only convolutions over few values read the input.
+fn small_stem(graph: &Graph) -> bool {
+    graph.nodes().iter().filter(|node| node.inputs().contains(&ValueId::INPUT)).all(|node| match node.op() {
+        Op::Conv(conv) => conv.weight.len() / conv.out_channels <= STEM_SUM_MAX,
+        _ => false,
+    })
+}

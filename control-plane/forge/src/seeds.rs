@@ -1,0 +1,49 @@
+//! Randomness that can be resumed: every use draws from its own stream, named by the job's seed, a purpose and a
+//! step, so that a checkpoint needs no generator state and libtorch's global generator is never touched.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What a stream of random numbers is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Splitting the training data for the search.
+    Split = 1,
+    /// First weights of the supernet.
+    SupernetWeights = 2,
+    /// First architecture weights.
+    Alpha = 3,
+    /// Order of samples in the search.
+    SearchOrder = 4,
+    /// First weights of the derived network.
+    NetworkWeights = 5,
+    /// Order of samples in training.
+    TrainOrder = 6,
+    /// Augmentation in training.
+    Augment = 7,
+    /// Calibration and golden samples.
+    Samples = 8,
+}
+
+/// The stream of one purpose at one step.
+pub fn stream(seed: u64, purpose: Purpose, step: u64) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(purpose as u64).to_le_bytes());
+    key[16..24].copy_from_slice(&step.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// One draw from the standard normal distribution (Box and Muller).
+pub fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    let u: f32 = rng.random_range(f32::EPSILON..1.0);
+    let v: f32 = rng.random_range(0.0..std::f32::consts::TAU);
+    (-2.0 * u.ln()).sqrt() * v.cos()
+}
+
+/// Puts `items` into random order (Fisher and Yates).
+pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, rng.random_range(0..=last));
+    }
+}

@@ -1,0 +1,53 @@
+//! The same supernet computed operation by operation, as the paper writes it: the reference for the restructured one.
+
+use super::{Candidates, Cell, Supernet};
+use crate::{genotype::Operation, layers};
+use tch::Tensor;
+
+pub(super) fn loss(
+    net: &Supernet,
+    x: &Tensor,
+    labels: &Tensor,
+    mix: &Tensor,
+    candidates: &Candidates,
+) -> Tensor {
+    let stem = net.stem.forward(&net.params, x);
+    let mut outputs = [stem.shallow_clone(), stem];
+    for cell in &net.cells {
+        let mut states: Vec<Tensor> =
+            (0..2).map(|side| cell.adapters[side].forward(&net.params, &outputs[side])).collect();
+        for node in 2..net.space.nodes() + 2 {
+            let mut sum = states[0].zeros_like();
+            for (edge, (from, to)) in net.space.edges().iter().enumerate() {
+                for op in Operation::ALL {
+                    if *to == node && candidates.is_active(edge, op) {
+                        let weight = mix.get(edge as i64).get(op as i64);
+                        sum += operation(net, cell, edge, op, &states[*from]) * weight;
+                    }
+                }
+            }
+            states.push(sum.relu());
+        }
+        let [_, previous] = outputs;
+        outputs = [previous, Tensor::cat(&states[2..], 1)];
+    }
+    let logits = net.head.forward(&net.params, &outputs[1]);
+    logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
+}
+
+fn operation(net: &Supernet, cell: &Cell, edge: usize, op: Operation, x: &Tensor) -> Tensor {
+    let (p, e) = (&net.params, &cell.edges[edge]);
+    match op {
+        Operation::Conv => {
+            layers::batch_norm(&layers::conv(x, &p[e.conv], [1, 1], 1), &p[e.conv_gamma], &p[e.conv_beta])
+        }
+        Operation::SepConv => {
+            let y = layers::conv(x, &p[e.depthwise], [1, 1], x.size()[1]);
+            layers::batch_norm(&layers::conv(&y, &p[e.pointwise], [1, 1], 1), &p[e.sep_gamma], &p[e.sep_beta])
+        }
+        Operation::MaxPool => layers::max_pool(net.skeleton.dim, x),
+        Operation::AvgPool => layers::avg_pool(net.skeleton.dim, x),
+        Operation::Skip => x.shallow_clone(),
+        Operation::Zero => x.zeros_like(),
+    }
+}

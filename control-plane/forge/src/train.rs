@@ -1,0 +1,195 @@
+//! Training of a derived network: SGD with momentum under one cycle of the rate, label smoothing, augmentation, and
+//! an average over the last steps that is what gets exported.
+
+use crate::{
+    batch::{Augment, Order, Samples},
+    network::Network,
+    optim::{self, Sgd},
+    seeds::{self, Purpose},
+};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+const LABEL_SMOOTHING: f64 = 0.05;
+const MOMENTUM: f64 = 0.9;
+const WEIGHT_DECAY: f64 = 5e-4;
+const GRADIENT_NORM_MAX: f64 = 5.0;
+/// The average reaches back over this share of the steps.
+const AVERAGE_SHARE: f64 = 0.04;
+/// Samples in one step of a large set; small sets use less, for more steps.
+const BATCH_MAX: usize = 128;
+/// Steps that one pass should have at least.
+const STEPS_PER_EPOCH_MIN: usize = 4;
+/// Samples in one forward pass of an evaluation.
+const EVALUATION_BATCH: usize = 500;
+/// Training sets from this size on give a fiftieth away to watch progress on.
+const HELD_BACK_FROM: usize = 5000;
+
+/// How to train.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Passes over the training data.
+    pub epochs: u32,
+    /// Highest rate.
+    pub rate: f64,
+    /// How samples are changed.
+    pub augment: Augment,
+}
+
+/// What a training's checkpoint says beside its tensors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainState {
+    /// Steps done.
+    pub step: u64,
+}
+
+/// A training in progress.
+#[derive(Debug)]
+pub struct Training<'a> {
+    samples: &'a Samples,
+    net: Network,
+    sgd: Sgd,
+    average: Tensor,
+    average_stats: Tensor,
+    plan: Plan,
+    order: Order,
+    used: Vec<i64>,
+    held_back: Vec<i64>,
+    pass: Option<(u64, Vec<Vec<i64>>)>,
+    seed: u64,
+    step: u64,
+    total: u64,
+}
+
+impl<'a> Training<'a> {
+    /// Trains `net` on, from the weights that it has.
+    pub fn new(net: Network, samples: &'a Samples, plan: Plan, seed: u64) -> Self {
+        let mut used: Vec<i64> = (0..samples.len() as i64).collect();
+        seeds::shuffle(&mut used, &mut seeds::stream(seed, Purpose::Split, 1));
+        let held_back =
+            if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
+        let batch = BATCH_MAX.min(used.len() / STEPS_PER_EPOCH_MIN).max(2);
+        let order = Order::new(seed, Purpose::TrainOrder, used.len(), batch);
+        Self {
+            samples,
+            sgd: Sgd::new(net.params.len(), MOMENTUM, WEIGHT_DECAY),
+            average: net.params.flat().copy(),
+            average_stats: net.stats.flat().copy(),
+            net,
+            plan,
+            order,
+            used,
+            held_back,
+            pass: None,
+            seed,
+            step: 0,
+            total: order.steps_per_epoch() * u64::from(plan.epochs),
+        }
+    }
+
+    /// Steps done and steps in all.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.step, self.total)
+    }
+
+    /// One step; gives its loss.
+    pub fn step(&mut self) -> f64 {
+        let per_epoch = self.order.steps_per_epoch();
+        let epoch = self.step / per_epoch;
+        let pass = match self.pass.take() {
+            Some(pass) if pass.0 == epoch => pass,
+            _ => (epoch, self.order.epoch(epoch)),
+        };
+        let chosen: Vec<i64> =
+            pass.1[(self.step % per_epoch) as usize].iter().map(|at| self.used[*at as usize]).collect();
+        self.pass = Some(pass);
+        let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
+        let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
+        let logits = self.net.forward(&x, true);
+        let loss =
+            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING);
+        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
+        let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
+        let mut flat = self.net.params.flat();
+        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.step += 1;
+        let window = (self.total as f64 * AVERAGE_SHARE).max(4.0);
+        let newest = (1.0 / self.step as f64).max(1.0 / window);
+        tch::no_grad(|| {
+            let _ = self.average.lerp_(&flat, newest);
+            let _ = self.average_stats.lerp_(&self.net.stats.flat(), newest);
+        });
+        loss.double_value(&[])
+    }
+
+    /// The network with the average weights.
+    pub fn finish(mut self) -> Network {
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        self.net
+    }
+
+    /// Accuracy of the average weights on what is held back; `None` for small sets, which hold nothing back.
+    pub fn accuracy(&mut self) -> Option<f64> {
+        if self.held_back.is_empty() {
+            return None;
+        }
+        let (weights, stats) = (self.net.params.flat().copy(), self.net.stats.flat().copy());
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        let accuracy = accuracy(&self.net, self.samples, &self.held_back);
+        self.net.params.set_flat(&weights);
+        self.net.stats.set_flat(&stats);
+        Some(accuracy)
+    }
+
+    /// What a checkpoint needs.
+    pub fn save(&self) -> (TrainState, Vec<(&'static str, Tensor)>) {
+        let tensors = vec![
+            ("weights", self.net.params.flat()),
+            ("stats", self.net.stats.flat()),
+            ("velocity", self.sgd.velocity.shallow_clone()),
+            ("average", self.average.shallow_clone()),
+            ("average_stats", self.average_stats.shallow_clone()),
+        ];
+        (TrainState { step: self.step }, tensors)
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// A sentence, if it is not one of this training.
+    pub fn restore(
+        &mut self,
+        state: &TrainState,
+        mut tensor: impl FnMut(&str) -> Option<Tensor>,
+    ) -> Result<(), String> {
+        if state.step > self.total {
+            return Err("the checkpoint is of another training".to_owned());
+        }
+        for (name, mut into) in self.save().1 {
+            let found = tensor(name).ok_or_else(|| format!("the checkpoint lacks {name}"))?;
+            if found.numel() != into.numel() {
+                return Err(format!(
+                    "{name} in the checkpoint has {} values, not {}",
+                    found.numel(),
+                    into.numel()
+                ));
+            }
+            tch::no_grad(|| into.copy_(&found));
+        }
+        self.step = state.step;
+        Ok(())
+    }
+}
+
+/// Share of right answers of `net` on the samples at `indices`.
+pub fn accuracy(net: &Network, samples: &Samples, indices: &[i64]) -> f64 {
+    let mut right = 0;
+    for chunk in indices.chunks(EVALUATION_BATCH) {
+        let (x, labels) = samples.batch(chunk);
+        right +=
+            net.probabilities(&x).argmax(1, false).eq_tensor(&labels).sum(tch::Kind::Int64).int64_value(&[]);
+    }
+    right as f64 / indices.len().max(1) as f64
+}

@@ -1,0 +1,97 @@
+//! The HTTP API under `/api/v1`, one file for each resource. It knows the application and nothing below it.
+
+mod auth;
+mod boards;
+mod datasets;
+mod devices;
+mod enroll;
+mod health;
+mod jobs;
+mod metrics;
+mod models;
+mod paging;
+mod problem;
+mod rollouts;
+
+use crate::{app::App, page};
+use anyhow::{Context, Result};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
+
+pub use auth::{COOKIE, token_of};
+pub use paging::List;
+pub use problem::Problem;
+
+/// Largest body of a request but for uploads.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// A connection that says nothing is given up.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let api = Router::new()
+        .merge(boards::routes())
+        .merge(datasets::routes())
+        .merge(jobs::routes())
+        .merge(models::routes())
+        .merge(devices::routes())
+        .merge(rollouts::routes())
+        .merge(health::routes())
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require))
+        .merge(enroll::routes());
+    Router::new()
+        .nest("/api/v1", api)
+        .merge(metrics::routes().route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require)))
+        .merge(health::open_routes())
+        .merge(page::routes())
+        .fallback(problem::no_such_page)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(app)
+}
+
+/// The API while it serves.
+#[derive(Debug)]
+pub struct Serving {
+    handle: Handle<SocketAddr>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// Serves the API on `listener` over TLS.
+pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<Serving> {
+    let signer = app.signer();
+    let config = RustlsConfig::from_pem_file(signer.server_certificate_path(), signer.server_key_path())
+        .await
+        .context("the server's certificate")?;
+    let handle = Handle::new();
+    let server = axum_server::from_tcp_rustls(listener, config)
+        .context("the API's socket")?
+        .first_request_timeout(FIRST_REQUEST_TIMEOUT)
+        .handle(handle.clone());
+    let task = tokio::spawn(server.serve(router(app).into_make_service()));
+    Ok(Serving { handle, task })
+}
+
+impl Serving {
+    /// Lets requests that are under way end, within `grace`.
+    pub async fn stop(&mut self, grace: Duration) {
+        self.handle.graceful_shutdown(Some(grace));
+        if !self.task.is_finished() {
+            // How it ended does not matter any more.
+            let _ = (&mut self.task).await;
+        }
+    }
+
+    /// Resolves when the API has ended by itself.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("the API has ended"),
+            Ok(Err(error)) => anyhow::anyhow!("the API has ended: {error}"),
+            Err(error) => anyhow::anyhow!("the API has broken off: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

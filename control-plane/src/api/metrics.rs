@@ -1,0 +1,57 @@
+//! `/metrics` in the text format of Prometheus.
+
+use super::problem::Problem;
+use crate::app::App;
+use axum::{
+    Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use std::{fmt::Write, sync::Arc};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let status = app.status().await?;
+    let rows = [
+        ("edgewright_devices", "gauge", "Enrolled devices", status.devices.total),
+        ("edgewright_devices_online", "gauge", "Connected devices", status.devices.online),
+        ("edgewright_mqtt_connections", "gauge", "Connections to the broker", status.connections),
+        ("edgewright_rollouts_open", "gauge", "Rollouts under way", status.open_rollouts),
+        ("edgewright_jobs_open", "gauge", "Jobs under way or waiting", status.open_jobs),
+        ("edgewright_events_total", "counter", "Events stored", status.ingest.events),
+        ("edgewright_feedback_total", "counter", "Feedback records stored", status.ingest.feedback),
+        ("edgewright_telemetry_total", "counter", "Telemetry records stored", status.ingest.telemetry),
+        ("edgewright_redelivered_total", "counter", "Records that came again", status.ingest.redelivered),
+        ("edgewright_refused_total", "counter", "Messages and connections refused", status.ingest.refused),
+        (
+            "edgewright_blob_bytes_published_total",
+            "counter",
+            "Payload bytes of chunks",
+            status.delivery.bytes_published,
+        ),
+        (
+            "edgewright_blob_chunks_broadcast_total",
+            "counter",
+            "Chunks to everybody",
+            status.delivery.chunks_broadcast,
+        ),
+        (
+            "edgewright_blob_chunks_unicast_total",
+            "counter",
+            "Chunks to one device",
+            status.delivery.chunks_unicast,
+        ),
+        ("edgewright_blob_chunks_waiting", "gauge", "Chunks that wait", status.delivery.chunks_waiting),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

@@ -1,0 +1,345 @@
+//! The API through its router, without a socket: who gets in, what bad input is answered, pages, uploads.
+
+use super::*;
+use crate::{
+    app::{Parts, Settings, now},
+    jobs::Forge,
+    signer::Signer,
+    store::Store,
+};
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, Response, StatusCode, header},
+};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use shared::board::Board;
+use tower::ServiceExt;
+
+const BOARD: &str = r#"
+id = "x86-64"
+name = "A board"
+target = "x86_64-unknown-linux-gnu"
+[cpu]
+cores = 4
+clock_mhz = 1500
+vector_bits = 256
+int8_dot = false
+[memory]
+ram_bytes = 1073741824
+flash_bytes = 8589934592
+[limits]
+weight_bytes_max = 4194304
+activation_bytes_max = 8388608
+macs_max = 100000000
+latency_us_max = 20000
+[runtime]
+allowed = ["tract"]
+threads = 1
+"#;
+
+struct World {
+    folder: tempfile::TempDir,
+    app: Arc<App>,
+    router: Router,
+}
+
+/// A stand-in for the worker. `inspect` describes a small image set, `check` agrees unless a file says not.
+const WORKER: &str = r#"#!/bin/sh
+case "$1" in
+inspect) test -d "$3" || { echo "$3: no such folder" >&2; exit 2; }
+  echo '{"format":"idx","task":"image_classification","digest":"DIGEST","shape":[1,2,2],"labels":["a","b"],"train_count":8,"test_count":4}' ;;
+check) if grep -q wrong "$2/golden.safetensors"; then echo 'golden output 0 is 0.4 off' >&2; exit 1; fi ;;
+esac
+"#;
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().to_path_buf();
+        let worker = data.join("worker.sh");
+        std::fs::write(&worker, WORKER.replace("DIGEST", &shared::Digest::of(b"data").to_string())).unwrap();
+        std::os::unix::fs::chown(&worker, None, None).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&worker, mode).unwrap();
+        let board = Board::from_toml(BOARD, "x86-64.toml").unwrap();
+        let parts = Parts {
+            store: Store::open(&data).await.unwrap(),
+            signer: Signer::open(&data.join("keys"), &[], now()).unwrap(),
+            forge: Forge::new(worker),
+            boards: [(board.id.clone(), board)].into(),
+        };
+        let settings = Settings {
+            data,
+            chunk_bytes: 65_536,
+            blob_bytes_per_s: 0,
+            jobs: 1,
+            mqtt_host: "127.0.0.1".to_owned(),
+            mqtt_port: 8883,
+            public_api: "https://127.0.0.1:8443".to_owned(),
+        };
+        let (app, _messages) = App::new(settings, parts);
+        let router = router(Arc::clone(&app));
+        Self { folder, app, router }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let token = self.app.signer().admin_token().to_owned();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{path}"))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
+            .unwrap();
+        read(self.send(request).await).await
+    }
+
+    async fn enrol(&self, token: &str, board: &str) -> (StatusCode, Value) {
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+        let body = json!({ "token": token, "csr_pem": csr, "board": board, "agent_version": "0.1.0" });
+        let request = Request::post("/api/v1/enroll")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        read(self.send(request).await).await
+    }
+
+    async fn token(&self, body: Value) -> String {
+        let (status, created) = self.call("POST", "/tokens", Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED);
+        created["secret"].as_str().unwrap().to_owned()
+    }
+
+    async fn upload(&self, files: &[(&str, &str)]) -> Value {
+        let (_, begun) = self.call("POST", "/uploads", None).await;
+        let upload = begun["upload"].as_str().unwrap();
+        for (name, content) in files {
+            let token = self.app.signer().admin_token().to_owned();
+            let request = Request::put(format!("/api/v1/uploads/{upload}/{name}"))
+                .header(header::AUTHORIZATION, format!("Bearer {token}"))
+                .body(Body::from((*content).to_owned()))
+                .unwrap();
+            assert_eq!(self.send(request).await.status(), StatusCode::NO_CONTENT);
+        }
+        begun["upload"].clone()
+    }
+
+    async fn add_dataset(&self) {
+        let new = json!({ "id": "tiny", "path": self.folder.path() });
+        assert_eq!(self.call("POST", "/datasets", Some(new)).await.0, StatusCode::CREATED);
+    }
+}
+
+async fn read(response: Response<Body>) -> (StatusCode, Value) {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    if !status.is_success() {
+        assert_eq!(kind.as_deref(), Some("application/problem+json"), "{status}: {value}");
+        assert_eq!(value["status"], status.as_u16());
+        assert!(value["detail"].as_str().is_some_and(|detail| !detail.is_empty() && !detail.contains('\n')));
+        assert!(value["title"].is_string());
+    }
+    (status, value)
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_the_token() {
+    let world = World::new().await;
+    for path in ["/api/v1/status", "/api/v1/devices", "/api/v1/tokens", "/metrics"] {
+        for token in [None, Some("Bearer wrong"), Some("Basic x")] {
+            let mut request = Request::get(path);
+            if let Some(token) = token {
+                request = request.header(header::AUTHORIZATION, token);
+            }
+            let response = world.send(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(read(response).await.0, StatusCode::UNAUTHORIZED, "{path} with {token:?}");
+        }
+    }
+    assert_eq!(world.call("GET", "/status", None).await.0, StatusCode::OK);
+    let response = world.send(Request::get("/healthz").body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_cookie_of_the_page_is_good_for_looking_only() {
+    let world = World::new().await;
+    let token = world.app.signer().admin_token().to_owned();
+    let entered = world.send(Request::get(format!("/?token={token}")).body(Body::empty()).unwrap()).await;
+    assert_eq!(entered.status(), StatusCode::SEE_OTHER);
+    let cookie = entered.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("Secure") && cookie.contains("SameSite=Strict"));
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    let with = |request: axum::http::request::Builder| request.header(header::COOKIE, pair.clone());
+    let look = with(Request::get("/api/v1/status")).body(Body::empty()).unwrap();
+    assert_eq!(world.send(look).await.status(), StatusCode::OK);
+    let change = with(Request::post("/api/v1/tokens")).header(header::CONTENT_TYPE, "application/json");
+    let response = world.send(change.body(Body::from("{}")).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let page = world.send(with(Request::get("/")).body(Body::empty()).unwrap()).await;
+    let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
+    assert!(html.contains("Devices online") && !html.contains(&token));
+    let stranger = world.send(Request::get("/").body(Body::empty()).unwrap()).await;
+    let html = String::from_utf8(to_bytes(stranger.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
+    assert!(html.contains("type=\"password\"") && !html.contains("Devices online"));
+}
+
+#[tokio::test]
+async fn a_token_enrols_once_and_every_refusal_says_why() {
+    let world = World::new().await;
+    let token = world.token(json!({ "device": "cam-01" })).await;
+    let (status, problem) = world.enrol(&token, "x86_64").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(problem["detail"].as_str().unwrap().contains("did you mean \"x86-64\""), "{problem}");
+    let (status, enrolled) = world.enrol(&token, "x86-64").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(enrolled["device"], "cam-01");
+    assert_eq!(enrolled["mqtt_port"], 8883);
+    assert!(enrolled["certificate_pem"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
+    let (status, problem) = world.enrol(&token, "x86-64").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem["detail"].as_str().unwrap().contains("was used already"));
+    let (status, _) = world.enrol("nonsense", "x86-64").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let (_, refused) = world.call("GET", "/security-events", None).await;
+    assert_eq!(refused["items"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused() {
+    let world = World::new().await;
+    let token = world.token(json!({ "ttl_s": 1 })).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (status, problem) = world.enrol(&token, "x86-64").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(problem["detail"].as_str().unwrap().contains("has expired"));
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_with_what_is_allowed() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let search = |change: Value| {
+        let mut body = json!({ "dataset": "tiny", "board": "x86-64", "model": "m" });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        ("POST", "/searches", body)
+    };
+    let rollout = |policy: Value| ("POST", "/rollouts", json!({ "version": "m@v1.0", "policy": policy }));
+    let policy = |waves: Value, pause: u64| json!({ "waves": waves, "pause_ms": pause, "failed_permille_max": 0, "device_timeout_ms": 1000, "rollback_committed": false });
+    let cases = [
+        (search(json!({ "dataset": "tinny" })), 404, "did you mean \"tiny\""),
+        (search(json!({ "board": "x86-46" })), 404, "did you mean \"x86-64\""),
+        (search(json!({ "model": "../m" })), 400, "model name"),
+        (search(json!({ "threads": 0 })), 400, "threads is 0, allowed are 1 to 256"),
+        (search(json!({ "search_steps": 0 })), 400, "budget.search_steps is 0"),
+        (search(json!({ "seed": -1 })), 400, "invalid value"),
+        (("POST", "/datasets", json!({ "id": "d", "path": "relative" })), 400, "is not absolute"),
+        (("POST", "/datasets", json!({ "id": "d", "path": "/nowhere" })), 400, "/nowhere: no such folder"),
+        (("POST", "/datasets", json!({ "id": "d", "path": "/", "extra": 1 })), 400, "unknown field"),
+        (("POST", "/tokens", json!({ "ttl_s": 0 })), 400, "ttl_s is 0, allowed are 1 to"),
+        (("PUT", "/devices/cam-01/labels", json!({})), 404, "device \"cam-01\" is not known"),
+        (rollout(policy(json!([{ "count": 0 }]), 0)), 400, "a wave of 0 devices"),
+        (rollout(policy(json!([]), 0)), 400, "has 0 waves"),
+        (rollout(policy(json!([{ "percent": 101 }]), 0)), 400, "a wave of 101 %"),
+        (rollout(policy(json!([{ "count": 1 }]), u64::MAX)), 400, "policy.pause_ms"),
+        (rollout(policy(json!([{ "count": 1 }]), 0)), 404, "version \"m@v1.0\" is not known"),
+    ];
+    for ((method, path, body), status, says) in cases {
+        let (got, problem) = world.call(method, path, Some(body.clone())).await;
+        assert_eq!(got.as_u16(), status, "{path} {body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{path} {body}: {problem}");
+    }
+    for path in ["/devices?limit=0", "/devices?limit=501", "/devices?offset=-1", "/jobs/12", "/nowhere"] {
+        assert!(world.call("GET", path, None).await.0.is_client_error(), "{path}");
+    }
+    assert_eq!(world.call("DELETE", "/devices", None).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let token = world.app.signer().admin_token().to_owned();
+    let large = Request::post("/api/v1/tokens")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(vec![b' '; BODY_BYTES_MAX + 1]))
+        .unwrap();
+    assert_eq!(read(world.send(large).await).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let world = World::new().await;
+    for _ in 0..5 {
+        world.token(json!({})).await;
+    }
+    let (_, first) = world.call("GET", "/tokens?limit=3", None).await;
+    assert_eq!((first["items"].as_array().unwrap().len(), first["next_offset"].as_u64()), (3, Some(3)));
+    let (_, second) = world.call("GET", "/tokens?limit=3&offset=3", None).await;
+    assert_eq!((second["items"].as_array().unwrap().len(), second["next_offset"].as_u64()), (2, None));
+    assert!(first["items"][0].get("secret").is_none() && !first.to_string().contains("hash"));
+}
+
+#[tokio::test]
+async fn a_published_version_is_a_signed_bundle_of_its_files() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let files = [("model.onnx", "a model"), ("golden.safetensors", "golden")];
+    for expected in ["m@v1.0", "m@v1.1"] {
+        let upload = world.upload(&files).await;
+        let new = json!({ "upload": upload, "board": "x86-64", "dataset": "tiny" });
+        let (status, version) = world.call("POST", "/models/m/versions", Some(new)).await;
+        assert_eq!((status, version["name"].as_str()), (StatusCode::CREATED, Some(expected)), "{version}");
+        assert_eq!(version["check_skipped"], false);
+        let blobs = world.folder.path().join("blobs");
+        let envelope = std::fs::read(blobs.join(version["bundle"].as_str().unwrap())).unwrap();
+        let manifest = shared::Signed::<shared::manifest::Manifest>::parse(&envelope)
+            .unwrap()
+            .verify(&world.app.signer().keyring())
+            .unwrap();
+        assert_eq!(manifest.labels, ["a", "b"]);
+        assert_eq!(manifest.file("model.onnx").unwrap().digest, shared::Digest::of(b"a model"));
+        for file in &manifest.files {
+            assert_eq!(
+                shared::Digest::of(&std::fs::read(blobs.join(file.digest.to_string())).unwrap()),
+                file.digest
+            );
+        }
+    }
+    assert!(std::fs::read_dir(world.folder.path().join("uploads")).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn wrong_golden_outputs_are_signed_only_when_that_is_spelled_out() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let files = [("model.onnx", "a model"), ("golden.safetensors", "wrong")];
+    let new = |upload: Value, skip: bool| json!({ "upload": upload, "board": "x86-64", "dataset": "tiny", "unsafe_skip_check": skip });
+    let upload = world.upload(&files).await;
+    let (status, problem) = world.call("POST", "/models/m/versions", Some(new(upload, false))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(problem["detail"].as_str().unwrap().contains("golden output 0 is 0.4 off"), "{problem}");
+    let upload = world.upload(&files).await;
+    let (status, version) = world.call("POST", "/models/m/versions", Some(new(upload, true))).await;
+    assert_eq!((status, &version["check_skipped"]), (StatusCode::CREATED, &json!(true)));
+    let upload = world.upload(&files[..1]).await;
+    let (status, problem) = world.call("POST", "/models/m/versions", Some(new(upload, true))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(problem["detail"].as_str().unwrap().contains("golden.safetensors"));
+}
+
+#[tokio::test]
+async fn uploads_take_known_names_only() {
+    let world = World::new().await;
+    let (_, begun) = world.call("POST", "/uploads", None).await;
+    let upload = begun["upload"].as_str().unwrap();
+    for name in ["job.json", "..%2Fx", "model.onnx.sh"] {
+        let (status, _) = world.call("PUT", &format!("/uploads/{upload}/{name}"), Some(json!(1))).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    let other = uuid::Uuid::now_v7();
+    let (status, _) = world.call("PUT", &format!("/uploads/{other}/model.onnx"), Some(json!(1))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}

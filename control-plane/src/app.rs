@@ -1,0 +1,344 @@
+//! The application: what the control plane does, tying store, broker, signer and worker together.
+
+pub mod datasets;
+pub mod delivery;
+pub mod devices;
+pub mod enrol;
+mod ingest;
+pub mod jobs;
+pub mod rollouts;
+pub mod versions;
+
+use crate::{broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
+use control_core::entity::IngestCounts;
+use serde::{Deserialize, Serialize};
+use shared::{BoardId, RolloutId, Timestamp, board::Board, signing::Keyring};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+
+pub use crate::store::Page;
+
+/// Why something was not done. The API gives each a status of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that is not known; says which is near.
+    #[error("{0}")]
+    NotFound(String),
+    /// A value that is not allowed; says which are.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not in this state, or taken.
+    #[error("{0}")]
+    Conflict(String),
+    /// Not with this token.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// No room on the disk.
+    #[error("the control plane's disk is full; free some space under its data folder")]
+    Full,
+    /// The forge cannot be used.
+    #[error("{0}")]
+    Forge(String),
+    /// Anything else; the log has the causes.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// The application's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Full => Self::Full,
+            store::Error::Conflict(text) => Self::Conflict(text),
+            store::Error::Open { .. }
+            | store::Error::Migrate { .. }
+            | store::Error::Corrupt { .. }
+            | store::Error::Database(_)
+            | store::Error::File { .. } => Self::Internal(chain(&error)),
+        }
+    }
+}
+
+impl From<crate::jobs::Error> for Error {
+    fn from(error: crate::jobs::Error) -> Self {
+        use crate::jobs::Error as Job;
+        match error {
+            Job::Input(text) => Self::Invalid(text),
+            Job::Cancelled => Self::Conflict(error.to_string()),
+            Job::File { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Self::Full,
+            Job::File { .. } => Self::Internal(chain(&error)),
+            Job::Start { .. } | Job::Failed { .. } | Job::Answer { .. } | Job::Slow { .. } => {
+                Self::Forge(chain(&error))
+            }
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text.lines().collect::<Vec<_>>().join(" ")
+}
+
+/// The time of this machine.
+pub fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// What stays the same while the server runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub data: PathBuf,
+    pub chunk_bytes: u32,
+    /// Zero is no limit.
+    pub blob_bytes_per_s: u64,
+    /// Jobs at one time.
+    pub jobs: usize,
+    /// Where devices find the broker.
+    pub mqtt_host: String,
+    pub mqtt_port: u16,
+    /// Where devices find the API, as in `https://edge.example:8443`.
+    pub public_api: String,
+}
+
+/// Counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub chunks_broadcast: AtomicU64,
+    pub chunks_unicast: AtomicU64,
+    pub bytes_published: AtomicU64,
+    pub chunks_waiting: AtomicU64,
+}
+
+/// The application.
+#[derive(Debug)]
+pub struct App {
+    pub settings: Settings,
+    store: Store,
+    signer: Signer,
+    forge: Forge,
+    boards: BTreeMap<BoardId, Board>,
+    broker: OnceLock<Broker>,
+    started_at: Timestamp,
+    counters: Counters,
+    /// The planner looks again.
+    planner_wake: Notify,
+    /// The job runner looks again.
+    jobs_wake: Notify,
+    /// Plans are made and executed one at a time.
+    planner: Mutex<()>,
+    /// Labels of versions are given one at a time.
+    labels: Mutex<()>,
+    delivery: mpsc::Sender<delivery::Message>,
+    /// Running jobs and how to end them.
+    running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
+    /// Payload bytes that went out for rollouts and are not in the store yet.
+    published: std::sync::Mutex<HashMap<RolloutId, u64>>,
+    stopping: watch::Sender<bool>,
+}
+
+/// The parts that an application is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub signer: Signer,
+    pub forge: Forge,
+    pub boards: BTreeMap<BoardId, Board>,
+}
+
+/// What `status` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub started_at: Timestamp,
+    pub mqtt: String,
+    pub keyring: Keyring,
+    pub devices: DeviceCounts,
+    pub connections: u64,
+    pub ingest: IngestCounts,
+    pub open_rollouts: u64,
+    pub open_jobs: u64,
+    pub delivery: DeliveryCounts,
+}
+
+/// Devices by what is seen of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCounts {
+    pub total: u64,
+    pub online: u64,
+}
+
+/// What delivery did since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryCounts {
+    pub chunks_broadcast: u64,
+    pub chunks_unicast: u64,
+    pub bytes_published: u64,
+    pub chunks_waiting: u64,
+}
+
+/// Messages to delivery that wait.
+const DELIVERY_QUEUE_MAX: usize = 4096;
+
+impl App {
+    /// Puts the parts together; [`App::attach`] and its loops make it live. What the second value
+    /// receives, [`delivery::run`] sends out.
+    pub fn new(settings: Settings, parts: Parts) -> (Arc<Self>, mpsc::Receiver<delivery::Message>) {
+        let (delivery, messages) = mpsc::channel(DELIVERY_QUEUE_MAX);
+        let app = Self {
+            settings,
+            store: parts.store,
+            signer: parts.signer,
+            forge: parts.forge,
+            boards: parts.boards,
+            broker: OnceLock::new(),
+            started_at: now(),
+            counters: Counters::default(),
+            planner_wake: Notify::new(),
+            jobs_wake: Notify::new(),
+            planner: Mutex::new(()),
+            labels: Mutex::new(()),
+            delivery,
+            running: Mutex::new(HashMap::new()),
+            published: std::sync::Mutex::new(HashMap::new()),
+            stopping: watch::channel(false).0,
+        };
+        (Arc::new(app), messages)
+    }
+
+    /// Gives the application its broker.
+    pub fn attach(&self, broker: Broker) {
+        // A second broker would be an error of the caller; the first one stays.
+        let _ = self.broker.set(broker);
+    }
+
+    /// The keys and certificates.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// Tells all loops to end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Ends the store's connections.
+    pub async fn close(&self) {
+        if let Err(error) = self.flush_published().await {
+            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
+        }
+        self.store.close().await;
+    }
+
+    /// Resolves when [`App::stop`] was called.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives as long as the application.
+        let _ = stopping.wait_for(|&stopping| stopping).await;
+    }
+
+    /// Is this the administrator's token?
+    pub fn is_admin(&self, token: &str) -> bool {
+        let (ours, theirs) =
+            (shared::Digest::of(self.signer.admin_token().as_bytes()), shared::Digest::of(token.as_bytes()));
+        // Digests of secrets: how far two of them agree says nothing of the secret.
+        ours == theirs
+    }
+
+    /// The boards that models can be made for.
+    pub fn boards(&self) -> impl Iterator<Item = &Board> {
+        self.boards.values()
+    }
+
+    /// One board; the error names those that are near.
+    pub fn board(&self, id: &BoardId) -> Result<&Board> {
+        self.boards.get(id).ok_or_else(|| {
+            let known = self.boards.keys().map(BoardId::as_str);
+            Error::NotFound(unknown("board", id.as_str(), known, "edgewright board list"))
+        })
+    }
+
+    /// What there is to say at a glance.
+    pub async fn status(&self) -> Result<Status> {
+        let (total, online) = self.store.count_devices().await?;
+        let open_rollouts = self.store.open_rollouts().await?.len() as u64;
+        let mut open_jobs = 0;
+        for state in [control_core::entity::JobState::Queued, control_core::entity::JobState::Running] {
+            open_jobs += self.store.jobs_in(state).await?.len() as u64;
+        }
+        let counters = &self.counters;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            mqtt: format!("{}:{}", self.settings.mqtt_host, self.settings.mqtt_port),
+            keyring: self.signer.keyring(),
+            devices: DeviceCounts { total, online },
+            connections: self.broker.get().map_or(0, Broker::connections),
+            ingest: self.store.ingest_counts().await?,
+            open_rollouts,
+            open_jobs,
+            delivery: DeliveryCounts {
+                chunks_broadcast: counters.chunks_broadcast.load(Ordering::Relaxed),
+                chunks_unicast: counters.chunks_unicast.load(Ordering::Relaxed),
+                bytes_published: counters.bytes_published.load(Ordering::Relaxed),
+                chunks_waiting: counters.chunks_waiting.load(Ordering::Relaxed),
+            },
+        })
+    }
+}
+
+/// Says that a name is not known, which known one is near, and where to look.
+pub fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>, look: &str) -> String {
+    let near = known.map(|known| (distance(name, known), known)).min().filter(|(far, _)| *far <= 3);
+    match near {
+        Some((_, near)) => format!("{kind} {name:?} is not known; did you mean {near:?}? See `{look}`"),
+        None => format!("{kind} {name:?} is not known; see `{look}`"),
+    }
+}
+
+/// Edits between two names (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_a_near_one() {
+        let text = unknown("data set", "mnst", ["gunpoint", "mnist"].into_iter(), "edgewright dataset list");
+        assert_eq!(
+            text,
+            "data set \"mnst\" is not known; did you mean \"mnist\"? See `edgewright dataset list`"
+        );
+        let text = unknown("data set", "cifar", ["gunpoint"].into_iter(), "edgewright dataset list");
+        assert_eq!(text, "data set \"cifar\" is not known; see `edgewright dataset list`");
+    }
+}

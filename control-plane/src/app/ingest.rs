@@ -1,0 +1,116 @@
+//! What devices say: into the store first, and only then acknowledged.
+
+use super::{App, chain, delivery, now};
+use crate::{
+    broker::{Ingest, Refused},
+    store,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use control_core::entity::SecurityEvent;
+use shared::{
+    DeviceId,
+    topic::Topic,
+    wire::{self, Batch, Presence, Reported, Want},
+};
+
+#[async_trait]
+impl Ingest for App {
+    async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
+        match self.store.certificate_is_good(device, serial).await {
+            Ok(good) => good,
+            Err(error) => {
+                tracing::error!("the certificate of {device} could not be looked up: {}", chain(&error));
+                false
+            }
+        }
+    }
+
+    async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
+        let taken = match topic {
+            Topic::Reported(_) => self.take_reported(device, &payload).await,
+            Topic::Presence(_) => self.take_presence(device, &payload).await,
+            Topic::Telemetry(_) => {
+                let batch = decode(Batch::decode(&payload, device))?;
+                self.store.ingest_telemetry(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::Feedback(_) => {
+                let batch = decode(Batch::decode(&payload, device))?;
+                self.store.ingest_feedback(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::Event(_) => {
+                let batch = decode(Batch::decode(&payload, device))?;
+                self.store.ingest_events(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::BlobWant(_) => self.take_want(device, &payload),
+            Topic::Desired(_) | Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } | Topic::Trust(_) => {
+                return Err(Refused::Invalid("devices do not publish here".to_owned()));
+            }
+        };
+        taken.map_err(|failed| match failed {
+            Failed::Refused(refused) => refused,
+            Failed::Store(error) => {
+                tracing::error!("a message of {device} could not be kept: {}", chain(&error));
+                Refused::Unavailable
+            }
+        })
+    }
+
+    async fn refused(&self, subject: &str, kind: &'static str, detail: String) {
+        tracing::warn!("refused {kind} of {subject:?}: {detail}");
+        let event = SecurityEvent { at: now(), subject: subject.to_owned(), kind: kind.to_owned(), detail };
+        if let Err(error) = self.store.add_security_event(&event).await {
+            tracing::error!("a security event is not on record: {}", chain(&error));
+        }
+    }
+}
+
+enum Failed {
+    Refused(Refused),
+    Store(store::Error),
+}
+
+impl From<store::Error> for Failed {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn decode<T>(result: Result<T, wire::Error>) -> Result<T, Refused> {
+    result.map_err(|error| Refused::Invalid(chain(&error)))
+}
+
+impl App {
+    async fn take_reported(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+        let reported: Reported = decode(wire::decode_json("report", payload)).map_err(Failed::Refused)?;
+        if reported.device != *device {
+            return Err(Failed::Refused(Refused::Invalid(
+                "it names another device than its sender".to_owned(),
+            )));
+        }
+        self.store.set_reported(&reported, now()).await?;
+        self.planner_wake.notify_one();
+        Ok(())
+    }
+
+    async fn take_presence(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+        let presence: Presence = decode(wire::decode_json("presence", payload)).map_err(Failed::Refused)?;
+        self.store.set_online(device, presence.online, now()).await?;
+        if !presence.online {
+            // A full queue only means that some chunks go out for nobody.
+            let _ = self.delivery.try_send(delivery::Message::Forget(device.clone()));
+        }
+        self.planner_wake.notify_one();
+        Ok(())
+    }
+
+    /// A want that finds the queue full is dropped: the device asks again.
+    fn take_want(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+        let want: Want = decode(wire::decode_json("want", payload)).map_err(Failed::Refused)?;
+        want.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
+        if self.delivery.try_send(delivery::Message::Want(device.clone(), want)).is_err() {
+            tracing::warn!("a want of {device} found the queue full");
+        }
+        Ok(())
+    }
+}

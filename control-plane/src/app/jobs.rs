@@ -1,0 +1,322 @@
+//! Jobs of the forge: creating them, running them one after the other, and making versions of what comes out.
+
+use super::{App, Error, Page, Result, chain, now, versions::VersionName};
+use crate::{jobs as worker, store::jobs::JobEnd};
+use control_core::entity::{Job, JobProgress, JobState, JobTask};
+use serde::{Deserialize, Serialize};
+use shared::{
+    BoardId, DatasetId, JobId, ModelName,
+    job::{Budget, DatasetRef, JobKind, JobSpec, Progress},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+const SEED_DEFAULT: u64 = 1;
+const THREADS_MAX: u32 = 256;
+/// The largest seed that the store keeps.
+const SEED_MAX: u64 = i64::MAX as u64;
+/// Progress goes into the store at most this often.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
+/// The runner looks at least this often.
+const TICK: Duration = Duration::from_secs(5);
+
+/// A search to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSearch {
+    pub dataset: DatasetId,
+    pub board: BoardId,
+    pub model: ModelName,
+    #[serde(flatten)]
+    pub effort: Effort,
+}
+
+/// A retraining to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRetrain {
+    /// The version whose architecture and weights it starts from.
+    pub version: VersionName,
+    pub dataset: DatasetId,
+    #[serde(flatten)]
+    pub effort: Effort,
+}
+
+/// How much work a job may do; what is not given is as in the quick budget.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Effort {
+    #[serde(default)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub threads: Option<u32>,
+    /// A whole budget in place of the quick one.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+    #[serde(default)]
+    pub search_steps: Option<u32>,
+    #[serde(default)]
+    pub epochs: Option<u32>,
+}
+
+impl App {
+    /// Queues a search.
+    pub async fn start_search(&self, new: NewSearch) -> Result<Job> {
+        self.board(&new.board)?;
+        self.queue(JobTask::Search, new.model, new.dataset, new.board, None, new.effort).await
+    }
+
+    /// Queues a retraining.
+    pub async fn start_retrain(&self, new: NewRetrain) -> Result<Job> {
+        let version = self.version(&new.version).await?;
+        let trained = version.job.is_some_and(|job| self.result_folder(job).is_dir());
+        if !trained {
+            return Err(Error::Conflict(format!(
+                "{} was not trained here, so its weights are not known; retrain a version that came out of a search",
+                version.name
+            )));
+        }
+        let (model, board) = (version.model, version.board);
+        self.queue(JobTask::Retrain, model, new.dataset, board, Some(version.id), new.effort).await
+    }
+
+    async fn queue(
+        &self,
+        task: JobTask,
+        model: ModelName,
+        dataset: DatasetId,
+        board: BoardId,
+        parent: Option<shared::ModelVersionId>,
+        effort: Effort,
+    ) -> Result<Job> {
+        let dataset = self.dataset(&dataset).await?;
+        let mut budget = effort.budget.unwrap_or_else(|| Budget::quick(dataset.schema.task));
+        budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
+        budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
+        budget.validate().map_err(Error::Invalid)?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = effort.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1));
+        if !(1..=THREADS_MAX).contains(&threads) {
+            return Err(Error::Invalid(format!("threads is {threads}, allowed are 1 to {THREADS_MAX}")));
+        }
+        let seed = effort.seed.unwrap_or(SEED_DEFAULT);
+        if seed > SEED_MAX {
+            return Err(Error::Invalid(format!("seed is {seed}, at most {SEED_MAX}")));
+        }
+        let job = Job {
+            id: JobId(Uuid::now_v7()),
+            task,
+            model,
+            dataset: dataset.id,
+            board,
+            seed,
+            threads,
+            budget,
+            parent,
+            state: JobState::Queued,
+            progress: JobProgress::default(),
+            error: None,
+            version: None,
+            report: None,
+            cell: None,
+            pid: None,
+            created_at: now(),
+            started_at: None,
+            finished_at: None,
+        };
+        self.store.add_job(&job).await?;
+        self.jobs_wake.notify_one();
+        Ok(job)
+    }
+
+    /// One job.
+    pub async fn job(&self, id: JobId) -> Result<Job> {
+        let job = self.store.job(id).await?;
+        job.ok_or_else(|| Error::NotFound(format!("job {id} is not known; see `edgewright search list`")))
+    }
+
+    /// Jobs, the newest first.
+    pub async fn jobs(&self, page: Page) -> Result<Vec<Job>> {
+        Ok(self.store.jobs(page).await?)
+    }
+
+    /// Ends a job that has not ended.
+    pub async fn cancel_job(&self, id: JobId) -> Result<Job> {
+        let job = self.job(id).await?;
+        if !self.store.end_job(id, &JobEnd::Cancelled, now()).await? {
+            return Err(Error::Conflict(format!("job {id} is {:?} already", job.state).to_lowercase()));
+        }
+        if let Some(cancel) = self.running.lock().await.get(&id) {
+            cancel.send_replace(true);
+        }
+        self.job(id).await
+    }
+
+    /// A job's folder.
+    pub fn job_folder(&self, id: JobId) -> PathBuf {
+        self.settings.data.join("jobs").join(id.to_string())
+    }
+
+    /// Runs jobs until the application stops. Jobs that ran when the server ended go on first, from their
+    /// checkpoints.
+    pub async fn run_jobs(self: Arc<Self>) {
+        match self.store.jobs_in(JobState::Running).await {
+            Ok(jobs) => {
+                for job in &jobs {
+                    if let Some(pid) = job.pid {
+                        worker::end_leftover(pid, job.id);
+                    }
+                }
+            }
+            Err(error) => tracing::error!("interrupted jobs cannot be looked up: {}", chain(&error)),
+        }
+        let mut workers = tokio::task::JoinSet::new();
+        loop {
+            if let Err(error) = self.fill_workers(&mut workers).await {
+                tracing::error!("no job can be started: {}", chain(&error));
+            }
+            tokio::select! {
+                () = self.jobs_wake.notified() => {}
+                Some(ended) = workers.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!("a job's task broke off: {error}");
+                    }
+                }
+                () = tokio::time::sleep(TICK) => {}
+                // Dropping the tasks ends the workers; their jobs stay as running and go on after the next start.
+                () = self.stopped() => return,
+            }
+        }
+    }
+
+    async fn fill_workers(self: &Arc<Self>, workers: &mut tokio::task::JoinSet<()>) -> Result<()> {
+        for state in [JobState::Running, JobState::Queued] {
+            for job in self.store.jobs_in(state).await? {
+                if workers.len() >= self.settings.jobs {
+                    return Ok(());
+                }
+                let mut running = self.running.lock().await;
+                if running.contains_key(&job.id) {
+                    continue;
+                }
+                let (cancel, cancelled) = watch::channel(false);
+                running.insert(job.id, cancel);
+                drop(running);
+                let app = Arc::clone(self);
+                workers.spawn(async move {
+                    let id = job.id;
+                    app.run_job(job, cancelled).await;
+                    app.running.lock().await.remove(&id);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_job(&self, job: Job, cancelled: watch::Receiver<bool>) {
+        let id = job.id;
+        let end = match self.try_job(job, cancelled).await {
+            Ok(end) => end,
+            Err(Error::Conflict(reason)) if reason == worker::Error::Cancelled.to_string() => {
+                JobEnd::Cancelled
+            }
+            Err(error) => JobEnd::Failed { error: error.to_string() },
+        };
+        match &end {
+            JobEnd::Done { version, .. } => tracing::info!("job {id} gave {version}"),
+            JobEnd::Failed { error } => tracing::warn!("job {id} failed: {error}"),
+            JobEnd::Cancelled => tracing::info!("job {id} was cancelled"),
+        }
+        if let Err(error) = self.store.end_job(id, &end, now()).await {
+            tracing::error!("the end of job {id} is not on record: {}", chain(&error));
+        }
+    }
+
+    async fn try_job(&self, job: Job, cancelled: watch::Receiver<bool>) -> Result<JobEnd> {
+        let dataset = self.dataset(&job.dataset).await?;
+        let folder = self.job_folder(job.id);
+        if !self.result_folder(job.id).is_dir() {
+            let spec = self.spec(&job, &dataset).await?;
+            worker::write_spec(&folder, &spec)?;
+            self.store.set_job_running(job.id, None, now()).await?;
+            self.work(&job, &folder, cancelled).await?;
+        }
+        let result = self.result_folder(job.id);
+        let report = worker::read_report(&result)?
+            .ok_or_else(|| Error::Forge("edgewright-forge ended without a report".to_owned()))?;
+        let cell = worker::read_cell(&result)?;
+        let version = self.version_of(&job, &dataset, report.clone()).await?;
+        Ok(JobEnd::Done { version: version.name, report: Box::new(report), cell })
+    }
+
+    async fn spec(&self, job: &Job, dataset: &control_core::entity::Dataset) -> Result<JobSpec> {
+        let kind = match (job.task, job.parent) {
+            (JobTask::Search, _) => JobKind::Search,
+            (JobTask::Retrain, Some(parent)) => {
+                let version = self.version(&VersionName::Id(parent)).await?;
+                let from = version.job.map(|job| self.result_folder(job));
+                let from = from.ok_or_else(|| Error::Conflict(format!("{} has no weights", version.name)))?;
+                JobKind::Retrain { from, parent }
+            }
+            (JobTask::Retrain, None) => {
+                return Err(Error::Internal("a retraining without a parent".to_owned()));
+            }
+        };
+        Ok(JobSpec {
+            id: job.id,
+            seed: job.seed,
+            threads: job.threads,
+            dataset: DatasetRef {
+                path: dataset.path.clone(),
+                format: dataset.schema.format,
+                digest: Some(dataset.schema.digest),
+            },
+            board: self.board(&job.board)?.clone(),
+            kind,
+            budget: job.budget,
+        })
+    }
+
+    async fn work(
+        &self,
+        job: &Job,
+        folder: &std::path::Path,
+        cancelled: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let (started, mut pids) = mpsc::channel(1);
+        let (said, mut progress) = watch::channel(None::<Progress>);
+        let run = self.forge.run(folder, started, said, cancelled);
+        let id = job.id;
+        let record = async {
+            if let Some(pid) = pids.recv().await
+                && let Err(error) = self.store.set_job_running(id, Some(pid), now()).await
+            {
+                tracing::warn!("the worker of job {id} is not on record: {}", chain(&error));
+            }
+            let mut resumed_from = None;
+            while progress.changed().await.is_ok() {
+                let Some(newest) = progress.borrow_and_update().clone() else { continue };
+                resumed_from = newest.resumed_from.or(resumed_from);
+                if let Err(error) = self.store.set_job_progress(id, &progress_of(newest, resumed_from)).await
+                {
+                    tracing::warn!("the progress of job {id} is not on record: {}", chain(&error));
+                }
+                tokio::time::sleep(PROGRESS_PERIOD).await;
+            }
+        };
+        let (result, ()) = tokio::join!(run, record);
+        Ok(result?)
+    }
+}
+
+fn progress_of(said: Progress, resumed_from: Option<u64>) -> JobProgress {
+    JobProgress {
+        stage: Some(said.stage),
+        step: said.step,
+        total: said.total,
+        loss: said.loss,
+        accuracy: said.accuracy,
+        resumed_from,
+        message: said.message.as_deref().map(shared::wire::cut),
+    }
+}

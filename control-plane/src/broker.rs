@@ -1,0 +1,173 @@
+//! The embedded MQTT broker. Who may connect and what may be said is decided in hooks; what devices say is handed
+//! to an [`Ingest`] before it is acknowledged.
+
+mod hooks;
+mod stores;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rmqtt::{
+    codec::types::{Publish as Packet, QoS},
+    context::ServerContext,
+    net::Builder,
+    server::MqttServer,
+    session::SessionState,
+    types::{From as Origin, Id, Publish},
+};
+use shared::{DeviceId, limits, topic::Topic};
+use std::{fmt, io, net::SocketAddr, num::NonZeroU16, path::Path, sync::Arc, time::Duration};
+
+/// Why the broker did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else listens there.
+    #[error("port {port} is in use; choose another with --mqtt ADDRESS:PORT")]
+    PortInUse { port: u16 },
+    /// Not bound for another reason.
+    #[error("MQTT cannot listen on {address}: {reason}")]
+    Listen { address: SocketAddr, reason: String },
+    /// A message did not go out.
+    #[error("publishing to {topic} failed: {reason}")]
+    Publish { topic: String, reason: String },
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is no message of this kind; sending it again does not help.
+    Invalid(String),
+    /// It could not be kept; the device shall send it again.
+    Unavailable,
+}
+
+/// Where the broker asks and delivers.
+#[async_trait]
+pub trait Ingest: Send + Sync + 'static {
+    /// May the device with this certificate connect?
+    async fn admit(&self, device: &DeviceId, serial: &str) -> bool;
+    /// Takes a message. It is acknowledged when this has returned `Ok`, and not before.
+    async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused>;
+    /// Something was refused.
+    async fn refused(&self, subject: &str, kind: &'static str, detail: String);
+}
+
+/// How the broker listens.
+#[derive(Clone, Debug)]
+pub struct Config<'a> {
+    pub address: SocketAddr,
+    pub certificate: &'a Path,
+    pub key: &'a Path,
+    pub ca: &'a Path,
+}
+
+/// The running broker.
+#[derive(Clone)]
+pub struct Broker {
+    context: ServerContext,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Broker")
+    }
+}
+
+const LISTENER: u16 = 1;
+const INFLIGHT_MAX: u16 = 64;
+/// Messages that wait for one device; a blob's chunks are asked for again.
+const QUEUE_MAX: usize = 2000;
+const SUBSCRIPTIONS_MAX: usize = 64;
+const TOPIC_LEVELS_MAX: usize = 8;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Broker {
+    /// Listens, and serves until the process ends. Has to be called within a tokio runtime.
+    pub async fn start(config: Config<'_>, ingest: Arc<dyn Ingest>) -> Result<Self, Error> {
+        // The CPU watch refuses connections while a search keeps the machine busy.
+        let context = ServerContext::new().busy_check_enable(false).build().await;
+        stores::install(&context).await;
+        hooks::install(&context, ingest).await;
+        let path = |path: &Path| Some(path.display().to_string());
+        let listener = Builder::new()
+            .name("mqtt")
+            .laddr(config.address)
+            .reuseaddr(Some(true))
+            .nodelay(true)
+            .allow_anonymous(false)
+            .allow_zero_keepalive(false)
+            .max_packet_size(limits::MQTT_PACKET_BYTES_MAX)
+            .max_clientid_len(shared::id::NAME_BYTES_MAX)
+            .max_inflight(NonZeroU16::new(INFLIGHT_MAX).unwrap_or(NonZeroU16::MIN))
+            .max_mqueue_len(QUEUE_MAX)
+            .max_subscriptions(SUBSCRIPTIONS_MAX)
+            .max_topic_levels(TOPIC_LEVELS_MAX)
+            .handshake_timeout(HANDSHAKE_TIMEOUT)
+            // Zero: desired state stays until it is replaced.
+            .message_expiry_interval(Duration::ZERO)
+            .tls_cross_certificate(true)
+            .tls_cert(path(config.certificate))
+            .tls_key(path(config.key))
+            .tls_client_ca_certs(path(config.ca))
+            .cert_cn_as_username(true)
+            .collect_cert_info(true)
+            .bind()
+            .and_then(rmqtt::net::Listener::tls)
+            .map_err(|error| listen_error(config.address, &error))?;
+        let server = MqttServer::new(context.clone()).listener_by_id(listener, LISTENER).build();
+        tokio::spawn(async move {
+            if let Err(error) = server.run().await {
+                tracing::error!("the broker has ended: {error:#}");
+            }
+        });
+        Ok(Self { context })
+    }
+
+    /// Publishes a message of the control plane.
+    pub async fn publish(&self, topic: &Topic, payload: Bytes, retain: bool) -> Result<(), Error> {
+        let packet = Packet {
+            dup: false,
+            retain,
+            qos: QoS::AtLeastOnce,
+            topic: topic.to_string().into(),
+            packet_id: None,
+            payload,
+            properties: Some(rmqtt::codec::v5::PublishProperties::default()),
+        };
+        let origin = Origin::from_system(self.id("control-plane"));
+        SessionState::forwards(&self.context, origin, Publish::from(packet), false, None)
+            .await
+            .map_err(|error| Error::Publish { topic: topic.to_string(), reason: format!("{error:#}") })
+    }
+
+    /// Ends a device's connection and session.
+    pub async fn kick(&self, device: &DeviceId) {
+        let mut entry = self.context.extends.shared().await.entry(self.id(device.as_str()));
+        if let Err(error) = entry.kick(true, true, true).await {
+            tracing::warn!("the connection of {device} could not be ended: {error:#}");
+        }
+    }
+
+    /// Connections at this moment.
+    pub fn connections(&self) -> u64 {
+        u64::try_from(self.context.connections.count()).unwrap_or(0)
+    }
+
+    fn id(&self, client: &str) -> Id {
+        Id::new(self.context.node.id(), LISTENER, None, None, client.to_owned().into(), None)
+    }
+}
+
+fn listen_error(address: SocketAddr, error: &rmqtt::Error) -> Error {
+    let in_use = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::AddrInUse);
+    if in_use {
+        Error::PortInUse { port: address.port() }
+    } else {
+        Error::Listen { address, reason: format!("{error:#}") }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The hooks: who connects, who reads what, who says what.
+//!
+//! rmqtt runs `MessagePublish` before `MessagePublishCheckAcl` and acknowledges after both, with the reason that
+//! the second gives. A message is therefore taken in by the second: it has passed the check, it is kept before the
+//! PUBACK, and when it cannot be kept the device learns so. A last will passes `MessagePublish` alone; its topic
+//! was checked when the device connected.
+
+use super::{Ingest, Refused};
+use async_trait::async_trait;
+use rmqtt::{
+    codec::v5::{PublishAckReason, SubscribeAckReason},
+    context::ServerContext,
+    hook::{Handler, HookResult, Parameter, ReturnType, Type},
+    session::Session,
+    types::{
+        AuthResult, ConnectInfo, FromType, LastWill, Publish, PublishAclResult, PublishResult, Subscribe,
+        SubscribeAclResult,
+    },
+};
+use shared::{
+    DeviceId,
+    topic::{Topic, device_may_subscribe},
+};
+use std::sync::Arc;
+
+/// Registers and starts the hooks.
+pub(super) async fn install(context: &ServerContext, ingest: Arc<dyn Ingest>) {
+    let register = context.extends.hook_mgr().register();
+    for kind in [
+        Type::ClientAuthenticate,
+        Type::ClientSubscribeCheckAcl,
+        Type::MessagePublishCheckAcl,
+        Type::MessagePublish,
+    ] {
+        register.add(kind, Box::new(Hooks { ingest: Arc::clone(&ingest) })).await;
+    }
+    register.start().await;
+}
+
+struct Hooks {
+    ingest: Arc<dyn Ingest>,
+}
+
+#[async_trait]
+impl Handler for Hooks {
+    async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
+        match parameter {
+            Parameter::ClientAuthenticate(info) => {
+                let verdict = match self.authenticate(info).await {
+                    Ok(()) => AuthResult::Allow(false, None),
+                    Err((kind, detail)) => {
+                        self.ingest.refused(info.client_id(), kind, detail).await;
+                        AuthResult::NotAuthorized
+                    }
+                };
+                (false, Some(HookResult::AuthResult(verdict)))
+            }
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
+                (false, Some(HookResult::SubscribeAclResult(self.subscribe(session, subscribe).await)))
+            }
+            Parameter::MessagePublishCheckAcl(session, publish) => {
+                (false, Some(HookResult::PublishAclResult(self.publish(session, publish).await)))
+            }
+            Parameter::MessagePublish(Some(session), origin, publish)
+                if matches!(origin.typ(), FromType::LastWill) =>
+            {
+                // Nobody waits for an answer to a last will; what is wrong with it has been noted.
+                let _ = self.take(&session.id.client_id, publish).await;
+                (true, before)
+            }
+            _ => (true, before),
+        }
+    }
+}
+
+impl Hooks {
+    async fn authenticate(&self, info: &ConnectInfo) -> Result<(), (&'static str, String)> {
+        let certificate = info.cert().ok_or(("no_certificate", "no client certificate".to_owned()))?;
+        let name = certificate
+            .common_name
+            .as_deref()
+            .ok_or(("no_common_name", "the certificate names no device".to_owned()))?;
+        let client: &str = info.client_id();
+        if client != name {
+            return Err(("foreign_client_id", format!("the certificate is that of {}", quoted(name))));
+        }
+        let device: DeviceId = name.parse().map_err(|error| ("bad_name", format!("{error}")))?;
+        let will = info.last_will().map(|will| match will {
+            LastWill::V3(will) => will.topic.to_string(),
+            LastWill::V5(will) => will.topic.to_string(),
+        });
+        if let Some(topic) = will
+            && topic != Topic::Presence(device.clone()).to_string()
+        {
+            return Err(("foreign_will", format!("the last will goes to {}", quoted(&topic))));
+        }
+        let serial = certificate.serial.as_deref().unwrap_or_default();
+        if !self.ingest.admit(&device, serial).await {
+            return Err(("unknown_certificate", format!("serial {} is unknown or revoked", quoted(serial))));
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {
+        let client: &str = &session.id.client_id;
+        let allowed = client.parse().is_ok_and(|device: DeviceId| {
+            !subscribe.opts.has_shared_group() && device_may_subscribe(&device, &subscribe.topic_filter)
+        });
+        if allowed {
+            return SubscribeAclResult::new_success(subscribe.opts.qos(), None);
+        }
+        self.ingest.refused(client, "foreign_subscription", quoted(&subscribe.topic_filter)).await;
+        SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized)
+    }
+
+    async fn publish(&self, session: &Session, publish: &Publish) -> PublishAclResult {
+        let reason = match self.take(&session.id.client_id, publish).await {
+            Ok(()) => return PublishAclResult::allow(),
+            Err(reason) => reason,
+        };
+        // Version 3.1.1 has no negative acknowledgement: what has to come again must not be acknowledged at all.
+        let version_5 = session.connect_info().await.is_ok_and(|info| matches!(*info, ConnectInfo::V5(..)));
+        let disconnect = reason == PublishAckReason::ImplementationSpecificError && !version_5;
+        PublishAclResult(PublishResult::reason_code(reason, None, disconnect))
+    }
+
+    async fn take(&self, client: &str, publish: &Publish) -> Result<(), PublishAckReason> {
+        let parsed = client.parse::<DeviceId>().ok().zip(publish.topic.parse::<Topic>().ok());
+        let Some((device, topic)) = parsed.filter(|(device, topic)| topic.device_may_publish(device)) else {
+            self.ingest.refused(client, "foreign_topic", quoted(&publish.topic)).await;
+            return Err(PublishAckReason::NotAuthorized);
+        };
+        match self.ingest.receive(&device, &topic, publish.payload.clone()).await {
+            Ok(()) => Ok(()),
+            Err(Refused::Invalid(reason)) => {
+                self.ingest.refused(client, "bad_payload", format!("{topic}: {reason}")).await;
+                Err(PublishAckReason::PayloadFormatInvalid)
+            }
+            Err(Refused::Unavailable) => Err(PublishAckReason::ImplementationSpecificError),
+        }
+    }
+}
+
+/// At most this much of a refused text is kept.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(120).collect::<String>())
+}

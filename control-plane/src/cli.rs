@@ -1,0 +1,136 @@
+//! The command line: `serve`, and everything else as a client of a server's API.
+
+mod client;
+mod datasets;
+mod devices;
+mod models;
+mod output;
+mod rollouts;
+mod searches;
+mod serve;
+mod status;
+
+use clap::{Args, Parser, Subcommand};
+use client::Client;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Makes models for edge devices and looks after them there.
+#[derive(Debug, Parser)]
+#[command(name = "edgewright", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// File with the server's address, CA and token, as the server writes it into its data folder
+    #[arg(long, global = true, env = "EDGEWRIGHT_CONTEXT", value_name = "FILE")]
+    pub context: Option<PathBuf>,
+    /// Address of the server, in place of the context's
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// CA of the server, in place of the context's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Token, in place of the context's
+    #[arg(long, global = true, env = "EDGEWRIGHT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane
+    Serve(serve::ServeArgs),
+    /// Data sets
+    #[command(subcommand)]
+    Dataset(datasets::DatasetCommand),
+    /// Searches for an architecture
+    #[command(subcommand)]
+    Search(searches::SearchCommand),
+    /// Models and their versions
+    #[command(subcommand)]
+    Model(models::ModelCommand),
+    /// Devices and their tokens
+    #[command(subcommand)]
+    Device(devices::DeviceCommand),
+    /// Rollouts of versions to devices
+    #[command(subcommand)]
+    Rollout(rollouts::RolloutCommand),
+    /// Boards that models can be made for
+    #[command(subcommand)]
+    Board(status::BoardCommand),
+    /// The control plane at a glance
+    Status,
+}
+
+/// Why a command ended without success.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// What was given cannot be used: exit code 2.
+    Usage(String),
+    /// It was tried and failed: exit code 1.
+    Failed(String),
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Serve(args) => serve::run(args, cli.global.json),
+        command => Client::new(&cli.global).and_then(|client| run(command, &client)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("error: {text}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("error: {text}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(command: &Command, client: &Client) -> Outcome {
+    match command {
+        Command::Serve(_) => Err(Failure::Usage("serve takes no server".to_owned())),
+        Command::Dataset(command) => datasets::run(command, client),
+        Command::Search(command) => searches::run(command, client),
+        Command::Model(command) => models::run(command, client),
+        Command::Device(command) => devices::run(command, client),
+        Command::Rollout(command) => rollouts::run(command, client),
+        Command::Board(command) => status::run_board(command, client),
+        Command::Status => status::run(client),
+    }
+}
+
+/// Where a list begins and how long it is.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PageArgs {
+    /// Most entries
+    #[arg(long, default_value_t = shared::limits::PAGE_DEFAULT)]
+    pub limit: u32,
+    /// Entries to leave out
+    #[arg(long, default_value_t = 0)]
+    pub offset: u64,
+}
+
+impl PageArgs {
+    fn query(self) -> String {
+        format!("limit={}&offset={}", self.limit, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! `edgewright dataset`.
+
+use super::{
+    Failure, Outcome, PageArgs,
+    client::Client,
+    output::{ago, facts, show, table, word},
+};
+use crate::{api::List, app::datasets::NewDataset};
+use clap::{Subcommand, ValueEnum};
+use control_core::entity::Dataset;
+use shared::{DatasetId, job::DataFormat};
+use std::path::PathBuf;
+
+/// Data sets.
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Register a data set that lies on the server's machine
+    Add {
+        id: DatasetId,
+        /// A folder; for UCR and .ts files also FOLDER/NAME
+        #[arg(long)]
+        path: PathBuf,
+        /// Found out where it is not given
+        #[arg(long)]
+        format: Option<Format>,
+    },
+    /// List them
+    List(#[command(flatten)] PageArgs),
+    /// Show one
+    Show { id: DatasetId },
+}
+
+/// Formats as they are written on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    Idx,
+    #[value(name = "ucr_tsv", alias = "tsv")]
+    UcrTsv,
+    Ts,
+}
+
+impl From<Format> for DataFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Idx => Self::Idx,
+            Format::UcrTsv => Self::UcrTsv,
+            Format::Ts => Self::Ts,
+        }
+    }
+}
+
+pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
+    match command {
+        DatasetCommand::Add { id, path, format } => {
+            let path = std::path::absolute(path)
+                .map_err(|error| Failure::Usage(format!("{} is no path: {error}", path.display())))?;
+            let new = NewDataset { id: id.clone(), path, format: format.map(Into::into) };
+            let dataset: Dataset = client.post("/datasets", &new)?;
+            show(client.json, &dataset, describe)
+        }
+        DatasetCommand::List(page) => {
+            let list: List<Dataset> = client.get(&format!("/datasets?{}", page.query()))?;
+            show(client.json, &list, |list| {
+                let rows = list.items.iter().map(|dataset| {
+                    let schema = &dataset.schema;
+                    vec![
+                        dataset.id.to_string(),
+                        word(&schema.task),
+                        format!("{:?}", schema.shape),
+                        schema.labels.len().to_string(),
+                        format!("{} + {}", schema.train_count, schema.test_count),
+                        dataset.path.display().to_string(),
+                    ]
+                });
+                table(&["data set", "task", "shape", "classes", "samples", "path"], rows)
+            })
+        }
+        DatasetCommand::Show { id } => {
+            let dataset: Dataset = client.get(&format!("/datasets/{id}"))?;
+            show(client.json, &dataset, describe)
+        }
+    }
+}
+
+fn describe(dataset: &Dataset) -> String {
+    let schema = &dataset.schema;
+    facts(&[
+        ("data set", dataset.id.to_string()),
+        ("path", dataset.path.display().to_string()),
+        ("format", word(&schema.format)),
+        ("task", word(&schema.task)),
+        ("shape", format!("{:?}", schema.shape)),
+        ("classes", schema.labels.join(", ")),
+        ("samples", format!("{} to train, {} to test", schema.train_count, schema.test_count)),
+        ("digest", schema.digest.to_string()),
+        ("registered", ago(dataset.registered_at)),
+    ])
+}

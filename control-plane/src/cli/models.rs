@@ -1,0 +1,189 @@
+//! `edgewright model`.
+
+use super::{
+    Failure, Outcome, PageArgs,
+    client::Client,
+    output::{ago, bytes, facts, show, table, word},
+    searches::{EffortArgs, finish},
+};
+use crate::{
+    api::List,
+    app::{
+        jobs::NewRetrain,
+        versions::{NewVersion, VersionName},
+    },
+};
+use clap::Subcommand;
+use control_core::entity::{Job, Version};
+use serde::Deserialize;
+use shared::{
+    BoardId, DatasetId, ModelName,
+    job::REPORT_FILE,
+    manifest::{GOLDEN_FILE, MODEL_FILE},
+};
+use std::{fs, io, path::PathBuf};
+use uuid::Uuid;
+
+/// Models.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// List versions
+    List {
+        /// Only of this model
+        model: Option<ModelName>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show a version, named as in mnist@v1.0 or by its id
+    Show { version: VersionName },
+    /// Train a version's architecture on, from its weights
+    Retrain {
+        version: VersionName,
+        #[arg(long)]
+        dataset: DatasetId,
+        #[command(flatten)]
+        effort: EffortArgs,
+    },
+    /// Sign a result folder from elsewhere as a version
+    Publish {
+        /// Holds model.onnx and golden.safetensors, and report.json if there is one
+        folder: PathBuf,
+        #[arg(long)]
+        model: ModelName,
+        #[arg(long)]
+        board: BoardId,
+        /// Says shape and labels where there is no report.json
+        #[arg(long)]
+        dataset: Option<DatasetId>,
+        /// Sign without running the golden inputs; devices refuse what is wrong
+        #[arg(long)]
+        unsafe_skip_check: bool,
+    },
+    /// Fetch a version's signed manifest and files
+    Download {
+        version: VersionName,
+        /// Folder that they go to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Deserialize)]
+struct Upload {
+    upload: Uuid,
+}
+
+pub(super) fn run(command: &ModelCommand, client: &Client) -> Outcome {
+    match command {
+        ModelCommand::List { model, page } => {
+            let filter = model.as_ref().map(|model| format!("&model={model}")).unwrap_or_default();
+            let list: List<Version> = client.get(&format!("/versions?{}{filter}", page.query()))?;
+            show(client.json, &list, |list| {
+                let rows = list.items.iter().map(|version| {
+                    let accuracy = version.report.as_ref().map(|report| report.model.accuracy_int8);
+                    vec![
+                        version.name.clone(),
+                        word(&version.state),
+                        version.board.to_string(),
+                        accuracy.map(|accuracy| format!("{accuracy:.4}")).unwrap_or_default(),
+                        bytes(version.size_bytes),
+                        ago(version.created_at),
+                    ]
+                });
+                table(&["version", "state", "board", "accuracy", "size", "made"], rows)
+            })
+        }
+        ModelCommand::Show { version } => {
+            let version: Version = client.get(&format!("/versions/{}", String::from(version.clone())))?;
+            show(client.json, &version, describe)
+        }
+        ModelCommand::Retrain { version, dataset, effort } => {
+            let new =
+                NewRetrain { version: version.clone(), dataset: dataset.clone(), effort: effort.effort()? };
+            let job: Job = client.post("/retrains", &new)?;
+            finish(client, job, effort.wait)
+        }
+        ModelCommand::Publish { folder, model, board, dataset, unsafe_skip_check } => {
+            let upload = send_files(client, folder)?;
+            let new = NewVersion {
+                upload,
+                board: board.clone(),
+                dataset: dataset.clone(),
+                unsafe_skip_check: *unsafe_skip_check,
+            };
+            let version: Version = client.post(&format!("/models/{model}/versions"), &new)?;
+            show(client.json, &version, describe)
+        }
+        ModelCommand::Download { version, out } => download(client, version, out),
+    }
+}
+
+fn send_files(client: &Client, folder: &std::path::Path) -> Result<Uuid, Failure> {
+    for name in [MODEL_FILE, GOLDEN_FILE] {
+        if !folder.join(name).is_file() {
+            return Err(Failure::Usage(format!(
+                "{} has no {name}; name a result folder of the forge",
+                folder.display()
+            )));
+        }
+    }
+    let Upload { upload } = client.post("/uploads", &())?;
+    for name in [MODEL_FILE, GOLDEN_FILE, REPORT_FILE] {
+        let path = folder.join(name);
+        if path.is_file() {
+            client.upload(&format!("/uploads/{upload}/{name}"), &path)?;
+        }
+    }
+    Ok(upload)
+}
+
+fn download(client: &Client, name: &VersionName, out: &std::path::Path) -> Outcome {
+    let name = String::from(name.clone());
+    let version: Version = client.get(&format!("/versions/{name}"))?;
+    let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", out.display()));
+    fs::create_dir_all(out).map_err(failed)?;
+    let bundle = ("bundle".to_owned(), version.bundle);
+    let files = version.files.iter().map(|file| (file.name.clone(), file.digest)).chain([bundle]);
+    for (file, digest) in files {
+        let partial = out.join(format!("{file}.partial"));
+        let mut source = shared::digest::LimitedDigestReader::new(
+            client.download(&format!("/versions/{name}/files/{file}"))?,
+            shared::limits::BUNDLE_FILE_BYTES_MAX,
+        );
+        let mut target = fs::File::create(&partial).map_err(failed)?;
+        io::copy(&mut source, &mut target).and_then(|_| target.sync_all()).map_err(failed)?;
+        if source.finish().0 != digest {
+            // The damaged file is of no use to anybody.
+            let _ = fs::remove_file(&partial);
+            return Err(Failure::Failed(format!("{file} of {name} is damaged in the server's blob store")));
+        }
+        fs::rename(&partial, out.join(&file)).map_err(failed)?;
+    }
+    show(client.json, &version, |version| format!("{} is in {}", version.name, out.display()))
+}
+
+fn describe(version: &Version) -> String {
+    let files: Vec<String> =
+        version.files.iter().map(|file| format!("{} {}", file.name, bytes(file.size_bytes))).collect();
+    let mut rows = vec![
+        ("version", version.name.clone()),
+        ("id", version.id.to_string()),
+        ("state", word(&version.state)),
+        ("board", version.board.to_string()),
+        ("data set", version.dataset.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("bundle", version.bundle.to_string()),
+        ("files", files.join(", ")),
+        ("job", version.job.map(|job| job.to_string()).unwrap_or_default()),
+        ("made", ago(version.created_at)),
+    ];
+    if version.check_skipped {
+        rows.push(("warning", "signed without the check of its golden outputs".to_owned()));
+    }
+    if let Some(report) = &version.report {
+        let (model, us) = (&report.model, &report.model.us_per_inference);
+        rows.push(("accuracy", format!("{:.4} FP32, {:.4} INT8", model.accuracy_fp32, model.accuracy_int8)));
+        rows.push(("us, INT8", format!("{:.0} on ONNX Runtime, {:.0} on tract", us.ort_int8, us.tract_int8)));
+    }
+    rows.retain(|(_, value)| !value.is_empty());
+    facts(&rows)
+}

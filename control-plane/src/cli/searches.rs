@@ -1,0 +1,209 @@
+//! `edgewright search`, and waiting for jobs.
+
+use super::{
+    Failure, Outcome, PageArgs,
+    client::Client,
+    output::{ago, bytes, facts, show, table, word},
+};
+use crate::{
+    api::List,
+    app::jobs::{Effort, NewSearch},
+};
+use clap::{Args, Subcommand};
+use control_core::entity::{Job, JobState};
+use indicatif::{ProgressBar, ProgressStyle};
+use shared::{BoardId, DatasetId, JobId, ModelName, job::Budget};
+use std::{fs, time::Duration};
+
+/// Searches.
+#[derive(Debug, Subcommand)]
+pub enum SearchCommand {
+    /// Search an architecture, train it, quantise it
+    Start {
+        #[arg(long)]
+        dataset: DatasetId,
+        /// The board whose limits the model keeps
+        #[arg(long)]
+        board: BoardId,
+        /// Name of the model; its versions count up
+        #[arg(long)]
+        model: ModelName,
+        #[command(flatten)]
+        effort: EffortArgs,
+    },
+    /// List searches and retrainings
+    List(#[command(flatten)] PageArgs),
+    /// Show one
+    Show { id: JobId },
+    /// Wait for one to end
+    Wait { id: JobId },
+    /// End one
+    Cancel { id: JobId },
+}
+
+/// How much work a job may do.
+#[derive(Clone, Debug, Args)]
+pub struct EffortArgs {
+    /// The same seed gives the same model
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads of the worker; all of the machine where not given
+    #[arg(long)]
+    threads: Option<u32>,
+    /// `quick`, or a JSON file with a whole budget
+    #[arg(long, value_name = "quick|FILE", default_value = "quick")]
+    budget: String,
+    /// Architecture steps of the search
+    #[arg(long)]
+    search_steps: Option<u32>,
+    /// Passes over the training split
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Wait for the end
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
+impl EffortArgs {
+    pub(super) fn effort(&self) -> Result<Effort, Failure> {
+        let budget = if self.budget == "quick" { None } else { Some(read_budget(&self.budget)?) };
+        Ok(Effort {
+            seed: self.seed,
+            threads: self.threads,
+            budget,
+            search_steps: self.search_steps,
+            epochs: self.epochs,
+        })
+    }
+}
+
+fn read_budget(path: &str) -> Result<Budget, Failure> {
+    let text =
+        fs::read_to_string(path).map_err(|error| Failure::Usage(format!("--budget {path}: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("--budget {path}: {error}")))
+}
+
+pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
+    match command {
+        SearchCommand::Start { dataset, board, model, effort } => {
+            let new = NewSearch {
+                dataset: dataset.clone(),
+                board: board.clone(),
+                model: model.clone(),
+                effort: effort.effort()?,
+            };
+            let job: Job = client.post("/searches", &new)?;
+            finish(client, job, effort.wait)
+        }
+        SearchCommand::List(page) => {
+            let list: List<Job> = client.get(&format!("/jobs?{}", page.query()))?;
+            show(client.json, &list, |list| {
+                let rows = list.items.iter().map(|job| {
+                    vec![
+                        job.id.to_string(),
+                        word(&job.task),
+                        job.model.to_string(),
+                        job.dataset.to_string(),
+                        word(&job.state),
+                        job.version.clone().or(job.error.clone()).unwrap_or_default(),
+                        ago(job.created_at),
+                    ]
+                });
+                table(&["job", "task", "model", "data set", "state", "result", "created"], rows)
+            })
+        }
+        SearchCommand::Show { id } => {
+            let job: Job = client.get(&format!("/jobs/{id}"))?;
+            show(client.json, &job, describe)
+        }
+        SearchCommand::Wait { id } => {
+            let job: Job = client.get(&format!("/jobs/{id}"))?;
+            finish(client, job, true)
+        }
+        SearchCommand::Cancel { id } => {
+            let job: Job = client.post(&format!("/jobs/{id}/cancel"), &())?;
+            show(client.json, &job, describe)
+        }
+    }
+}
+
+/// Shows a job, after its end if asked to; one that gave no version is a failure.
+pub(super) fn finish(client: &Client, job: Job, wait: bool) -> Outcome {
+    let job = if wait { wait_for(client, job)? } else { job };
+    show(client.json, &job, describe)?;
+    match job.state {
+        JobState::Queued | JobState::Running | JobState::Done => Ok(()),
+        JobState::Failed => Err(Failure::Failed(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
+        JobState::Cancelled => Err(Failure::Failed("the job was cancelled".to_owned())),
+    }
+}
+
+const POLL: Duration = Duration::from_millis(300);
+/// A server that is being restarted is asked again this often.
+const LOST_MAX: u32 = 100;
+
+fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{prefix:10} {bar:36} {pos:>5}/{len:<5} {elapsed} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style);
+    let mut lost = 0;
+    while !job.state.is_final() {
+        let progress = &job.progress;
+        bar.set_prefix(progress.stage.map_or_else(|| word(&job.state), |stage| word(&stage)));
+        bar.set_length(progress.total);
+        bar.set_position(progress.step);
+        bar.set_message(figures(&job));
+        std::thread::sleep(POLL);
+        match client.get(&format!("/jobs/{}", job.id)) {
+            Ok(newer) => (job, lost) = (newer, 0),
+            Err(Failure::Failed(_)) if lost < LOST_MAX => lost += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    bar.finish_and_clear();
+    Ok(job)
+}
+
+fn figures(job: &Job) -> String {
+    let progress = &job.progress;
+    let loss = progress.loss.map(|loss| format!("loss {loss:.3}"));
+    let accuracy = progress.accuracy.map(|accuracy| format!("accuracy {accuracy:.4}"));
+    [loss, accuracy, progress.message.clone()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn describe(job: &Job) -> String {
+    let mut text = facts(&[
+        ("job", job.id.to_string()),
+        ("task", word(&job.task)),
+        ("model", job.model.to_string()),
+        ("data set", job.dataset.to_string()),
+        ("board", job.board.to_string()),
+        ("seed", job.seed.to_string()),
+        ("state", word(&job.state)),
+        ("progress", progress(job)),
+        ("version", job.version.clone().unwrap_or_default()),
+        ("error", job.error.clone().unwrap_or_default()),
+    ]);
+    if let Some(report) = &job.report {
+        let model = &report.model;
+        text.push_str(&facts(&[
+            ("accuracy", format!("{:.4} FP32, {:.4} INT8", model.accuracy_fp32, model.accuracy_int8)),
+            ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
+            ("parameters", model.parameters.to_string()),
+        ]));
+    }
+    if let Some(cell) = &job.cell {
+        text.push_str(cell);
+    }
+    text
+}
+
+fn progress(job: &Job) -> String {
+    match (job.state, job.progress.stage) {
+        (JobState::Running, Some(stage)) => {
+            format!("{} {} of {} {}", word(&stage), job.progress.step, job.progress.total, figures(job))
+        }
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,97 @@
+//! `edgewright serve`.
+
+use super::{Failure, Outcome};
+use crate::serve::{self, Options};
+use clap::Args;
+use shared::limits;
+use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How the control plane runs.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder that holds everything: keys, database, blobs, jobs
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where the API listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    api: SocketAddr,
+    /// Where the broker listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8883")]
+    mqtt: SocketAddr,
+    /// Name under which devices reach this machine; the first is told to them
+    #[arg(long = "public-host", value_name = "NAME")]
+    public_hosts: Vec<String>,
+    /// The worker program; without it, edgewright-forge beside this program or on the path
+    #[arg(long, value_name = "PATH")]
+    forge: Option<PathBuf>,
+    /// Folder with the boards
+    #[arg(long, value_name = "DIR", default_value = "firmware-configs")]
+    boards: PathBuf,
+    /// Most bytes a second that go out as blobs; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    blob_bytes_per_s: u64,
+    /// Bytes of one chunk of a blob
+    #[arg(long, value_name = "N", default_value_t = limits::CHUNK_BYTES_MAX)]
+    chunk_bytes: u32,
+    /// Jobs at one time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+}
+
+const LOG_DEFAULT: &str = "info,rmqtt=error,rmqtt_net=error,rmqtt_codec=error,sqlx=warn";
+/// Tasks that do not end by themselves get this long.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG_DEFAULT));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime cannot start: {error}")))?;
+    let options = Options {
+        data: args.data.clone(),
+        api: args.api,
+        mqtt: args.mqtt,
+        public_hosts: args.public_hosts.clone(),
+        forge: args.forge.clone(),
+        boards: args.boards.clone(),
+        blob_bytes_per_s: args.blob_bytes_per_s,
+        chunk_bytes: args.chunk_bytes,
+        jobs: args.jobs,
+    };
+    let outcome = runtime.block_on(serve(options, json));
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    outcome.map_err(|error| Failure::Usage(format!("{error:#}").lines().collect::<Vec<_>>().join(" ")))
+}
+
+async fn serve(options: Options, json: bool) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut server = tokio::select! {
+        server = serve::start(options) => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let ready = &server.ready;
+    let line = if json {
+        serde_json::to_string(ready)?
+    } else {
+        format!("ready: API {}, MQTT {}, context {}", ready.api, ready.mqtt, ready.context.display())
+    };
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush())?;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        error = server.failed() => Some(error),
+    };
+    server.stop().await;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,71 @@
+//! `edgewright status` and `edgewright board`.
+
+use super::{
+    Outcome,
+    client::Client,
+    output::{ago, bytes, facts, show, table},
+};
+use crate::{api::List, app::Status};
+use clap::Subcommand;
+use shared::board::Board;
+
+/// Boards.
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// List them
+    List,
+}
+
+pub(super) fn run(client: &Client) -> Outcome {
+    let status: Status = client.get("/status")?;
+    show(client.json, &status, |status| {
+        facts(&[
+            ("version", status.version.clone()),
+            ("started", ago(status.started_at)),
+            ("broker", status.mqtt.clone()),
+            ("devices", format!("{} online of {}", status.devices.online, status.devices.total)),
+            ("rollouts", format!("{} under way", status.open_rollouts)),
+            ("jobs", format!("{} under way", status.open_jobs)),
+            (
+                "ingest",
+                format!(
+                    "{} events, {} feedback, {} telemetry, {} came again, {} refused",
+                    status.ingest.events,
+                    status.ingest.feedback,
+                    status.ingest.telemetry,
+                    status.ingest.redelivered,
+                    status.ingest.refused
+                ),
+            ),
+            (
+                "delivery",
+                format!(
+                    "{} in {} chunks to all and {} to one",
+                    bytes(status.delivery.bytes_published),
+                    status.delivery.chunks_broadcast,
+                    status.delivery.chunks_unicast
+                ),
+            ),
+        ])
+    })
+}
+
+pub(super) fn run_board(command: &BoardCommand, client: &Client) -> Outcome {
+    match command {
+        BoardCommand::List => {
+            let boards: List<Board> = client.get("/boards")?;
+            show(client.json, &boards, |boards| {
+                let rows = boards.items.iter().map(|board| {
+                    vec![
+                        board.id.to_string(),
+                        board.name.clone(),
+                        board.target.clone(),
+                        bytes(board.limits.weight_bytes_max),
+                        format!("{} us", board.limits.latency_us_max),
+                    ]
+                });
+                table(&["board", "name", "target", "weights", "latency"], rows)
+            })
+        }
+    }
+}

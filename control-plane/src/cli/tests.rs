@@ -1,0 +1,53 @@
+use super::*;
+use clap::CommandFactory;
+use control_core::rollout::WaveSize;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("edgewright").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_commands_are_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn global_options_may_stand_on_either_side() {
+    for line in ["--json --context c.json status", "status --json --context c.json"] {
+        let cli = parse(line).unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.context.unwrap().to_str(), Some("c.json"));
+    }
+}
+
+#[test]
+fn waves_are_counts_or_per_cent() {
+    assert_eq!(rollouts::wave("3"), Ok(WaveSize::Count(3)));
+    assert_eq!(rollouts::wave("25%"), Ok(WaveSize::Percent(25)));
+    for bad in ["", "%", "-1", "1.5", "ten", "5 %"] {
+        assert!(rollouts::wave(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn ids_are_checked_before_anything_is_sent() {
+    for line in [
+        "rollout create --version mnist",
+        "rollout create --version mnist@1.0",
+        "rollout show 12",
+        "device show ../x",
+        "dataset add A --path p",
+        "search start --dataset d --board b --model m --seed -1",
+    ] {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+    parse("rollout create --version mnist@v1.0 --wave 1 --wave 100% --device a --label ring=1").unwrap();
+}
+
+#[test]
+fn without_a_server_the_error_says_how_to_name_one() {
+    let global = Global { context: None, server: None, ca: None, token: None, json: false };
+    let Failure::Usage(text) = Client::new(&global).unwrap_err() else { panic!("not a usage error") };
+    assert!(text.contains("--context FILE"), "{text}");
+}

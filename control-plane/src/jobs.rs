@@ -1,0 +1,353 @@
+//! The forge as child processes: it looks at data sets, checks models and runs jobs.
+
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
+use shared::{
+    JobId,
+    job::{self, DataFormat, DatasetSchema, JobReport, JobSpec, Progress},
+    limits,
+};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, watch},
+};
+
+/// Why the forge gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is missing, or libtorch is.
+    #[error(
+        "edgewright-forge could not start: {reason}; run `cargo xtask setup`, or name the program with --forge"
+    )]
+    Start { reason: String },
+    /// It refused its input; the text is its own.
+    #[error("{0}")]
+    Input(String),
+    /// It failed.
+    #[error("edgewright-forge failed ({status}): {last_line}")]
+    Failed { status: String, last_line: String },
+    /// It said something else than was agreed.
+    #[error("edgewright-forge gave no {what}: {reason}")]
+    Answer { what: &'static str, reason: String },
+    /// It took longer than allowed.
+    #[error("edgewright-forge {what} took longer than {} s", limit.as_secs())]
+    Slow { what: &'static str, limit: Duration },
+    /// Somebody asked to end it.
+    #[error("ended by an operator")]
+    Cancelled,
+    /// A file of the job's folder.
+    #[error("{} failed", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The exit code with which the dynamic loader ends a program whose library is missing.
+const LOADER_EXIT: i32 = 127;
+/// The exit code with which the forge refuses its input.
+const INPUT_EXIT: i32 = 2;
+/// Workers give way to everything else.
+const NICE: i32 = 5;
+const INSPECT_LIMIT: Duration = Duration::from_secs(120);
+const CHECK_LIMIT: Duration = Duration::from_secs(120);
+/// Largest answer of `inspect`.
+const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Largest file of a result that is read into memory.
+const RESULT_TEXT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The program.
+#[derive(Clone, Debug)]
+pub struct Forge {
+    program: PathBuf,
+}
+
+impl Forge {
+    /// The program at `program`, or of that name on the path.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Reads a data set: its schema, counts and digest.
+    pub async fn inspect(&self, path: &Path, format: Option<DataFormat>) -> Result<DatasetSchema, Error> {
+        let mut command = Command::new(&self.program);
+        command.arg("inspect").arg("--path").arg(path);
+        if let Some(format) = format {
+            command.args(["--format", format_word(format)]);
+        }
+        command.arg("--json");
+        let answer = self.ask(command, "inspect", INSPECT_LIMIT).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| Error::Answer { what: "description of the data set", reason: error.to_string() })
+    }
+
+    /// Runs the golden inputs of a result folder on both runtimes.
+    pub async fn check(&self, folder: &Path) -> Result<(), Error> {
+        let mut command = Command::new(&self.program);
+        command.arg("check").arg(folder);
+        match self.ask(command, "check", CHECK_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(Error::Failed { last_line, .. }) => Err(Error::Input(last_line)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask(&self, mut command: Command, what: &'static str, limit: Duration) -> Result<Vec<u8>, Error> {
+        let mut child = self.spawn(&mut command)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let work = async {
+            let mut answer = Vec::new();
+            let read = async {
+                if let Some(stdout) = stdout {
+                    stdout.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+                }
+                io::Result::Ok(())
+            };
+            let (read, last_line, status) = tokio::join!(read, last_line(stderr), child.wait());
+            read.map_err(|error| Error::Answer { what: "answer", reason: error.to_string() })?;
+            verdict(status, last_line)?;
+            Ok(answer)
+        };
+        tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::Slow { what, limit }))
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child, Error> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Error::Start { reason: format!("{}: {error}", self.program.display()) })
+    }
+
+    /// Runs the job in `folder` until it ends or `cancel` turns true. `started` gets the process id; `progress`
+    /// gets what the worker says, the newest only where nobody keeps up.
+    pub async fn run(
+        &self,
+        folder: &Path,
+        started: mpsc::Sender<u32>,
+        progress: watch::Sender<Option<Progress>>,
+        mut cancel: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--job").arg(folder);
+        let mut child = self.spawn(&mut command)?;
+        if let Some(pid) = child.id() {
+            lower_priority(pid);
+            // The receiver is gone only when the server ends.
+            let _ = started.send(pid).await;
+        }
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let read = async move {
+            if let Some(stdout) = stdout {
+                read_progress(stdout, &progress).await;
+            }
+        };
+        let work = async {
+            let ((), last_line, status) = tokio::join!(read, last_line(stderr), child.wait());
+            verdict(status, last_line)
+        };
+        tokio::select! {
+            result = work => result,
+            Ok(_) = cancel.wait_for(|&cancelled| cancelled) => Err(Error::Cancelled),
+        }
+    }
+}
+
+/// Writes the job's folder with its description, whole or not at all.
+pub fn write_spec(folder: &Path, spec: &JobSpec) -> Result<(), Error> {
+    let failed = |source| Error::File { path: folder.to_path_buf(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let text = serde_json::to_vec_pretty(spec)
+        .map_err(|error| Error::Answer { what: "job description", reason: error.to_string() })?;
+    let partial = folder.join("job.json.partial");
+    let mut file = fs::File::create(&partial).map_err(failed)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&partial, folder.join(job::SPEC_FILE)).map_err(failed)
+}
+
+/// The report of a result folder; `None` if there is none.
+pub fn read_report(folder: &Path) -> Result<Option<JobReport>, Error> {
+    let Some(text) = read_text(&folder.join(job::REPORT_FILE))? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| Error::Answer { what: "report that can be read", reason: error.to_string() })
+}
+
+/// The picture of the found cell in a result folder, if there is one.
+pub fn read_cell(folder: &Path) -> Result<Option<String>, Error> {
+    read_text(&folder.join(job::CELL_FILE))
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, Error> {
+    let failed = |source| Error::File { path: path.to_path_buf(), source };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed(source)),
+        Ok(metadata) if metadata.len() > RESULT_TEXT_BYTES_MAX => {
+            return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
+        }
+        Ok(_) => {}
+    }
+    fs::read_to_string(path).map(Some).map_err(failed)
+}
+
+/// Ends a worker that a killed server left behind. The process is looked at first: its number may have gone to
+/// somebody else.
+pub fn end_leftover(pid: u32, job: JobId) {
+    let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return };
+    if !String::from_utf8_lossy(&command).contains(&job.to_string()) {
+        return;
+    }
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself between the look and this.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn lower_priority(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    if let Err(error) = setpriority_process(Some(pid), NICE) {
+        tracing::debug!("the worker keeps its priority: {error}");
+    }
+}
+
+async fn read_progress(stdout: impl AsyncRead + Unpin, progress: &watch::Sender<Option<Progress>>) {
+    let mut reader = BufReader::new(stdout);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = limits::PROGRESS_LINE_BYTES_MAX as u64 + 1;
+        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        match serde_json::from_slice(&line) {
+            Ok(said) => {
+                progress.send_replace(Some(said));
+            }
+            Err(error) => tracing::debug!("a worker's line is no progress: {error}"),
+        }
+    }
+}
+
+/// The last line that is not empty, cut; reads all the others so that the worker never waits.
+async fn last_line(stderr: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(stderr) = stderr else { return String::new() };
+    let mut reader = BufReader::new(stderr);
+    let (mut line, mut last) = (Vec::new(), String::new());
+    loop {
+        line.clear();
+        let limit = limits::PROGRESS_LINE_BYTES_MAX as u64;
+        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return last,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim();
+        // The prefix is for terminals; ours says it again.
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        if !text.is_empty() {
+            tracing::debug!(target: "forge", "{text}");
+            last = shared::wire::cut(text);
+        }
+    }
+}
+
+fn verdict(status: io::Result<ExitStatus>, last_line: String) -> Result<(), Error> {
+    let status = status.map_err(|error| Error::Start { reason: error.to_string() })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(match status.code() {
+        Some(LOADER_EXIT) => Error::Start { reason: last_line },
+        Some(INPUT_EXIT) => Error::Input(last_line),
+        Some(_) | None => Error::Failed { status: status.to_string(), last_line },
+    })
+}
+
+fn format_word(format: DataFormat) -> &'static str {
+    match format {
+        DataFormat::Idx => "idx",
+        DataFormat::UcrTsv => "ucr_tsv",
+        DataFormat::Ts => "ts",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A stand-in for the worker: a script with the given body.
+    fn program(folder: &Path, body: &str) -> Forge {
+        let path = folder.join("forge.sh");
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Forge::new(path)
+    }
+
+    async fn run(forge: &Forge, cancelled: bool) -> (Result<(), Error>, Option<Progress>) {
+        let (started, mut pids) = mpsc::channel(1);
+        let (progress, said) = watch::channel(None);
+        let (_keep, cancel) = watch::channel(cancelled);
+        let result = forge.run(Path::new("/nowhere"), started, progress, cancel).await;
+        assert!(pids.recv().await.is_some());
+        let said = said.borrow().clone();
+        (result, said)
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_says_what_to_do() {
+        let forge = Forge::new("/nowhere/edgewright-forge".into());
+        let error = forge.inspect(Path::new("x"), None).await.unwrap_err().to_string();
+        assert!(error.contains("could not start") && error.contains("cargo xtask setup"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_library_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let forge =
+            program(folder.path(), "echo 'libtorch_cpu.so: cannot open shared object file' >&2; exit 127");
+        let error = run(&forge, false).await.0.unwrap_err().to_string();
+        assert!(error.contains("libtorch_cpu.so") && error.contains("cargo xtask setup"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn progress_is_read_and_other_lines_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let body = r#"echo noise
+echo '{"stage":"search","step":3,"total":9,"loss":0.5,"accuracy":null,"resumed_from":null,"message":null}'
+echo 'the data set has one class' >&2
+exit 1"#;
+        let (result, said) = run(&program(folder.path(), body), false).await;
+        assert_eq!(said.unwrap().step, 3);
+        assert!(
+            matches!(result, Err(Error::Failed { last_line, .. }) if last_line == "the data set has one class")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_job_ends_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (result, _) = run(&program(folder.path(), "exec sleep 60"), true).await;
+        assert!(matches!(result, Err(Error::Cancelled)));
+    }
+
+    #[tokio::test]
+    async fn bad_input_is_told_in_the_workers_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let forge = program(folder.path(), "echo 'x_TRAIN.tsv:3: expected a number' >&2; exit 2");
+        let error = forge.inspect(Path::new("x"), Some(DataFormat::UcrTsv)).await.unwrap_err();
+        assert_eq!(error.to_string(), "x_TRAIN.tsv:3: expected a number");
+    }
+}

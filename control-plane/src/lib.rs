@@ -1,0 +1,14 @@
+//! The control plane: server and command line.
+//!
+//! [`app`] ties the parts together. [`api`] and [`page`] use [`app`] only; [`store`], [`broker`], [`signer`] and
+//! [`jobs`] know neither each other nor [`app`]; [`serve`] starts it all. `tests/layers.rs` holds that.
+
+pub mod api;
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod jobs;
+pub mod page;
+pub mod serve;
+pub mod signer;
+pub mod store;

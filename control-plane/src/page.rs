@@ -1,0 +1,75 @@
+//! The status page: one page, made on the server, that refreshes itself.
+
+mod style;
+mod view;
+
+use crate::{
+    api::{COOKIE, Problem, token_of},
+    app::{App, Page},
+};
+use axum::{
+    Form, Router,
+    extract::{Query, State},
+    http::{HeaderMap, header},
+    response::{Html, IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Devices, rollouts, jobs and events that are shown.
+const SHOWN: u32 = 50;
+
+/// The page's routes.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new().route("/", get(show)).route("/login", post(login))
+}
+
+#[derive(Debug, Deserialize)]
+struct Token {
+    token: Option<String>,
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    Query(query): Query<Token>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(token) = query.token {
+        return Ok(enter(&app, &token));
+    }
+    if !token_of(&headers).is_some_and(|token| app.is_admin(token)) {
+        return Ok(Html(view::login(None).into_string()).into_response());
+    }
+    let page = Page { limit: SHOWN, offset: 0 };
+    let shown = view::Shown {
+        status: app.status().await?,
+        devices: app.devices(page).await?,
+        rollouts: app.rollouts(Page { limit: 6, offset: 0 }).await?,
+        jobs: app.jobs(Page { limit: 4, offset: 0 }).await?,
+        events: app.device_events(None, Page { limit: 20, offset: 0 }).await?,
+        security: app.security_events(Page { limit: 5, offset: 0 }).await?,
+        now: crate::app::now(),
+    };
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+        ),
+    ];
+    Ok((headers, Html(view::page(&shown).into_string())).into_response())
+}
+
+async fn login(State(app): State<Arc<App>>, Form(form): Form<Token>) -> Response {
+    enter(&app, form.token.unwrap_or_default().trim())
+}
+
+/// Exchanges a token for a cookie that scripts cannot read, and drops it from the address.
+fn enter(app: &App, token: &str) -> Response {
+    if !app.is_admin(token) {
+        return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
+    }
+    let cookie = format!("{COOKIE}={token}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age=604800");
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+}

@@ -1,0 +1,266 @@
+//! What the page shows, as HTML.
+
+use super::style::SHEET;
+use crate::app::Status;
+use control_core::{
+    entity::{Device, DeviceEvent, Job, JobState, Rollout, SecurityEvent},
+    rollout::{MemberState, State},
+};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use shared::{
+    Timestamp,
+    wire::{Phase, SlotReport},
+};
+
+/// Everything that the page shows.
+pub(super) struct Shown {
+    pub(super) status: Status,
+    pub(super) devices: Vec<Device>,
+    pub(super) rollouts: Vec<Rollout>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) events: Vec<DeviceEvent>,
+    pub(super) security: Vec<SecurityEvent>,
+    pub(super) now: Timestamp,
+}
+
+const REFRESH_S: u32 = 3;
+
+fn document(title: &str, refresh: bool, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width,initial-scale=1";
+                @if refresh { meta http-equiv="refresh" content=(REFRESH_S); }
+                title { (title) }
+                style { (PreEscaped(SHEET)) }
+            }
+            body { (body) }
+        }
+    }
+}
+
+/// The form that asks for the token.
+pub(super) fn login(remark: Option<&str>) -> Markup {
+    document(
+        "Edgewright",
+        false,
+        &html! {
+            form method="post" action="/login" {
+                h1 { "Edgewright" }
+                p.soft { "The token is in " code { "context.json" } " in the server's data folder." }
+                @if let Some(remark) = remark { p.bad { (remark) } }
+                input type="password" name="token" aria-label="Token" autofocus required;
+                button { "Open" }
+            }
+        },
+    )
+}
+
+/// The page.
+pub(super) fn page(shown: &Shown) -> Markup {
+    let status = &shown.status;
+    document(
+        "Edgewright",
+        true,
+        &html! {
+            main {
+                header {
+                    h1 { "Edgewright" }
+                    small { "version " (status.version) ", up " (ago(status.started_at, shown.now)) ", broker " (status.mqtt) }
+                }
+                div.cards {
+                    (card("Devices online", &format!("{} / {}", status.devices.online, status.devices.total)))
+                    (card("Rollouts under way", &status.open_rollouts.to_string()))
+                    (card("Jobs", &status.open_jobs.to_string()))
+                    (card("Events", &status.ingest.events.to_string()))
+                    (card("Feedback", &status.ingest.feedback.to_string()))
+                    (card("Model bytes sent", &bytes(status.delivery.bytes_published)))
+                    (card("Refused", &status.ingest.refused.to_string()))
+                }
+                section { h2 { "Devices" } (devices(shown)) }
+                section { h2 { "Rollouts" } @for rollout in &shown.rollouts { (roll(rollout)) } @if shown.rollouts.is_empty() { p.soft { "None so far." } } }
+                section { h2 { "Jobs" } @for job in &shown.jobs { (work(job)) } @if shown.jobs.is_empty() { p.soft { "None so far." } } }
+                section { h2 { "Recent events" } (events(shown)) }
+                @if !shown.security.is_empty() { section { h2 { "Refused" } (security(shown)) } }
+            }
+        },
+    )
+}
+
+fn card(title: &str, figure: &str) -> Markup {
+    html! { div.card { b { (figure) } small { (title) } } }
+}
+
+fn tag(class: &str, text: &str) -> Markup {
+    html! { span class={ "tag " (class) } { (text) } }
+}
+
+fn devices(shown: &Shown) -> Markup {
+    html! {
+        table {
+            tr { th { "Device" } th { "State" } th { "Board" } th { "Slot" } th { "Version" } th { "Runtime" } th { "Phase" } th { "Seen" } }
+            @for device in &shown.devices {
+                @let slots = device.reported.as_ref().map(|reported| reported.slots.as_slice()).unwrap_or_default();
+                @if slots.is_empty() {
+                    tr { td { b { (device.id) } } td { (presence(device)) } td { (device.board) } td.soft colspan="4" { "no model" } td.soft { (seen(device, shown.now)) } }
+                }
+                @for slot in slots {
+                    tr {
+                        td { b { (device.id) } }
+                        td { (presence(device)) }
+                        td { (device.board) }
+                        td { (slot.slot) }
+                        td { @match &slot.active { Some(active) => { (active.model) "@" (active.version) } None => { span.soft { "none" } } } }
+                        td { (slot.runtime.as_deref().unwrap_or("")) }
+                        td { (phase(slot)) }
+                        td.soft { (seen(device, shown.now)) }
+                    }
+                }
+            }
+        }
+        @if shown.devices.is_empty() { p.soft { "None so far: " code { "edgewright device token create --out FILE" } } }
+    }
+}
+
+fn presence(device: &Device) -> Markup {
+    match (device.revoked_at, device.online) {
+        (Some(_), _) => tag("bad", "revoked"),
+        (None, true) => tag("ok", "online"),
+        (None, false) => tag("idle", "offline"),
+    }
+}
+
+fn seen(device: &Device, now: Timestamp) -> String {
+    device.seen_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", ago(at, now)))
+}
+
+fn phase(slot: &SlotReport) -> Markup {
+    match &slot.phase {
+        Phase::Idle => tag("ok", "idle"),
+        Phase::Fetching { chunks_done, chunks_total, .. } => {
+            tag("busy", &format!("fetching {chunks_done}/{chunks_total}"))
+        }
+        Phase::Testing { .. } => tag("busy", "testing"),
+        Phase::Trial { .. } => tag("busy", "trial"),
+        Phase::Waiting { reason, .. } => html! { (tag("bad", "waiting")) " " small { (reason) } },
+    }
+}
+
+fn roll(rollout: &Rollout) -> Markup {
+    let class = match rollout.status.state {
+        State::Running => "busy",
+        State::Paused => "idle",
+        State::Completed => "ok",
+        State::Stopped | State::Aborted => "bad",
+    };
+    let waves = rollout.devices.iter().map(|member| member.wave).max().map_or(0, |wave| wave + 1);
+    html! {
+        div.roll {
+            b { (rollout.version) } " → " (rollout.slot) " " (tag(class, &word(&rollout.status.state)))
+            " " small { (rollout.status.reason) ", " (bytes(rollout.bytes_published)) " sent" }
+            @for wave in 0..waves { (bar(rollout, wave)) }
+        }
+    }
+}
+
+fn bar(rollout: &Rollout, wave: u32) -> Markup {
+    let members: Vec<MemberState> =
+        rollout.devices.iter().filter(|member| member.wave == wave).map(|member| member.state).collect();
+    let count = |states: &[MemberState]| members.iter().filter(|state| states.contains(state)).count();
+    let done = count(&[MemberState::Committed]);
+    let parts = [
+        ("ok", done),
+        ("bad", count(&[MemberState::Failed, MemberState::Reverted])),
+        ("busy", count(&[MemberState::Assigned])),
+        ("idle", count(&[MemberState::Skipped])),
+    ];
+    html! {
+        div.wave {
+            small { "Wave " (wave + 1) }
+            div.bar {
+                @for (class, part) in parts {
+                    @if part > 0 { i class=(class) style={ "width:" (part * 100 / members.len().max(1)) "%" } {} }
+                }
+            }
+            small { (done) " of " (members.len()) }
+        }
+    }
+}
+
+fn work(job: &Job) -> Markup {
+    let class = match job.state {
+        JobState::Queued => "idle",
+        JobState::Running => "busy",
+        JobState::Done => "ok",
+        JobState::Failed | JobState::Cancelled => "bad",
+    };
+    let progress = &job.progress;
+    let percent = progress.step.saturating_mul(100) / progress.total.max(1);
+    html! {
+        div.roll {
+            b { (job.model) } " " (word(&job.task)) " on " (job.dataset) " for " (job.board) " " (tag(class, &word(&job.state)))
+            @if let Some(version) = &job.version { " → " b { (version) } }
+            @if let Some(error) = &job.error { " " span.bad { (error) } }
+            @if job.state == JobState::Running {
+                div.wave {
+                    small { (progress.stage.map(|stage| word(&stage)).unwrap_or_default()) }
+                    div.bar { i.busy style={ "width:" (percent.min(100)) "%" } {} }
+                    small { (progress.step) " of " (progress.total) }
+                }
+                @if let Some(message) = &progress.message { small { (message) } }
+            }
+            @if let Some(report) = &job.report {
+                div { small {
+                    "accuracy " (format!("{:.4}", report.model.accuracy_int8)) " INT8, " (format!("{:.4}", report.model.accuracy_fp32)) " FP32, "
+                    (bytes(report.model.bytes_int8_onnx)) ", " (report.model.parameters) " parameters"
+                } }
+            }
+            @if let Some(cell) = &job.cell { pre { (cell) } }
+        }
+    }
+}
+
+fn events(shown: &Shown) -> Markup {
+    html! {
+        table {
+            @for event in &shown.events {
+                tr { td.soft { (ago(event.at, shown.now)) " ago" } td { b { (event.device) } } td { (word(&event.kind)) } td { (event.detail) } }
+            }
+        }
+        @if shown.events.is_empty() { p.soft { "None so far." } }
+    }
+}
+
+fn security(shown: &Shown) -> Markup {
+    html! {
+        table {
+            @for event in &shown.security {
+                tr { td.soft { (ago(event.at, shown.now)) " ago" } td { b { (event.subject) } } td.bad { (event.kind) } td { (event.detail) } }
+            }
+        }
+    }
+}
+
+/// The wire's word for an enum of unit variants, with spaces.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default().trim_matches('"').replace('_', " ")
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{} KiB", count / 1024),
+        _ => format!("{} MiB", count / 1_048_576),
+    }
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    match now.since_ms(at) / 1000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s @ 7200..172_800 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}

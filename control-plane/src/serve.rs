@@ -1,0 +1,234 @@
+//! Starting everything on a data folder, and ending it.
+
+use crate::{
+    api,
+    app::{App, Parts, Settings, chain, delivery, now},
+    broker::{self, Broker, Ingest},
+    jobs::Forge,
+    signer::{self, Signer},
+    store::Store,
+};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use shared::{BoardId, board::Board, limits};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What `edgewright serve` is given.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub data: PathBuf,
+    pub api: SocketAddr,
+    pub mqtt: SocketAddr,
+    /// Names under which devices reach the server; the first is told to them.
+    pub public_hosts: Vec<String>,
+    pub forge: Option<PathBuf>,
+    pub boards: PathBuf,
+    pub blob_bytes_per_s: u64,
+    pub chunk_bytes: u32,
+    pub jobs: usize,
+}
+
+/// What the command line needs to talk to a server; kept in `DATA/context.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContextFile {
+    /// As in `https://127.0.0.1:8443`.
+    pub server: String,
+    pub ca_pem: String,
+    pub token: String,
+}
+
+/// Where a started server is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    pub api: String,
+    pub mqtt: String,
+    pub context: PathBuf,
+}
+
+/// Requests that are under way get this long to end.
+const GRACE: Duration = Duration::from_millis(500);
+const WORKER_NAME: &str = "edgewright-forge";
+
+/// A server that is up.
+#[derive(Debug)]
+pub struct Server {
+    pub app: Arc<App>,
+    pub ready: Ready,
+    api: api::Serving,
+    loops: tokio::task::JoinSet<()>,
+    /// Held as long as the server lives: nobody else works on the folder.
+    _lock: File,
+}
+
+/// Starts everything. When it returns the API and the broker answer.
+pub async fn start(options: Options) -> Result<Server> {
+    let within = limits::CHUNK_BYTES_MIN..=limits::CHUNK_BYTES_MAX;
+    if !within.contains(&options.chunk_bytes) {
+        bail!(
+            "--chunk-bytes is {}, allowed are {} to {}",
+            options.chunk_bytes,
+            limits::CHUNK_BYTES_MIN,
+            limits::CHUNK_BYTES_MAX
+        );
+    }
+    if options.jobs == 0 {
+        bail!("--jobs is 0, at least 1");
+    }
+    let data = &options.data;
+    fs::create_dir_all(data).with_context(|| format!("the data folder {} cannot be made", data.display()))?;
+    let data = &fs::canonicalize(data).with_context(|| format!("the data folder {}", data.display()))?;
+    let lock = lock(data)?;
+    let listener = listen(options.api)?;
+    let api_address = listener.local_addr().context("the API's address")?;
+    let mqtt_address = with_port(options.mqtt)?;
+    let boards = read_boards(&options.boards)?;
+    let signer = Signer::open(&data.join("keys"), &options.public_hosts, now())?;
+    let store = Store::open(data).await?;
+    store.set_all_offline().await?;
+    let host = options.public_hosts.first().cloned().unwrap_or_else(|| match options.api.ip() {
+        ip if ip.is_unspecified() => "localhost".to_owned(),
+        ip => ip.to_string(),
+    });
+    let settings = Settings {
+        data: data.clone(),
+        chunk_bytes: options.chunk_bytes,
+        blob_bytes_per_s: options.blob_bytes_per_s,
+        jobs: options.jobs,
+        mqtt_host: host.clone(),
+        mqtt_port: mqtt_address.port(),
+        public_api: format!("https://{host}:{}", api_address.port()),
+    };
+    let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
+    let (app, messages) = App::new(settings, Parts { store, signer, forge, boards });
+    app.clear_uploads()?;
+    let broker = start_broker(&app, mqtt_address).await?;
+    app.attach(broker);
+    app.publish_all_desired().await?;
+    let api = api::serve(Arc::clone(&app), listener).await?;
+    let mut loops = tokio::task::JoinSet::new();
+    loops.spawn(delivery::run(Arc::clone(&app), messages));
+    loops.spawn(Arc::clone(&app).run_planner());
+    loops.spawn(Arc::clone(&app).run_jobs());
+    let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
+    let context = data.join("context.json");
+    write_context(&context, &app, server.clone())?;
+    let ready = Ready { api: server, mqtt: format!("{host}:{}", mqtt_address.port()), context };
+    Ok(Server { app, ready, api, loops, _lock: lock })
+}
+
+impl Server {
+    /// Ends quickly: workers stop where their checkpoints are, everything else is in the store already.
+    pub async fn stop(mut self) {
+        self.app.stop();
+        self.api.stop(GRACE).await;
+        while self.loops.join_next().await.is_some() {}
+        self.app.close().await;
+    }
+
+    /// Resolves with an error when the API can serve no more.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        self.api.failed().await
+    }
+}
+
+async fn start_broker(app: &Arc<App>, address: SocketAddr) -> Result<Broker, broker::Error> {
+    let signer = app.signer();
+    let (certificate, key, ca) =
+        (signer.server_certificate_path(), signer.server_key_path(), signer.ca_path());
+    let config = broker::Config { address, certificate: &certificate, key: &key, ca: &ca };
+    Broker::start(config, Arc::clone(app) as Arc<dyn Ingest>).await
+}
+
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "{} is in use by another edgewright serve; stop that one, or choose another --data",
+                data.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("port {} is in use; choose another with --api ADDRESS:PORT", address.port())
+        }
+        _ => anyhow::anyhow!("the API cannot listen on {address}: {error}"),
+    })?;
+    listener.set_nonblocking(true).context("the API's socket")?;
+    Ok(listener)
+}
+
+/// The broker does not tell which port it got for 0, so one is looked for before.
+fn with_port(address: SocketAddr) -> Result<SocketAddr> {
+    if address.port() != 0 {
+        return Ok(address);
+    }
+    let free = TcpListener::bind(address).and_then(|listener| listener.local_addr());
+    free.with_context(|| format!("no port is free on {}", address.ip()))
+}
+
+fn reachable(address: SocketAddr) -> std::net::IpAddr {
+    match address.ip() {
+        ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+fn read_boards(folder: &Path) -> Result<BTreeMap<BoardId, Board>> {
+    let mut boards = BTreeMap::new();
+    let entries = fs::read_dir(folder).with_context(|| {
+        format!("the boards' folder {} cannot be read; name it with --boards", folder.display())
+    })?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
+        // Files with two dots in their names, as `defaults.agent.toml`, are not boards.
+        let is_board = path.extension().is_some_and(|extension| extension == "toml")
+            && path
+                .file_stem()
+                .is_some_and(|stem| stem.to_str().is_some_and(|stem| stem.parse::<BoardId>().is_ok()));
+        if !is_board || !path.is_file() {
+            continue;
+        }
+        let origin = path.display().to_string();
+        let text = fs::read_to_string(&path).with_context(|| origin.clone())?;
+        if !text.lines().any(|line| line.trim_start().starts_with("[limits]")) {
+            continue;
+        }
+        let board = Board::from_toml(&text, &origin)?;
+        boards.insert(board.id.clone(), board);
+    }
+    if boards.is_empty() {
+        bail!("{} has no board; name the folder with --boards", folder.display());
+    }
+    Ok(boards)
+}
+
+fn beside_this_program() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(WORKER_NAME));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| WORKER_NAME.into())
+}
+
+fn write_context(path: &Path, app: &App, server: String) -> Result<()> {
+    let signer = app.signer();
+    let context =
+        ContextFile { server, ca_pem: signer.ca_pem().to_owned(), token: signer.admin_token().to_owned() };
+    let text = serde_json::to_vec_pretty(&context).context("the context file")?;
+    signer::write(path, &text).map_err(|error| anyhow::anyhow!(chain(&error)))
+}

@@ -1,0 +1,141 @@
+//! Jobs of the forge.
+
+use super::{Page, Reader, Result, Store, json, number, time, word};
+use control_core::entity::{Job, JobProgress, JobState};
+use shared::{JobId, Timestamp, job::JobReport};
+use sqlx::sqlite::SqliteRow;
+
+fn read(row: &SqliteRow) -> Result<Job> {
+    let row = Reader::new("jobs", row);
+    Ok(Job {
+        id: row.parse("id", "job id")?,
+        task: row.word("task", "task")?,
+        model: row.parse("model", "model name")?,
+        dataset: row.parse("dataset", "data set id")?,
+        board: row.parse("board", "board id")?,
+        seed: row.number("seed")?,
+        threads: row.small("threads")?,
+        budget: row.json("budget", "budget")?,
+        parent: row.parse_option("parent", "version id")?,
+        state: row.word("state", "job state")?,
+        progress: row.json("progress", "progress")?,
+        error: row.text_option("error")?,
+        version: row.text_option("version")?,
+        report: row.json_option("report", "job report")?,
+        cell: row.text_option("cell")?,
+        pid: row.number_option("pid")?.and_then(|pid| u32::try_from(pid).ok()),
+        created_at: row.time("created_at")?,
+        started_at: row.time_option("started_at")?,
+        finished_at: row.time_option("finished_at")?,
+    })
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub enum JobEnd {
+    Done { version: String, report: Box<JobReport>, cell: Option<String> },
+    Failed { error: String },
+    Cancelled,
+}
+
+impl Store {
+    /// Adds a job.
+    pub async fn add_job(&self, job: &Job) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, parent, state, progress, \
+             created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(job.id.to_string())
+        .bind(word(&job.task)?)
+        .bind(job.model.as_str())
+        .bind(job.dataset.as_str())
+        .bind(job.board.as_str())
+        .bind(number(job.seed))
+        .bind(i64::from(job.threads))
+        .bind(json(&job.budget)?)
+        .bind(job.parent.map(|id| id.to_string()))
+        .bind(word(&job.state)?)
+        .bind(json(&job.progress)?)
+        .bind(time(job.created_at))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// One job.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Jobs, the newest first.
+    pub async fn jobs(&self, page: Page) -> Result<Vec<Job>> {
+        let rows = sqlx::query("SELECT * FROM jobs ORDER BY id DESC LIMIT ? OFFSET ?")
+            .bind(page.sql_limit())
+            .bind(page.sql_offset())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Jobs in a state, the oldest first.
+    pub async fn jobs_in(&self, state: JobState) -> Result<Vec<Job>> {
+        let rows = sqlx::query("SELECT * FROM jobs WHERE state = ? ORDER BY id LIMIT 1000")
+            .bind(word(&state)?)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// A worker runs the job; `pid` of `None` is one that is being started.
+    pub async fn set_job_running(&self, id: JobId, pid: Option<u32>, now: Timestamp) -> Result<()> {
+        sqlx::query(
+            "UPDATE jobs SET state = 'running', pid = ?, started_at = coalesce(started_at, ?) \
+             WHERE id = ? AND state IN ('queued', 'running')",
+        )
+        .bind(pid.map(i64::from))
+        .bind(time(now))
+        .bind(id.to_string())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// The newest progress.
+    pub async fn set_job_progress(&self, id: JobId, progress: &JobProgress) -> Result<()> {
+        sqlx::query("UPDATE jobs SET progress = ? WHERE id = ?")
+            .bind(json(progress)?)
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The job's end; one that has ended already stays as it is and `false` comes back.
+    pub async fn end_job(&self, id: JobId, end: &JobEnd, now: Timestamp) -> Result<bool> {
+        let (state, error, version, report, cell) = match end {
+            JobEnd::Done { version, report, cell } => {
+                (JobState::Done, None, Some(version.as_str()), Some(json(report)?), cell.as_deref())
+            }
+            JobEnd::Failed { error } => (JobState::Failed, Some(error.as_str()), None, None, None),
+            JobEnd::Cancelled => (JobState::Cancelled, None, None, None, None),
+        };
+        let done = sqlx::query(
+            "UPDATE jobs SET state = ?, error = ?, version = ?, report = ?, cell = ?, pid = NULL, finished_at = ? \
+             WHERE id = ? AND state IN ('queued', 'running')",
+        )
+        .bind(word(&state)?)
+        .bind(error)
+        .bind(version)
+        .bind(report)
+        .bind(cell)
+        .bind(time(now))
+        .bind(id.to_string())
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+}

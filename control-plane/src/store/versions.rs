@@ -1,0 +1,155 @@
+//! Versions of models.
+
+use super::{Error, Page, Reader, Result, Store, json, number, time, word};
+use control_core::entity::{Version, VersionState};
+use shared::{Digest, JobId, ModelName, ModelVersionId, VersionLabel};
+use sqlx::sqlite::SqliteRow;
+
+fn read(row: &SqliteRow) -> Result<Version> {
+    let row = Reader::new("versions", row);
+    let model: ModelName = row.parse("model", "model name")?;
+    let version = VersionLabel { major: row.small("major")?, minor: row.small("minor")? };
+    Ok(Version {
+        id: row.parse("id", "version id")?,
+        name: format!("{model}@{version}"),
+        model,
+        version,
+        board: row.parse("board", "board id")?,
+        dataset: row.parse_option("dataset", "data set id")?,
+        state: row.word("state", "version state")?,
+        bundle: row.parse("bundle", "digest")?,
+        bundle_bytes: row.number("bundle_bytes")?,
+        size_bytes: row.number("size_bytes")?,
+        job: row.parse_option("job", "job id")?,
+        parent: row.parse_option("parent", "version id")?,
+        check_skipped: row.flag("check_skipped")?,
+        report: row.json_option("report", "job report")?,
+        files: row.json("files", "list of files")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+impl Store {
+    /// Adds a version; a label or job that is taken is a conflict.
+    pub async fn add_version(&self, version: &Version) -> Result<()> {
+        let added = sqlx::query(
+            "INSERT INTO versions (id, model, major, minor, board, dataset, state, bundle, bundle_bytes, size_bytes, \
+             job, parent, check_skipped, report, files, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(version.id.to_string())
+        .bind(version.model.as_str())
+        .bind(i64::from(version.version.major))
+        .bind(i64::from(version.version.minor))
+        .bind(version.board.as_str())
+        .bind(version.dataset.as_ref().map(shared::DatasetId::as_str))
+        .bind(word(&version.state)?)
+        .bind(version.bundle.to_string())
+        .bind(number(version.bundle_bytes))
+        .bind(number(version.size_bytes))
+        .bind(version.job.map(|id| id.to_string()))
+        .bind(version.parent.map(|id| id.to_string()))
+        .bind(version.check_skipped)
+        .bind(version.report.as_ref().map(json).transpose()?)
+        .bind(json(&version.files)?)
+        .bind(time(version.created_at))
+        .execute(&self.writer)
+        .await?;
+        if added.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(Error::Conflict(format!("{} is there already", version.name)))
+        }
+    }
+
+    /// One version by its id.
+    pub async fn version(&self, id: ModelVersionId) -> Result<Option<Version>> {
+        let row = sqlx::query("SELECT * FROM versions WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// One version by its model and label.
+    pub async fn version_labelled(&self, model: &ModelName, label: VersionLabel) -> Result<Option<Version>> {
+        let row = sqlx::query("SELECT * FROM versions WHERE model = ? AND major = ? AND minor = ?")
+            .bind(model.as_str())
+            .bind(i64::from(label.major))
+            .bind(i64::from(label.minor))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The version that came out of a job.
+    pub async fn version_of_job(&self, job: JobId) -> Result<Option<Version>> {
+        let row = sqlx::query("SELECT * FROM versions WHERE job = ?")
+            .bind(job.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Versions by model, the newest first; all models or one.
+    pub async fn versions(&self, model: Option<&ModelName>, page: Page) -> Result<Vec<Version>> {
+        let rows = sqlx::query(
+            "SELECT * FROM versions WHERE ?1 IS NULL OR model = ?1 ORDER BY model, major DESC, minor DESC \
+             LIMIT ?2 OFFSET ?3",
+        )
+        .bind(model.map(ModelName::as_str))
+        .bind(page.sql_limit())
+        .bind(page.sql_offset())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The newest label of a model, of one major number where it is given.
+    pub async fn newest_label(&self, model: &ModelName, major: Option<u32>) -> Result<Option<VersionLabel>> {
+        let row = sqlx::query(
+            "SELECT major, minor FROM versions WHERE model = ?1 AND (?2 IS NULL OR major = ?2) \
+             ORDER BY major DESC, minor DESC LIMIT 1",
+        )
+        .bind(model.as_str())
+        .bind(major.map(i64::from))
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = &row else { return Ok(None) };
+        let row = Reader::new("versions", row);
+        Ok(Some(VersionLabel { major: row.small("major")?, minor: row.small("minor")? }))
+    }
+
+    /// Sets the state of a version. One that becomes live retires the others of its model that are.
+    pub async fn set_version_state(&self, id: ModelVersionId, state: VersionState) -> Result<()> {
+        let mut tx = self.begin().await?;
+        if state == VersionState::Live {
+            sqlx::query(
+                "UPDATE versions SET state = 'retired' WHERE state = 'live' AND id <> ?1 \
+                 AND model = (SELECT model FROM versions WHERE id = ?1)",
+            )
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        }
+        sqlx::query("UPDATE versions SET state = ? WHERE id = ?")
+            .bind(word(&state)?)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Bundles and their files that a blob belongs to: every digest that devices may ask for.
+    pub async fn is_published(&self, digest: &Digest) -> Result<bool> {
+        let text = digest.to_string();
+        let row = sqlx::query(
+            "SELECT 1 FROM versions WHERE bundle = ?1 \
+             OR EXISTS (SELECT 1 FROM json_each(files) WHERE json_each.value ->> 'digest' = ?1) LIMIT 1",
+        )
+        .bind(text)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row.is_some())
+    }
+}

@@ -1,0 +1,241 @@
+//! Jobs of the forge, as the control plane writes them and the worker `edgewright-forge` reads them.
+//!
+//! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
+//! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
+
+use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The file in a job's folder that says what to do.
+pub const SPEC_FILE: &str = "job.json";
+/// The folder that holds the result.
+pub const RESULT_DIR: &str = "result";
+/// The folder that holds checkpoints.
+pub const CHECKPOINT_DIR: &str = "checkpoint";
+/// In the result: [`JobReport`].
+pub const REPORT_FILE: &str = "report.json";
+/// In the result: the architecture that was found.
+pub const ARCH_FILE: &str = "arch.json";
+/// In the result: the found cell as text, for people.
+pub const CELL_FILE: &str = "cell.txt";
+/// In the result: the trained weights before quantisation.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+/// In the result: the model before quantisation.
+pub const MODEL_FP32_FILE: &str = "model-fp32.onnx";
+
+/// Formats of data sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataFormat {
+    /// A folder with the four files of MNIST, plain or gzip.
+    Idx,
+    /// `NAME_TRAIN.tsv` and `NAME_TEST.tsv`, label first.
+    UcrTsv,
+    /// `NAME_TRAIN.ts` and `NAME_TEST.ts`.
+    Ts,
+}
+
+/// A data set on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetRef {
+    /// A folder, for the pair formats also `FOLDER/NAME`.
+    pub path: PathBuf,
+    pub format: DataFormat,
+    /// SHA-256 over the files, as it was when the set was registered; a set that changed is refused.
+    pub digest: Option<Digest>,
+}
+
+/// What `edgewright-forge inspect` says of a data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSchema {
+    pub format: DataFormat,
+    pub task: Task,
+    pub digest: Digest,
+    /// Shape of one sample: `[C, H, W]` or `[C, L]`.
+    pub shape: Vec<usize>,
+    pub labels: Vec<String>,
+    pub train_count: u64,
+    pub test_count: u64,
+}
+
+/// What a job has to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub id: JobId,
+    pub seed: u64,
+    /// Threads of libtorch.
+    pub threads: u32,
+    pub dataset: DatasetRef,
+    pub board: Board,
+    pub kind: JobKind,
+    pub budget: Budget,
+}
+
+/// Kinds of jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum JobKind {
+    /// Search an architecture, train it, quantise it, export it.
+    Search,
+    /// Train a known architecture on, from known weights, then quantise and export it.
+    Retrain {
+        /// The `result/` folder of the job that it starts from.
+        from: PathBuf,
+        parent: ModelVersionId,
+    },
+}
+
+/// How much work a job may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Architecture steps of the search, each beside one weight step.
+    pub search_steps: u32,
+    /// Samples in one step of the search.
+    pub search_batch: u32,
+    /// Passes over the training split for the derived network.
+    pub train_epochs: u32,
+    /// Channels of the first stage of the supernet.
+    pub channels: u32,
+    /// Cells of the derived network.
+    pub cells: u32,
+    /// Intermediate nodes of a cell.
+    pub nodes: u32,
+}
+
+impl Budget {
+    /// Minutes on two cores; what the demo takes.
+    pub fn quick(task: Task) -> Self {
+        match task {
+            Task::ImageClassification => {
+                Self { search_steps: 120, search_batch: 64, train_epochs: 3, channels: 8, cells: 3, nodes: 2 }
+            }
+            Task::SeriesClassification => Self {
+                search_steps: 100,
+                search_batch: 32,
+                train_epochs: 150,
+                channels: 16,
+                cells: 3,
+                nodes: 2,
+            },
+        }
+    }
+
+    /// Names the field that is out of range and what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        for (key, value, low, high) in [
+            ("search_steps", self.search_steps, 1, 1_000_000),
+            ("search_batch", self.search_batch, 2, 4096),
+            ("train_epochs", self.train_epochs, 1, 100_000),
+            ("channels", self.channels, 2, 512),
+            ("cells", self.cells, 1, 32),
+            ("nodes", self.nodes, 1, 8),
+        ] {
+            if !(low..=high).contains(&value) {
+                return Err(format!("budget.{key} is {value}, allowed are {low} to {high}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stages of a job, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Load,
+    Search,
+    Train,
+    Quantise,
+    Check,
+    Done,
+}
+
+/// One line of a worker's standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub stage: Stage,
+    pub step: u64,
+    pub total: u64,
+    /// The newest loss, where the stage has one.
+    pub loss: Option<f64>,
+    /// The newest accuracy on data held back, 0 to 1, where the stage has one.
+    pub accuracy: Option<f64>,
+    /// The step that a killed job went on from.
+    pub resumed_from: Option<u64>,
+    /// For people.
+    pub message: Option<String>,
+}
+
+/// What a finished job measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobReport {
+    pub job: JobId,
+    pub seed: u64,
+    pub dataset: DatasetSchema,
+    /// `None` for a retraining.
+    pub search: Option<SearchReport>,
+    pub train_seconds: f64,
+    pub train_epochs: u32,
+    pub quantise_seconds: f64,
+    pub model: ModelReport,
+}
+
+/// What the search did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchReport {
+    pub seconds: f64,
+    pub arch_steps: u64,
+    /// Share of skip connections in the found cell, 0 to 1.
+    pub skip_share: f64,
+    /// The found cell in one line, such as `0->2 conv3 | 1->2 sep5`.
+    pub cell: String,
+}
+
+/// What the model is and does, measured on the exported files with the real test split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    pub parameters: u64,
+    pub macs: u64,
+    pub activation_bytes: u64,
+    /// On ONNX Runtime, 0 to 1.
+    pub accuracy_fp32: f64,
+    /// On ONNX Runtime, 0 to 1.
+    pub accuracy_int8: f64,
+    /// On tract, 0 to 1.
+    pub accuracy_int8_tract: f64,
+    pub bytes_fp32_onnx: u64,
+    pub bytes_int8_onnx: u64,
+    /// One thread, one sample, median.
+    pub us_per_inference: LatencyTable,
+    /// Largest difference of a golden output between runtimes and the trained network.
+    pub golden_difference_max: f32,
+    /// What the manifest shall allow.
+    pub golden_tolerance: f32,
+    /// Says so where INT8 is not faster than FP32.
+    pub remarks: Vec<String>,
+}
+
+/// Microseconds of one inference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyTable {
+    pub tract_fp32: f64,
+    pub tract_int8: f64,
+    pub ort_fp32: f64,
+    pub ort_int8: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quick_budgets_are_valid_and_bad_ones_are_named() {
+        for task in [Task::ImageClassification, Task::SeriesClassification] {
+            Budget::quick(task).validate().unwrap();
+        }
+        let bad = Budget { cells: 0, ..Budget::quick(Task::ImageClassification) };
+        assert_eq!(bad.validate().unwrap_err(), "budget.cells is 0, allowed are 1 to 32");
+    }
+}

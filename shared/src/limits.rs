@@ -1,0 +1,40 @@
+//! The caps that every part keeps. A number that bounds bytes from outside lives here and nowhere else.
+
+/// Largest payload of one blob chunk, so that every public broker takes it.
+pub const CHUNK_BYTES_MAX: u32 = 64 * 1024;
+/// Smallest chunk that may be asked for; smaller ones cost more in headers than they carry.
+pub const CHUNK_BYTES_MIN: u32 = 1024;
+/// Largest MQTT packet that a part sends or accepts: a chunk with its topic and properties, with room.
+pub const MQTT_PACKET_BYTES_MAX: u32 = 200_000;
+/// Largest control message (desired, reported, want) in bytes.
+pub const CONTROL_BYTES_MAX: usize = 128 * 1024;
+/// Largest CBOR batch (telemetry, feedback, events) in bytes.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Most records in one batch.
+pub const BATCH_RECORDS_MAX: usize = 512;
+/// Largest signed envelope in bytes.
+pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
+/// Most signatures on one envelope.
+pub const SIGNATURES_MAX: usize = 8;
+/// Most files in one bundle.
+pub const BUNDLE_FILES_MAX: usize = 32;
+/// Largest single file of a bundle in bytes.
+pub const BUNDLE_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Most chunk ranges in one want.
+pub const WANT_RANGES_MAX: usize = 64;
+/// Most chunks asked for by one want; a device asks again when they have come.
+pub const WANT_CHUNKS_MAX: u32 = 256;
+/// Most class labels of one model.
+pub const LABELS_MAX: usize = 10_000;
+/// Most elements of one inference tensor.
+pub const TENSOR_ELEMENTS_MAX: usize = 16 * 1024 * 1024;
+/// Most slots (models side by side) on one device.
+pub const SLOTS_MAX: usize = 8;
+/// Longest human-readable reason carried in an event, in bytes; longer ones are cut.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Largest page of any list.
+pub const PAGE_MAX: u32 = 500;
+/// Page of a list when none is asked for.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Most bytes of one progress line of a worker.
+pub const PROGRESS_LINE_BYTES_MAX: usize = 16 * 1024;

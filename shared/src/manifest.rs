@@ -1,0 +1,192 @@
+//! The manifest of a bundle: what the model is, how to feed it, and which files it consists of.
+
+use crate::{BoardId, Digest, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel, limits, signing};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The manifest format that this code reads and writes.
+pub const FORMAT: u32 = 1;
+/// File of every bundle: the INT8 model.
+pub const MODEL_FILE: &str = "model.onnx";
+/// File of every bundle: golden inputs and outputs, safetensors with tensors `input` and `output`.
+pub const GOLDEN_FILE: &str = "golden.safetensors";
+/// Optional file: how the model came to be.
+pub const LINEAGE_FILE: &str = "lineage.json";
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// One label for one image.
+    ImageClassification,
+    /// One label for one time series of one or many channels.
+    SeriesClassification,
+}
+
+/// A tensor that goes into or comes out of a model, always f32 and always batch first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorSpec {
+    /// The tensor's name in the graph.
+    pub name: String,
+    /// Shape without the batch: `[C, H, W]`, `[C, L]` or `[classes]`.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Elements of one sample.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// How raw values become the model's input: `x * scale + offset`.
+///
+/// A request of f32 values carries the model's input as it is; a request of bytes (UINT8) carries raw values
+/// and the device applies this.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    pub scale: f32,
+    pub offset: f32,
+}
+
+/// One file of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// A plain file name.
+    pub name: String,
+    /// SHA-256 of the content.
+    pub digest: Digest,
+    /// Exact size.
+    pub size_bytes: u64,
+}
+
+/// Where a model came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// SHA-256 over the data set's files.
+    pub dataset: Digest,
+    /// The job that made the model; `None` for a model brought from elsewhere.
+    pub job: Option<JobId>,
+    /// The job's seed.
+    pub seed: u64,
+    /// The version whose architecture and weights it started from.
+    pub parent: Option<ModelVersionId>,
+}
+
+/// What a bundle is. Signed by the release key; the SHA-256 of the signed envelope names the bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub model: ModelName,
+    pub version: VersionLabel,
+    pub version_id: ModelVersionId,
+    pub task: Task,
+    /// The board whose limits the search kept.
+    pub board: BoardId,
+    pub created_at: Timestamp,
+    pub input: TensorSpec,
+    pub output: TensorSpec,
+    pub preprocess: Preprocess,
+    /// Class names, in the order of the output.
+    pub labels: Vec<String>,
+    /// Largest difference of a probability from its golden value, 0 to 1.
+    pub golden_tolerance: f32,
+    pub files: Vec<FileEntry>,
+    pub lineage: Lineage,
+}
+
+impl Manifest {
+    /// The entry of the file `name`.
+    pub fn file(&self, name: &str) -> Option<&FileEntry> {
+        self.files.iter().find(|file| file.name == name)
+    }
+
+    /// Bytes of all files.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).fold(0, u64::saturating_add)
+    }
+}
+
+impl signing::Payload for Manifest {
+    const TYPE: &'static str = "application/vnd.edgewright.manifest.v1+json";
+    const ROLE: signing::Role = signing::Role::Release;
+
+    fn validate(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format is {}; this agent reads {FORMAT}", self.format));
+        }
+        check_tensor("input", &self.input, 2..=3)?;
+        check_tensor("output", &self.output, 1..=1)?;
+        if self.labels.len() > limits::LABELS_MAX || self.labels.len() != self.output.elements() {
+            return Err(format!(
+                "labels has {} names for {} outputs (at most {})",
+                self.labels.len(),
+                self.output.elements(),
+                limits::LABELS_MAX
+            ));
+        }
+        if !(self.golden_tolerance > 0.0 && self.golden_tolerance <= 1.0) {
+            return Err("golden_tolerance is over 0 and at most 1".to_owned());
+        }
+        if !self.preprocess.scale.is_finite() || !self.preprocess.offset.is_finite() {
+            return Err("preprocess has a scale or offset that is no finite number".to_owned());
+        }
+        check_files(&self.files)
+    }
+}
+
+fn check_tensor(
+    field: &str,
+    tensor: &TensorSpec,
+    ranks: std::ops::RangeInclusive<usize>,
+) -> Result<(), String> {
+    if tensor.name.is_empty() || tensor.name.len() > 64 {
+        return Err(format!("{field}.name has 1 to 64 bytes"));
+    }
+    if !ranks.contains(&tensor.shape.len()) {
+        return Err(format!("{field}.shape has {} dimensions, allowed are {ranks:?}", tensor.shape.len()));
+    }
+    let elements = tensor.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    match elements {
+        Some(elements) if (1..=limits::TENSOR_ELEMENTS_MAX).contains(&elements) => Ok(()),
+        _ => Err(format!("{field}.shape holds 1 to {} elements", limits::TENSOR_ELEMENTS_MAX)),
+    }
+}
+
+fn check_files(files: &[FileEntry]) -> Result<(), String> {
+    if files.len() > limits::BUNDLE_FILES_MAX {
+        return Err(format!("files has {} entries, at most {}", files.len(), limits::BUNDLE_FILES_MAX));
+    }
+    let mut names = BTreeSet::new();
+    for file in files {
+        if file.name.parse::<crate::SlotName>().is_err() {
+            return Err(format!(
+                "files has an unsafe name {:?}",
+                file.name.chars().take(80).collect::<String>()
+            ));
+        }
+        if !names.insert(file.name.as_str()) {
+            return Err(format!("files names {:?} twice", file.name));
+        }
+        if file.size_bytes == 0 || file.size_bytes > limits::BUNDLE_FILE_BYTES_MAX {
+            return Err(format!(
+                "{:?} is {} bytes; a file has 1 to {}",
+                file.name,
+                file.size_bytes,
+                limits::BUNDLE_FILE_BYTES_MAX
+            ));
+        }
+    }
+    for required in [MODEL_FILE, GOLDEN_FILE] {
+        if !names.contains(required) {
+            return Err(format!("files lacks {required:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+use crate::signing::Payload;
+
+/// A valid manifest.
+pub(crate) fn manifest() -> Manifest {
+    let file =
+        |name: &str| FileEntry { name: name.to_owned(), digest: Digest::of(name.as_bytes()), size_bytes: 9 };
+    Manifest {
+        format: FORMAT,
+        model: "mnist".parse().unwrap(),
+        version: "v1.0".parse().unwrap(),
+        version_id: "018f3c2e-7c00-7000-8000-000000000001".parse().unwrap(),
+        task: Task::ImageClassification,
+        board: "generic-arm64".parse().unwrap(),
+        created_at: Timestamp(1_700_000_000_000),
+        input: TensorSpec { name: "input".to_owned(), shape: vec![1, 28, 28] },
+        output: TensorSpec { name: "probabilities".to_owned(), shape: vec![2] },
+        preprocess: Preprocess { scale: 0.5, offset: 0.0 },
+        labels: vec!["no".to_owned(), "yes".to_owned()],
+        golden_tolerance: 0.125,
+        files: vec![file(MODEL_FILE), file(GOLDEN_FILE)],
+        lineage: Lineage { dataset: Digest::of(b"data"), job: None, seed: 42, parent: None },
+    }
+}
+
+#[test]
+fn a_valid_manifest_passes() {
+    manifest().validate().unwrap();
+}
+
+#[test]
+fn each_broken_rule_is_named() {
+    let broken = |change: fn(&mut Manifest)| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        manifest.validate().unwrap_err()
+    };
+    assert!(broken(|m| m.format = 2).contains("format is 2"));
+    assert!(broken(|m| m.input.shape = vec![]).contains("input.shape"));
+    assert!(broken(|m| m.input.shape = vec![1, 0, 28]).contains("input.shape"));
+    assert!(broken(|m| m.input.shape = vec![usize::MAX, 2, 2]).contains("input.shape"));
+    assert!(broken(|m| m.input.name = String::new()).contains("input.name"));
+    assert!(broken(|m| m.labels.truncate(1)).contains("labels has 1 names for 2 outputs"));
+    assert!(broken(|m| m.golden_tolerance = f32::NAN).contains("golden_tolerance"));
+    assert!(broken(|m| m.golden_tolerance = 0.0).contains("golden_tolerance"));
+    assert!(broken(|m| m.preprocess.scale = f32::INFINITY).contains("preprocess"));
+    assert!(broken(|m| m.files[0].name = "../model.onnx".to_owned()).contains("unsafe name"));
+    assert!(broken(|m| m.files[1].name = MODEL_FILE.to_owned()).contains("twice"));
+    assert!(broken(|m| m.files[0].size_bytes = u64::MAX).contains("bytes"));
+    assert!(broken(|m| m.files.truncate(1)).contains("lacks \"golden.safetensors\""));
+}

@@ -1,0 +1,300 @@
+//! Every MQTT topic, built and parsed in one place.
+//!
+//! ```
+//! use shared::topic::Topic;
+//! let text = "ew/v1/device/cam-01/desired";
+//! let topic: Topic = text.parse().unwrap();
+//! assert_eq!(topic, Topic::Desired("cam-01".parse().unwrap()));
+//! assert_eq!(topic.to_string(), text);
+//! ```
+
+use crate::{DeviceId, Digest};
+use std::{fmt, str::FromStr};
+
+/// The prefix of every topic of this wire version.
+pub const PREFIX: &str = "ew/v1";
+
+/// A topic of wire version 1. `Display` builds it, `FromStr` parses it, and each text has one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Down, retained, signed JSON: what the device shall run.
+    Desired(DeviceId),
+    /// Up, retained, JSON: what the device runs.
+    Reported(DeviceId),
+    /// Up, retained, JSON; the last will.
+    Presence(DeviceId),
+    /// Up, CBOR batches.
+    Telemetry(DeviceId),
+    /// Up, CBOR batches.
+    Feedback(DeviceId),
+    /// Up, CBOR batches.
+    Event(DeviceId),
+    /// Up, JSON: which chunks are missing.
+    BlobWant(DeviceId),
+    /// Down, raw bytes: one chunk for one device.
+    BlobChunk { device: DeviceId, digest: Digest, index: u32 },
+    /// Down, raw bytes: the same chunk for everybody in a wave.
+    BlobBroadcast { digest: Digest, index: u32 },
+    /// Down, retained: trust metadata of one role.
+    Trust(TrustRole),
+}
+
+/// The roles of the model repository's metadata (TUF specification, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrustRole {
+    Root,
+    Targets,
+    Snapshot,
+    Timestamp,
+}
+
+impl TrustRole {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Targets => "targets",
+            Self::Snapshot => "snapshot",
+            Self::Timestamp => "timestamp",
+        }
+    }
+}
+
+/// The text is no topic of this wire version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a topic of wire version 1")]
+pub struct NotATopic;
+
+impl Topic {
+    /// The device that the topic belongs to; `None` for what goes to everybody.
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Desired(id)
+            | Self::Reported(id)
+            | Self::Presence(id)
+            | Self::Telemetry(id)
+            | Self::Feedback(id)
+            | Self::Event(id)
+            | Self::BlobWant(id)
+            | Self::BlobChunk { device: id, .. } => Some(id),
+            Self::BlobBroadcast { .. } | Self::Trust(_) => None,
+        }
+    }
+
+    /// May the device `id` publish to this topic?
+    pub fn device_may_publish(&self, id: &DeviceId) -> bool {
+        match self {
+            Self::Reported(own)
+            | Self::Presence(own)
+            | Self::Telemetry(own)
+            | Self::Feedback(own)
+            | Self::Event(own)
+            | Self::BlobWant(own) => own == id,
+            Self::Desired(_) | Self::BlobChunk { .. } | Self::BlobBroadcast { .. } | Self::Trust(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Desired(id) => write!(f, "{PREFIX}/device/{id}/desired"),
+            Self::Reported(id) => write!(f, "{PREFIX}/device/{id}/reported"),
+            Self::Presence(id) => write!(f, "{PREFIX}/device/{id}/presence"),
+            Self::Telemetry(id) => write!(f, "{PREFIX}/device/{id}/telemetry"),
+            Self::Feedback(id) => write!(f, "{PREFIX}/device/{id}/feedback"),
+            Self::Event(id) => write!(f, "{PREFIX}/device/{id}/event"),
+            Self::BlobWant(id) => write!(f, "{PREFIX}/device/{id}/blob/want"),
+            Self::BlobChunk { device, digest, index } => {
+                write!(f, "{PREFIX}/device/{device}/blob/{digest}/{index}")
+            }
+            Self::BlobBroadcast { digest, index } => write!(f, "{PREFIX}/blob/{digest}/{index}"),
+            Self::Trust(role) => write!(f, "{PREFIX}/trust/{}", role.as_str()),
+        }
+    }
+}
+
+impl FromStr for Topic {
+    type Err = NotATopic;
+    fn from_str(text: &str) -> Result<Self, NotATopic> {
+        let rest = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('/')).ok_or(NotATopic)?;
+        let parts: Vec<&str> = rest.splitn(6, '/').collect();
+        let id = |text: &str| text.parse::<DeviceId>().map_err(|_| NotATopic);
+        Ok(match parts.as_slice() {
+            ["device", device, "desired"] => Self::Desired(id(device)?),
+            ["device", device, "reported"] => Self::Reported(id(device)?),
+            ["device", device, "presence"] => Self::Presence(id(device)?),
+            ["device", device, "telemetry"] => Self::Telemetry(id(device)?),
+            ["device", device, "feedback"] => Self::Feedback(id(device)?),
+            ["device", device, "event"] => Self::Event(id(device)?),
+            ["device", device, "blob", "want"] => Self::BlobWant(id(device)?),
+            ["device", device, "blob", digest, index] => Self::BlobChunk {
+                device: id(device)?,
+                digest: parse_digest(digest)?,
+                index: parse_index(index)?,
+            },
+            ["blob", digest, index] => {
+                Self::BlobBroadcast { digest: parse_digest(digest)?, index: parse_index(index)? }
+            }
+            ["trust", "root"] => Self::Trust(TrustRole::Root),
+            ["trust", "targets"] => Self::Trust(TrustRole::Targets),
+            ["trust", "snapshot"] => Self::Trust(TrustRole::Snapshot),
+            ["trust", "timestamp"] => Self::Trust(TrustRole::Timestamp),
+            _ => return Err(NotATopic),
+        })
+    }
+}
+
+fn parse_digest(text: &str) -> Result<Digest, NotATopic> {
+    text.parse().map_err(|_| NotATopic)
+}
+
+/// Decimal without sign or leading zero, so that an index has one spelling.
+fn parse_index(text: &str) -> Result<u32, NotATopic> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().map_err(|_| NotATopic) } else { Err(NotATopic) }
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The device's own desired state.
+    Desired(DeviceId),
+    /// The chunks for this device alone, of whatever blob.
+    BlobChunks(DeviceId),
+    /// The chunks of one blob for everybody.
+    BlobBroadcast(Digest),
+    /// All trust metadata.
+    Trust,
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Desired(id) => write!(f, "{PREFIX}/device/{id}/desired"),
+            Self::BlobChunks(id) => write!(f, "{PREFIX}/device/{id}/blob/+/+"),
+            Self::BlobBroadcast(digest) => write!(f, "{PREFIX}/blob/{digest}/+"),
+            Self::Trust => write!(f, "{PREFIX}/trust/+"),
+        }
+    }
+}
+
+/// May the device `id` subscribe to the filter `text`? Exactly the [`Filter`]s above, any digest, and topics
+/// under its own prefix; nothing shared, nothing with a wildcard that reaches others.
+pub fn device_may_subscribe(id: &DeviceId, text: &str) -> bool {
+    let own = format!("{PREFIX}/device/{id}/");
+    if text.strip_prefix(&own).is_some_and(|rest| !rest.is_empty()) {
+        return true;
+    }
+    if text == Filter::Trust.to_string() {
+        return true;
+    }
+    match text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("/blob/")) {
+        Some(rest) => match rest.split_once('/') {
+            Some((digest, index)) => {
+                parse_digest(digest).is_ok() && (index == "+" || parse_index(index).is_ok())
+            }
+            None => false,
+        },
+        None => matches!(text.parse(), Ok(Topic::Trust(_))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(text: &str) -> DeviceId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn refuses_what_is_no_topic() {
+        let digest = Digest::of(b"x");
+        for text in [
+            "".to_owned(),
+            "ew/v2/device/a/desired".to_owned(),
+            "ew/v1/device/a".to_owned(),
+            "ew/v1/device//desired".to_owned(),
+            "ew/v1/device/a/desired/".to_owned(),
+            "ew/v1/device/+/desired".to_owned(),
+            "/ew/v1/device/a/desired".to_owned(),
+            format!("ew/v1/blob/{digest}/01"),
+            format!("ew/v1/blob/{digest}/+1"),
+            format!("ew/v1/blob/{digest}/4294967296"),
+            format!("ew/v1/device/a/blob/{digest}/1/2"),
+            "ew/v1/trust/mirrors".to_owned(),
+        ] {
+            assert_eq!(text.parse::<Topic>(), Err(NotATopic), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_reaches_its_own_topics_only() {
+        let (own, other) = (id("a"), id("ab"));
+        for topic in [Topic::Reported(own.clone()), Topic::Event(own.clone()), Topic::BlobWant(own.clone())] {
+            assert!(topic.device_may_publish(&own));
+            assert!(!topic.device_may_publish(&other));
+        }
+        assert!(!Topic::Desired(own.clone()).device_may_publish(&own));
+        for filter in [
+            "#",
+            "+/#",
+            "ew/v1/device/#",
+            "ew/v1/device/+/desired",
+            "ew/v1/device/ab/desired",
+            "ew/v1/blob/+/+",
+            "ew/v1/device/a",
+            "ew/v1/device/a/",
+            "$share/g/ew/v1/device/a/desired",
+            "$SYS/#",
+            "ew/v1/#",
+        ] {
+            assert!(!device_may_subscribe(&own, filter), "{filter}");
+        }
+        for filter in [
+            Filter::Desired(own.clone()),
+            Filter::BlobChunks(own.clone()),
+            Filter::BlobBroadcast(Digest::of(b"x")),
+            Filter::Trust,
+        ] {
+            assert!(device_may_subscribe(&own, &filter.to_string()), "{filter}");
+        }
+    }
+
+    fn topics() -> impl Strategy<Value = Topic> {
+        let device = "[a-z0-9][a-z0-9._-]{0,20}".prop_map(|text| id(&text));
+        (device, any::<[u8; 32]>(), any::<u32>(), 0usize..13).prop_map(|(device, bytes, index, kind)| {
+            let digest = Digest::from(bytes);
+            match kind {
+                0 => Topic::Desired(device),
+                1 => Topic::Reported(device),
+                2 => Topic::Presence(device),
+                3 => Topic::Telemetry(device),
+                4 => Topic::Feedback(device),
+                5 => Topic::Event(device),
+                6 => Topic::BlobWant(device),
+                7 => Topic::BlobChunk { device, digest, index },
+                8 => Topic::BlobBroadcast { digest, index },
+                9 => Topic::Trust(TrustRole::Root),
+                10 => Topic::Trust(TrustRole::Targets),
+                11 => Topic::Trust(TrustRole::Snapshot),
+                _ => Topic::Trust(TrustRole::Timestamp),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_topic_round_trips(topic in topics()) {
+            prop_assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);
+        }
+
+        #[test]
+        fn what_parses_is_spelled_the_same(text in "ew/v1/(device/)?[a-z0-9/+#]{0,40}") {
+            if let Ok(topic) = text.parse::<Topic>() {
+                prop_assert_eq!(topic.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work.
+
+pub mod infer;
+pub mod peer;
+pub mod search;
+pub mod spread;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Measures us against others, in turn, on the same work.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+pub struct Options {
+    #[command(subcommand)]
+    pub bench: Bench,
+    /// Write what was measured to this JSON file.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub report: Option<PathBuf>,
+}
+
+/// The benches.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Milliseconds of one DARTS step, against the same cell in PyTorch eager.
+    Search(search::Options),
+    /// Microseconds of one inference: our agent, raw runtimes, Python's onnxruntime.
+    Infer(infer::Options),
+}
+
+/// Runs the bench that was asked for.
+pub fn run(options: &Options) -> Result<()> {
+    match &options.bench {
+        Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
+        Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
+    }
+}
+
+fn write_report(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    println!("report written to {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Starting, watching and stopping the real binaries.
+
+pub mod agent;
+pub mod control;
+pub mod oip;
+pub mod process;
+
+pub use agent::{Agent, AgentOptions};
+pub use control::{ControlPlane, ServeOptions};
+pub use process::Process;
+
+use anyhow::{Context, Result, bail};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+/// The folder with the binaries under test: `EDGEWRIGHT_BIN`, else where this program itself was built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let folder = match std::env::var_os("EDGEWRIGHT_BIN") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let own = std::env::current_exe().context("finding this program's own path")?;
+            let folder = own.parent().context("this program lies in no folder")?;
+            // Test programs lie one level deeper.
+            let deeper = folder.file_name().is_some_and(|name| name == "deps");
+            if deeper { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
+        }
+    };
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!(
+            "{name} is not in {}: build it with `cargo build -p {name}`, or run `cargo xtask test`",
+            folder.display()
+        );
+    }
+    Ok(path)
+}
+
+/// The cache folder that `cargo xtask setup` fills.
+pub fn cache() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("EDGEWRIGHT_CACHE") {
+        return Ok(folder.into());
+    }
+    if let Some(folder) = std::env::var_os("XDG_CACHE_HOME") {
+        return Ok(Path::new(&folder).join("edgewright"));
+    }
+    let home = std::env::var_os("HOME").context("neither EDGEWRIGHT_CACHE nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache/edgewright"))
+}
+
+/// ONNX Runtime's library: `EDGEWRIGHT_ORT`, else the one in the cache.
+pub fn ort_library() -> Result<PathBuf> {
+    match std::env::var_os("EDGEWRIGHT_ORT") {
+        Some(path) => Ok(path.into()),
+        None => Ok(cache()?.join("onnxruntime-1.32.0/onnxruntime/capi/libonnxruntime.so.1.32.0")),
+    }
+}
+
+/// The root of the checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
+/// First port handed out; all stay below 32768, out of the range from which the kernel takes ports for
+/// outgoing connections.
+const PORT_FIRST: u16 = 20_000;
+const PORT_LAST: u16 = 32_000;
+static PORT_NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// A loopback port on which nothing listens. Each call of this process gives another one; processes start at
+/// different places.
+pub fn free_port() -> Result<u16> {
+    let span = PORT_LAST - PORT_FIRST;
+    let start = u16::try_from(std::process::id() % u32::from(span)).unwrap_or(0);
+    for _ in 0..span {
+        let offset = PORT_NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start.wrapping_mul(37)) % span;
+        let port = PORT_FIRST + offset;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {PORT_FIRST} and {PORT_LAST}")
+}
+
+/// Asks `condition` until it gives a value; after `limit`, an error that names `what` and the newest error.
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    let mut newest = None;
+    loop {
+        match condition() {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => {}
+            Err(error) => newest = Some(error),
+        }
+        if start.elapsed() > limit {
+            let why = newest.map(|error| format!(" ({error:#})")).unwrap_or_default();
+            bail!("waited {} s for {what}{why}", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,175 @@
+//! The control plane as a child process, driven by its own command line.
+
+use super::{Process, binary, free_port, root, wait_for};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// How `edgewright serve` is started.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Bytes of one chunk.
+    pub chunk_bytes: u32,
+    /// Cap on the delivery of blobs; zero is none.
+    pub blob_bytes_per_s: u64,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0 }
+    }
+}
+
+/// A control plane with its folder and its fixed ports, running or stopped.
+#[derive(Debug)]
+pub struct ControlPlane {
+    pub data: PathBuf,
+    pub api: u16,
+    pub mqtt: u16,
+    options: ServeOptions,
+    process: Option<Process>,
+}
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+impl ControlPlane {
+    /// Starts `edgewright serve` on `data` with free ports and waits until it answers.
+    pub fn start(data: &Path, options: ServeOptions) -> Result<Self> {
+        std::fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
+        let mut control =
+            Self { data: data.to_path_buf(), api: free_port()?, mqtt: free_port()?, options, process: None };
+        control.resume()?;
+        Ok(control)
+    }
+
+    /// Starts a stopped control plane again, on the same folder and ports.
+    pub fn resume(&mut self) -> Result<()> {
+        let mut command = Command::new(binary("edgewright")?);
+        command
+            .args(["serve", "--json", "--data"])
+            .arg(&self.data)
+            .args(["--api", &format!("127.0.0.1:{}", self.api)])
+            .args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)])
+            .args(["--chunk-bytes", &self.options.chunk_bytes.to_string()])
+            .args(["--blob-bytes-per-s", &self.options.blob_bytes_per_s.to_string()])
+            .arg("--forge")
+            .arg(binary("edgewright-forge")?)
+            .arg("--boards")
+            .arg(root().join("firmware-configs"));
+        let mut process = Process::start("edgewright serve", command, &self.data.join("serve.log"))?;
+        wait_for("the control plane to answer", START_LIMIT, || {
+            if let Err(error) = process.check_alive() {
+                return Ok(Some(Err(error)));
+            }
+            if !self.context().is_file() {
+                return Ok(None);
+            }
+            Ok(self.cli(&["status"]).ok().map(|_| Ok(())))
+        })??;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The file from which the command line takes address, CA and token.
+    pub fn context(&self) -> PathBuf {
+        self.data.join("context.json")
+    }
+
+    /// The control plane's certificate authority.
+    pub fn ca_pem(&self) -> Result<String> {
+        let path = self.context();
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let context: Value =
+            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        text_of(&context, "/ca_pem").map(str::to_owned)
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the control plane is stopped")
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.take().context("the control plane is stopped already")?.stop()?;
+        if status.success() { Ok(()) } else { bail!("edgewright serve ended with {status}") }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the control plane is stopped already")?.kill()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary("edgewright")?);
+        command.arg("--context").arg(self.context()).arg("--json").args(arguments).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `edgewright --json ARGUMENTS` and gives what it printed.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.command(arguments)?.output().context("running edgewright")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("edgewright {} failed ({}): {}", arguments.join(" "), output.status, text.trim());
+        }
+        read_json(arguments, &output.stdout)
+    }
+
+    /// The same, with standard error left to the person who watches: bars and remarks show.
+    pub fn cli_shown(&self, arguments: &[&str]) -> Result<Value> {
+        let output =
+            self.command(arguments)?.stderr(Stdio::inherit()).output().context("running edgewright")?;
+        if !output.status.success() {
+            bail!("edgewright {} failed ({})", arguments.join(" "), output.status);
+        }
+        read_json(arguments, &output.stdout)
+    }
+
+    /// Runs a command that has to fail; gives the exit code and what it said.
+    pub fn cli_refused(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = self.command(arguments)?.output().context("running edgewright")?;
+        if output.status.success() {
+            bail!("edgewright {} was accepted", arguments.join(" "));
+        }
+        let code = output.status.code().context("edgewright was ended by a signal")?;
+        Ok((code, String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+}
+
+fn read_json(arguments: &[&str], bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).with_context(|| {
+        format!("edgewright {} printed no JSON: {}", arguments.join(" "), String::from_utf8_lossy(bytes))
+    })
+}
+
+/// The text at a JSON pointer.
+pub fn text_of<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no text at {pointer} in {value}"))
+}
+
+/// The number at a JSON pointer.
+pub fn number_of(value: &Value, pointer: &str) -> Result<f64> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_f64)
+        .with_context(|| format!("no number at {pointer} in {value}"))
+}
+
+/// The count at a JSON pointer.
+pub fn count_of(value: &Value, pointer: &str) -> Result<u64> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no count at {pointer} in {value}"))
+}
+
+/// The list at a JSON pointer.
+pub fn list_of<'a>(value: &'a Value, pointer: &str) -> Result<&'a [Value]> {
+    let list = value.pointer(pointer).and_then(Value::as_array);
+    Ok(list.with_context(|| format!("no list at {pointer} in {value}"))?.as_slice())
+}

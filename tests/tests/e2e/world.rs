@@ -1,0 +1,119 @@
+//! What the tests share: a control plane, two devices and a model of each task.
+
+use anyhow::{Context, Result};
+use edgewright_tests::{
+    data::TestSplit,
+    harness::{Agent, AgentOptions, ControlPlane, ServeOptions, cache, control::text_of, wait_for},
+};
+use serde_json::Value;
+use shared::job::JobReport;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, OnceLock},
+    time::Duration,
+};
+
+/// A trained, exported and signed model with the data it was tested on.
+pub(crate) struct Model {
+    pub(crate) name: &'static str,
+    pub(crate) result: PathBuf,
+    pub(crate) report: JobReport,
+    pub(crate) test: TestSplit,
+}
+
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) control: ControlPlane,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) series: Model,
+    pub(crate) image: Model,
+}
+
+/// The one world; a test has it to itself while it holds the guard.
+pub(crate) fn world() -> MutexGuard<'static, World> {
+    static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
+    let world = WORLD.get_or_init(|| Mutex::new(World::build().expect("building the world")));
+    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
+
+impl World {
+    fn build() -> Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir()?;
+        let control = ControlPlane::start(&folder.path().join("control"), ServeOptions::default())?;
+        let data = cache()?.join("data");
+        let italy = data.join("aeon/ItalyPowerDemand/ItalyPowerDemand");
+        let series = Model::make(&control, "italy", &italy, TestSplit::series(&italy)?, &[])?;
+        let mnist = data.join("mnist");
+        let quick = ["--search-steps", "12", "--epochs", "1"];
+        let image = Model::make(&control, "mnist", &mnist, TestSplit::idx(&mnist)?, &quick)?;
+        let mut world = Self { folder, control, agents: Vec::new(), series, image };
+        for id in ["device-1", "device-2"] {
+            let devices = world.folder.path().join("devices");
+            let agent = Agent::enrol(&world.control, id, &devices, AgentOptions::default())?;
+            world.agents.push(agent);
+        }
+        for model in [world.series.name, world.image.name] {
+            let shown = world.roll_out(&format!("{model}@v1.0"), model)?;
+            anyhow::ensure!(text_of(&shown, "/state")? == "completed", "rollout of {model} ended as {shown}");
+        }
+        Ok(world)
+    }
+
+    /// Rolls out to everybody and waits for the end.
+    pub(crate) fn roll_out(&self, version: &str, slot: &str) -> Result<Value> {
+        let created = self.control.cli(&[
+            "rollout",
+            "create",
+            "--version",
+            version,
+            "--slot",
+            slot,
+            "--wave",
+            "100%",
+            "--trial-duration-ms",
+            "500",
+            "--failed-permille-max",
+            "0",
+        ])?;
+        let id = text_of(&created, "/id")?.to_owned();
+        wait_for("the rollout to end", ROLLOUT_LIMIT, || {
+            let shown = self.control.cli(&["rollout", "show", &id])?;
+            let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
+            Ok(ended.then_some(shown))
+        })
+    }
+}
+
+impl Model {
+    fn make(
+        control: &ControlPlane,
+        name: &'static str,
+        path: &std::path::Path,
+        test: TestSplit,
+        extra: &[&str],
+    ) -> Result<Self> {
+        let text = path.to_str().context("path is not UTF-8")?;
+        control.cli(&["dataset", "add", name, "--path", text])?;
+        let mut arguments = vec![
+            "search",
+            "start",
+            "--dataset",
+            name,
+            "--board",
+            "x86-64",
+            "--model",
+            name,
+            "--seed",
+            "7",
+            "--wait",
+        ];
+        arguments.extend_from_slice(extra);
+        let job = control.cli(&arguments)?;
+        let result = control.data.join("jobs").join(text_of(&job, "/id")?).join("result");
+        let report = serde_json::from_slice(&std::fs::read(result.join(shared::job::REPORT_FILE))?)?;
+        Ok(Self { name, result, report, test })
+    }
+}

@@ -1,0 +1,67 @@
+//! The cache folder, outside the checkout, and what children are told about it.
+
+use anyhow::{Context, Result};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where everything that is downloaded or built is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache(PathBuf);
+
+impl Cache {
+    /// `EDGEWRIGHT_CACHE`, else `XDG_CACHE_HOME/edgewright`, else `~/.cache/edgewright`.
+    pub(crate) fn find() -> Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = set("EDGEWRIGHT_CACHE")
+            .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("edgewright")))
+            .or_else(|| set("HOME").map(|folder| folder.join(".cache/edgewright")))
+            .context("no cache folder: set EDGEWRIGHT_CACHE")?;
+        let folder = std::path::absolute(folder).context("finding the cache folder")?;
+        Ok(Self(folder))
+    }
+
+    /// A path inside.
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where cargo builds: `CARGO_TARGET_DIR`, else a folder in the cache.
+    pub(crate) fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.join("target"), PathBuf::from)
+    }
+
+    /// ONNX Runtime's library.
+    pub(crate) fn ort(&self) -> PathBuf {
+        self.join("onnxruntime-1.32.0/onnxruntime/capi/libonnxruntime.so.1.32.0")
+    }
+
+    /// A child that knows the cache: cargo, or one of our programs.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(root())
+            .env("EDGEWRIGHT_CACHE", &self.0)
+            .env("EDGEWRIGHT_ORT", self.ort())
+            .env("EDGEWRIGHT_BIN", self.target().join("debug"))
+            .env("LIBTORCH", self.join("libtorch-2.13.0/torch"))
+            .env("CARGO_TARGET_DIR", self.target());
+        command
+    }
+
+    /// `cargo`, the one that runs this program.
+    pub(crate) fn cargo(&self) -> Command {
+        self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    }
+}
+
+/// The root of the checkout.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}

@@ -1,0 +1,146 @@
+//! What comes as system packages: brought by apt where we are root, named in one line elsewhere.
+
+use crate::setup::run_quietly;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Once,
+};
+
+/// A program that comes as a Debian package.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    /// What is skipped without it.
+    pub(crate) without: &'static str,
+    /// Only `cargo xtask cross` needs it.
+    pub(crate) cross: bool,
+}
+
+/// Compiles and links for 64-bit ARM.
+pub(crate) const GCC_ARM64: Tool = Tool {
+    program: "aarch64-linux-gnu-gcc",
+    packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "libstdc++6-arm64-cross"],
+    without: "building the agent for arm64",
+    cross: true,
+};
+
+/// Compiles and links for 32-bit ARM; brought only for a board that needs it.
+pub(crate) const GCC_ARMHF: Tool = Tool {
+    program: "arm-linux-gnueabihf-gcc",
+    packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+    without: "building the agent for 32-bit ARM",
+    cross: true,
+};
+
+/// What `cargo xtask setup` brings.
+pub(crate) const TOOLS: &[Tool] = &[
+    Tool {
+        program: "mosquitto",
+        packages: &["mosquitto"],
+        without: "tests against the external broker",
+        cross: false,
+    },
+    Tool {
+        program: "mosquitto_sub",
+        packages: &["mosquitto-clients"],
+        without: "tests of topic isolation",
+        cross: false,
+    },
+    Tool {
+        program: "qemu-aarch64-static",
+        packages: &["qemu-user-static"],
+        without: "running the arm64 agent on this machine",
+        cross: true,
+    },
+    GCC_ARM64,
+];
+
+/// Where a program is, by PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    let sbin = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// Brings the programs of [`TOOLS`] that are missing.
+pub(crate) fn bring(cross: bool) -> Result<()> {
+    let wanted: Vec<&Tool> = TOOLS.iter().filter(|tool| cross || !tool.cross).collect();
+    bring_tools(&wanted)
+}
+
+/// Brings those of `tools` that are missing, or says how to get them and what is skipped without.
+pub(crate) fn bring_tools(tools: &[&Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().flat_map(|tool| tool.packages.iter().copied()).collect();
+    if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
+        let skipped: Vec<&str> = missing.iter().map(|tool| tool.without).collect();
+        eprintln!("skipped without them: {}", skipped.join("; "));
+        eprintln!("to get them run: sudo apt-get install {}", packages.join(" "));
+        return Ok(());
+    }
+    update_lists_once(packages[0]);
+    eprintln!("installing {}", packages.join(" "));
+    let _quiet = NoServices::until_dropped()?;
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--yes", "--no-install-recommends", "--quiet"]).args(&packages);
+    run_quietly(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").stdin(Stdio::null()))
+}
+
+/// Keeps the packages' own services from starting: tests start brokers of their own, on loopback. Debian's rule for
+/// that is a policy script; one that is there already is the machine's and stays.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn until_dropped() -> Result<Self> {
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        match file {
+            Ok(mut file) => {
+                file.write_all(b"#!/bin/sh\nexit 101\n").with_context(|| format!("writing {POLICY}"))?;
+                Ok(Self { ours: true })
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Self { ours: false }),
+            Err(error) => Err(error).with_context(|| format!("writing {POLICY}")),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+/// Fetches apt's lists where it does not know `package` yet and we may.
+pub(crate) fn update_lists_once(package: &str) {
+    static ONCE: Once = Once::new();
+    let known = Command::new("apt-cache")
+        .args(["show", package])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if known || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    ONCE.call_once(|| {
+        if let Err(error) = run_quietly(Command::new("apt-get").args(["update", "--quiet"])) {
+            eprintln!("{error:#}");
+        }
+    });
+}
