@@ -1,9 +1,11 @@
 //! The local API: the Open Inference Protocol v2 over HTTP, `/metrics` and `/status`.
 //!
 //! A request is parsed, run and answered on the thread that took it while inference is short; a longer one moves
-//! the thread's other work elsewhere first. At most `threads` inferences run at once, `queue_max` wait, and more
-//! are refused with 503.
+//! the thread's other work elsewhere first. At most `threads` inferences run at once, bodies of at most
+//! `bodies_bytes_max` are in memory, `queue_max` requests wait for either, and more are refused with 503.
 
+mod body;
+mod connections;
 mod error;
 mod feedback;
 mod infer;
@@ -46,10 +48,13 @@ pub struct Api {
     gate: Gate,
 }
 
-/// Bounds the inferences that run and wait.
+/// Bounds what runs, what is in memory, and what waits for either.
 #[derive(Debug)]
 struct Gate {
     permits: Semaphore,
+    /// For bodies, see [`body::places`].
+    room: Semaphore,
+    room_max: usize,
     waiting: AtomicUsize,
     queue_max: usize,
     shed: AtomicU64,
@@ -65,6 +70,7 @@ impl Api {
         runtimes: Vec<&'static str>,
         started: Instant,
     ) -> Self {
+        let room_max = body::places(limits.bodies_bytes_max.max(limits.body_bytes_max));
         Self {
             models,
             store,
@@ -75,6 +81,8 @@ impl Api {
             start_to_ready_ms: AtomicU64::new(0),
             gate: Gate {
                 permits: Semaphore::new(limits.threads),
+                room: Semaphore::new(room_max),
+                room_max,
                 waiting: AtomicUsize::new(0),
                 queue_max: limits.queue_max,
                 shed: AtomicU64::new(0),
@@ -88,13 +96,30 @@ impl Api {
 pub struct Limits {
     pub threads: usize,
     pub queue_max: usize,
+    /// Of one request.
     pub body_bytes_max: usize,
+    /// Of all requests together, at least `body_bytes_max`.
+    pub bodies_bytes_max: usize,
 }
 
 impl Gate {
     /// A place to run, at once or after waiting in the bounded queue.
     async fn enter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        if let Ok(permit) = self.permits.try_acquire() {
+        self.wait_for(&self.permits, 1).await
+    }
+
+    /// Room for a body of that many places.
+    async fn room_for(&self, places: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.wait_for(&self.room, places.min(self.room_max)).await
+    }
+
+    async fn wait_for<'s>(
+        &self,
+        semaphore: &'s Semaphore,
+        permits: usize,
+    ) -> Result<SemaphorePermit<'s>, ApiError> {
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        if let Ok(permit) = semaphore.try_acquire_many(permits) {
             return Ok(permit);
         }
         let place = Waiting::enter(&self.waiting);
@@ -102,7 +127,7 @@ impl Gate {
             self.shed.fetch_add(1, Ordering::Relaxed);
             return Err(ApiError::Overloaded);
         }
-        self.permits.acquire().await.map_err(|_| ApiError::Overloaded)
+        semaphore.acquire_many(permits).await.map_err(|_| ApiError::Overloaded)
     }
 }
 

@@ -8,24 +8,26 @@ use crate::{
 use agent_core::{chunks::ChunkSet, update::Fetched};
 use shared::{Digest, digest, limits, wire};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 const PARTIAL: &str = "partial";
+/// What `stat` counts a file's blocks in, whatever the file system's own are.
+const BLOCK_BYTES: u64 = 512;
 
 /// Why a blob is not there or was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system failed.
-    #[error("blob {digest}: {source}")]
+    #[error("blob {digest}")]
     Io { digest: Digest, source: io::Error },
     /// The bytes are not the blob.
-    #[error("blob {digest}: {source}")]
+    #[error("blob {digest}")]
     Corrupt { digest: Digest, source: digest::Error },
     /// A chunk past the end, or of the wrong size.
     #[error("chunk {index} of blob {digest} has {got_bytes} bytes, expected are {expected_bytes}")]
@@ -42,6 +44,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing is wrong with the blob: trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::NotOpen { .. } | Self::Store(_) => true,
+            Self::Corrupt { .. } | Self::Chunk { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// There is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// There is no disk space.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -76,15 +91,18 @@ impl Blobs {
         Self { folder, store, partials: Mutex::new(HashMap::new()) }
     }
 
-    /// Looks how much of a blob is there, and opens its partial file where it is not whole. A whole file whose
-    /// bytes went bad is removed.
+    /// Looks how much of a blob is there, and opens its partial file where it is not whole, with the disk space of
+    /// all of it taken. A whole file whose bytes went bad is removed; one that cannot be read is left.
     pub fn open(&self, digest: Digest, size_bytes: u64, chunk_bytes: u32) -> Result<Fetched, Error> {
         let io = |source| Error::Io { digest, source };
-        if let Ok(file) = File::open(self.path(digest)) {
-            if digest::verify(file, digest, size_bytes).is_ok() {
-                return Ok(Fetched::Whole);
-            }
-            fs::remove_file(self.path(digest)).map_err(io)?;
+        match File::open(self.path(digest)) {
+            Ok(file) => match digest::verify(file, digest, size_bytes) {
+                Ok(()) => return Ok(Fetched::Whole),
+                Err(digest::Error::Io(source)) => return Err(io(source)),
+                Err(_) => fs::remove_file(self.path(digest)).map_err(io)?,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
         }
         let total = wire::chunk_count(size_bytes, chunk_bytes);
         let path = self.partial_path(digest);
@@ -96,24 +114,37 @@ impl Blobs {
             Some(present) if there => present,
             _ => {
                 file.set_len(0).map_err(io)?;
-                file.set_len(size_bytes).map_err(io)?;
-                file.sync_all().map_err(io)?;
                 self.store.forget_chunks(digest)?;
                 ChunkSet::empty(total)
             }
         };
+        if size_bytes > 0 {
+            if let Err(source) = data::reserve(&file, size_bytes) {
+                if present.count() == 0 {
+                    self.discard(digest);
+                }
+                return Err(io(source));
+            }
+        }
+        file.sync_all().map_err(io)?;
         let fetched = Fetched::Part(present.clone());
         self.lock().insert(digest, Partial { file, size_bytes, chunk_bytes, present });
         Ok(fetched)
     }
 
-    /// Writes chunks of one blob and gives the indices that are new. On return their bytes are on disk and noted.
-    /// A chunk that is there already is left out.
+    /// What is there of a blob that was opened or is whole; none where its partial file is gone.
+    pub fn fetched(&self, digest: Digest) -> Option<Fetched> {
+        let part = self.lock().get(&digest).map(|partial| Fetched::Part(partial.present.clone()));
+        part.or_else(|| self.path(digest).exists().then_some(Fetched::Whole))
+    }
+
+    /// Writes chunks of one blob and gives their indices. On return their bytes are on disk and noted; one that was
+    /// there before is not written again.
     pub fn write(&self, digest: Digest, chunks: &[(u32, &[u8])]) -> Result<Vec<u32>, Error> {
         let io = |source| Error::Io { digest, source };
         let mut partials = self.lock();
         let partial = partials.get_mut(&digest).ok_or(Error::NotOpen { digest })?;
-        let mut written = Vec::new();
+        let mut any_written = false;
         let mut present = partial.present.clone();
         for &(index, bytes) in chunks {
             let expected_bytes = partial.chunk_len(index);
@@ -123,15 +154,15 @@ impl Blobs {
             if present.insert(index) {
                 let offset = u64::from(index) * u64::from(partial.chunk_bytes);
                 partial.file.write_all_at(bytes, offset).map_err(io)?;
-                written.push(index);
+                any_written = true;
             }
         }
-        if !written.is_empty() {
+        if any_written {
             partial.file.sync_data().map_err(io)?;
             self.store.set_chunks(digest, partial.chunk_bytes, &present)?;
             partial.present = present;
         }
-        Ok(written)
+        Ok(chunks.iter().map(|(index, _)| *index).collect())
     }
 
     /// Is a partial file of the blob open?
@@ -144,28 +175,33 @@ impl Blobs {
         self.lock().keys().copied().collect()
     }
 
-    /// All chunks have come: checks the digest and gives the file its name. Bytes with another digest are removed.
+    /// All chunks have come: checks the digest and gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the bytes have another digest; they are removed. After any other error they are
+    /// left as they are.
     pub fn finish(&self, digest: Digest, size_bytes: u64) -> Result<(), Error> {
         let io = |source| Error::Io { digest, source };
+        let verify = |file: &File| match digest::verify(file, digest, size_bytes) {
+            Ok(()) => Ok(()),
+            Err(digest::Error::Io(source)) => Err(io(source)),
+            Err(source) => Err(Error::Corrupt { digest, source }),
+        };
         self.lock().remove(&digest);
         let path = self.partial_path(digest);
         let file = match File::open(&path) {
             Ok(file) => file,
-            // Finished before a power cut.
+            // Finished before a power cut, or for another slot.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = File::open(self.path(digest)).map_err(io)?;
-                return digest::verify(file, digest, size_bytes)
-                    .map_err(|source| Error::Corrupt { digest, source });
+                return verify(&File::open(self.path(digest)).map_err(io)?);
             }
             Err(error) => return Err(io(error)),
         };
-        let verified = digest::verify(&file, digest, size_bytes);
-        if let Err(source) = verified {
-            self.discard(digest);
-            return Err(match source {
-                digest::Error::Io(source) => io(source),
-                source => Error::Corrupt { digest, source },
-            });
+        if let Err(error) = verify(&file) {
+            if matches!(error, Error::Corrupt { .. }) {
+                self.discard(digest);
+            }
+            return Err(error);
         }
         file.sync_all().map_err(io)?;
         fs::rename(&path, self.path(digest)).map_err(io)?;
@@ -183,7 +219,7 @@ impl Blobs {
             }
         }
         if let Err(error) = self.store.forget_chunks(digest) {
-            tracing::warn!(%digest, %error, "the chunks of a removed blob are still noted");
+            tracing::warn!(%digest, error = crate::chain(&error), "the chunks of a removed blob are still noted");
         }
     }
 
@@ -204,25 +240,43 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Bytes of `files` that are not there yet and do not fit beside `reserve_bytes`; the text says so.
-    pub fn check_space(&self, files: &[(Digest, u64)], reserve_bytes: u64) -> Result<(), String> {
-        let missing: u64 = files
-            .iter()
-            .filter(|(digest, _)| !self.path(*digest).exists())
-            .map(|(_, size_bytes)| size_bytes)
-            .fold(0, |sum, &size_bytes| sum.saturating_add(size_bytes));
+    /// Do `files` fit on the disk beside `claimed`, which others have been promised room for, and `reserve_bytes`?
+    /// What is there of them already needs no room. Otherwise the text says what is needed and what is free.
+    pub fn check_space(
+        &self,
+        files: &[(Digest, u64)],
+        claimed: &[(Digest, u64)],
+        reserve_bytes: u64,
+    ) -> Result<(), String> {
+        let missing = self.missing_bytes(files.iter().copied().collect());
         if missing == 0 {
             return Ok(());
         }
+        let others = claimed.iter().filter(|(digest, _)| files.iter().all(|(mine, _)| mine != digest));
+        let claimed = self.missing_bytes(others.copied().collect());
         let free =
             data::free_bytes(&self.folder).map_err(|error| format!("free disk space is unknown: {error}"))?;
-        if missing.saturating_add(reserve_bytes) <= free {
+        if missing.saturating_add(claimed).saturating_add(reserve_bytes) <= free {
             return Ok(());
         }
         let folder = self.folder.display();
         Err(format!(
-            "{missing} bytes and a reserve of {reserve_bytes} are needed, {free} are free in {folder}"
+            "{missing} bytes, {claimed} for other slots and a reserve of {reserve_bytes} are needed, {free} are \
+             free in {folder}; free some, or lower disk_reserve_bytes"
         ))
+    }
+
+    /// Bytes that `files` still take from the disk.
+    fn missing_bytes(&self, files: BTreeMap<Digest, u64>) -> u64 {
+        let missing = files.into_iter().map(|(digest, size_bytes)| {
+            if self.path(digest).exists() {
+                return 0;
+            }
+            let held_bytes = fs::metadata(self.partial_path(digest))
+                .map_or(0, |meta| meta.blocks().saturating_mul(BLOCK_BYTES));
+            size_bytes.saturating_sub(held_bytes)
+        });
+        missing.fold(0, u64::saturating_add)
     }
 
     /// Free bytes where the blobs are.
@@ -230,32 +284,49 @@ impl Blobs {
         data::free_bytes(&self.folder).ok()
     }
 
-    /// Removes every whole blob, and with `partials` every partial one, that is neither in `keep` nor open.
-    pub fn collect(&self, keep: &BTreeSet<Digest>, partials: bool) {
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::warn!(folder = %self.folder.display(), %error, "blobs could not be listed");
-                return;
+    /// Removes the partial files of all blobs, open or not, and gives those that were open.
+    pub fn discard_all(&self) -> Vec<Digest> {
+        let open = self.open_digests();
+        for (digest, partial) in self.listed() {
+            if partial {
+                self.discard(digest);
             }
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let (stem, partial) = match name.strip_suffix(PARTIAL).and_then(|stem| stem.strip_suffix('.')) {
-                Some(stem) => (stem, true),
-                None => (name.as_ref(), false),
-            };
-            let Ok(digest) = stem.parse::<Digest>() else { continue };
-            if keep.contains(&digest) || self.is_open(digest) || (partial && !partials) {
+        }
+        open
+    }
+
+    /// Removes every blob, whole or partial, that is neither in `keep` nor open.
+    pub fn collect(&self, keep: &BTreeSet<Digest>) {
+        for (digest, partial) in self.listed() {
+            if keep.contains(&digest) || self.is_open(digest) {
                 continue;
             }
             if partial {
                 self.discard(digest);
-            } else if let Err(error) = fs::remove_file(entry.path()) {
+            } else if let Err(error) = fs::remove_file(self.path(digest)) {
                 tracing::warn!(%digest, %error, "a blob that nobody needs could not be removed");
             }
         }
+    }
+
+    /// The blobs in the folder, each with whether it is a partial one.
+    fn listed(&self) -> Vec<(Digest, bool)> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "blobs could not be listed");
+                return Vec::new();
+            }
+        };
+        let blob = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            match name.strip_suffix(PARTIAL).and_then(|stem| stem.strip_suffix('.')) {
+                Some(stem) => Some((stem.parse().ok()?, true)),
+                None => Some((name.parse().ok()?, false)),
+            }
+        };
+        entries.flatten().filter_map(blob).collect()
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be made or written.
-    #[error("cannot use the data folder {path}: {source}; give another with --data")]
+    #[error("cannot use the data folder {path}; give another with --data")]
     Folder { path: PathBuf, source: io::Error },
     /// Another agent works in it.
     #[error("another agent uses the data folder {path}; stop it, or give another folder with --data")]
@@ -26,11 +26,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the folder where it is missing and locks it.
+    /// Makes the folder where it is missing, closes it to other users, and locks it.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let folder = |source| Error::Folder { path: root.to_owned(), source };
         for part in [root.to_owned(), root.join("blobs"), root.join("identity")] {
-            fs::create_dir_all(part).map_err(folder)?;
+            make_private(&part).map_err(folder)?;
         }
         let lock = OpenOptions::new()
             .create(true)
@@ -72,6 +72,31 @@ impl DataDir {
     }
 }
 
+/// A folder that its owner alone may look into; one that is there is closed to others.
+fn make_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        // File systems without modes refuse it; what holds there is up to whoever mounted them.
+        if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)) {
+            tracing::warn!(path = %path.display(), %error, "other users can look into the data folder");
+        }
+    }
+    Ok(())
+}
+
+/// Mode of the data folder and of the folders in it.
+const PRIVATE: u32 = 0o700;
+
+/// Makes `file` `size_bytes` long, with its disk space taken where the file system can do that.
+pub fn reserve(file: &File, size_bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size_bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(size_bytes),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Writes `bytes` to `path` by way of a temporary file in the same folder: after a crash there is the old content
 /// or the new. `mode` are the permission bits.
 pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -106,7 +131,6 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_agent_is_refused_until_the_first_is_gone() {
@@ -128,6 +152,21 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_data_folder_is_closed_to_other_users_also_when_it_was_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new/data");
+        let old = folder.path().join("old");
+        fs::create_dir(&old).unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+        for root in [root, old] {
+            DataDir::open(&root).unwrap();
+            for part in [root.clone(), root.join("blobs"), root.join("identity")] {
+                assert_eq!(fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o700, "{part:?}");
+            }
+        }
     }
 
     #[test]

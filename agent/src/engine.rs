@@ -19,6 +19,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 /// Runtimes that this process may use.
 pub struct Engine {
     runtimes: Vec<Box<dyn Runtime>>,
+    options: LoadOptions,
 }
 
 impl std::fmt::Debug for Engine {
@@ -31,10 +32,10 @@ impl std::fmt::Debug for Engine {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the bundle is missing or damaged.
-    #[error("{0}")]
+    #[error(transparent)]
     Blob(#[from] blobs::Error),
     /// The manifest is not signed by a trusted key, or breaks a rule.
-    #[error("manifest: {0}")]
+    #[error("the manifest is refused")]
     Manifest(#[from] shared::signing::Error),
     /// No runtime is right.
     #[error("{detail}")]
@@ -45,6 +46,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing is wrong with the bundle: trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Blob(error) if error.is_transient())
+    }
+
     /// How the wire names it.
     pub fn refusal(&self) -> Refusal {
         match self {
@@ -77,7 +83,12 @@ impl Engine {
         if !missing.is_empty() {
             tracing::info!("{missing}; using tract alone");
         }
-        Ok(Self { runtimes })
+        Ok(Self { runtimes, options: LoadOptions::default() })
+    }
+
+    /// The same, loading models with `options`.
+    pub fn with(self, options: LoadOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// The runtimes' names.
@@ -89,7 +100,7 @@ impl Engine {
     /// how each did.
     pub fn choose(&self, model: &[u8], golden: &Golden, tolerance: f32) -> (Option<Chosen>, Vec<Verdict>) {
         let candidates: Vec<_> = self.runtimes.iter().map(AsRef::as_ref).collect();
-        let choice = runtime::choose(&candidates, model, golden, tolerance, &LoadOptions::default());
+        let choice = runtime::choose(&candidates, model, golden, tolerance, &self.options);
         let chosen = choice.model.map(|runnable| {
             let verdict = choice.verdicts.iter().find(|verdict| verdict.runtime == runnable.runtime());
             let measured_us = verdict.and_then(|verdict| verdict.result.clone().ok()).unwrap_or(0.0);
@@ -118,9 +129,7 @@ impl Engine {
             .map_err(|error| Error::Refused { reason: Refusal::GoldenMismatch, detail: error.to_string() })?;
         let model = file(MODEL_FILE, blobs::READ_BYTES_MAX)?;
         let preferred = prefer.and_then(|name| self.runtimes.iter().find(|runtime| runtime.name() == name));
-        if let Some(runnable) =
-            preferred.and_then(|runtime| runtime.load(&model, &LoadOptions::default()).ok())
-        {
+        if let Some(runnable) = preferred.and_then(|runtime| runtime.load(&model, &self.options).ok()) {
             let start = Instant::now();
             if golden.check(runnable.as_ref(), manifest.golden_tolerance).is_ok() {
                 let measured_us = start.elapsed().as_secs_f64() * 1e6 / golden.samples() as f64;

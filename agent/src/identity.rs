@@ -12,7 +12,7 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use shared::{BoardId, DeviceId, signing::Keyring};
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -55,10 +55,10 @@ pub enum Error {
     )]
     Damaged { path: PathBuf, reason: String },
     /// The file system failed.
-    #[error("cannot write {path}: {source}; free disk space, or give another folder with --data")]
+    #[error("cannot write {path}; free disk space, or give another folder with --data")]
     Write { path: PathBuf, source: io::Error },
     /// No key could be made.
-    #[error("cannot make a key: {0}")]
+    #[error("cannot make a key")]
     Key(#[from] rcgen::Error),
 }
 
@@ -70,14 +70,25 @@ pub struct Enrolment {
     /// The fleet's CA.
     pub ca_pem: String,
     /// Good for one device, once.
-    pub token: String,
+    pub token: Token,
     /// The id that the token is bound to.
     pub device: Option<DeviceId>,
 }
 
+/// A one-time token. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct EnrolRequest<'a> {
-    token: &'a str,
+    token: &'a Token,
     csr_pem: &'a str,
     board: &'a BoardId,
     agent_version: &'a str,
@@ -134,32 +145,41 @@ impl Identity {
     /// The TLS configuration with the device's own certificate.
     pub fn tls(&self, data: &DataDir) -> Result<ClientConfig, Error> {
         let damaged = |path: PathBuf, reason: String| Error::Damaged { path, reason };
-        let identity = |reason: String| damaged(data.identity(), reason);
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
-            let certificate = certificate.map_err(|error| identity(format!("CA: {error:?}")))?;
-            roots.add(certificate).map_err(|error| identity(format!("CA: {error}")))?;
-        }
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| identity(format!("certificate: {error:?}")))?;
         let key = blobs::read_limited(&data.key(), BYTES_MAX)
             .map_err(|error| damaged(data.key(), error.to_string()))?;
         let key =
             PrivateKeyDer::from_pem_slice(&key).map_err(|error| damaged(data.key(), format!("{error:?}")))?;
+        self.tls_with(key).map_err(|reason| damaged(data.identity(), reason))
+    }
+
+    /// The same with that key; the text says what is wrong with the identity.
+    fn tls_with(&self, key: PrivateKeyDer<'static>) -> Result<ClientConfig, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| format!("CA: {error:?}"))?;
+            roots.add(certificate).map_err(|error| format!("CA: {error}"))?;
+        }
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("certificate: {error:?}"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| identity(error.to_string()))?
+            .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
-            .map_err(|error| identity(error.to_string()))
+            .map_err(|error| error.to_string())
     }
 }
 
+/// Makes a key, has it certified, and writes the identity once it is of use. The key is on disk before the server
+/// hears of it and stays when something fails: the next try asks for the same key, and a certificate that the server
+/// gave for it is not lost with the answer.
 fn enrol(data: &DataDir, enrolment: &Enrolment, board: &BoardId) -> Result<Identity, Error> {
-    let write = |path: PathBuf| move |source| Error::Write { path, source };
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let server = enrolment.server.trim_end_matches('/').to_owned();
+    let client =
+        https(&enrolment.ca_pem).map_err(|reason| Error::Unreachable { server: server.clone(), reason })?;
+    let key = load_or_make_key(data)?;
     let mut params = CertificateParams::default();
     let common_name = enrolment.device.as_ref().map_or("unnamed", DeviceId::as_str);
     params.distinguished_name.push(DnType::CommonName, common_name);
@@ -170,25 +190,46 @@ fn enrol(data: &DataDir, enrolment: &Enrolment, board: &BoardId) -> Result<Ident
         board,
         agent_version: env!("CARGO_PKG_VERSION"),
     };
-    let identity = ask(enrolment, &request)?;
+    let identity = ask(&client, &server, enrolment, &request)?;
+    let answer = |reason: String| Error::Answer { server: server.clone(), reason };
+    let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| answer(error.to_owned()))?;
+    identity.tls_with(der).map_err(answer)?;
     let text = serde_json::to_vec_pretty(&identity)
-        .map_err(|error| Error::Answer { server: enrolment.server.clone(), reason: error.to_string() })?;
+        .map_err(|error| Error::Answer { server: server.clone(), reason: error.to_string() })?;
     // The identity last: without it the next start finds a device that is not enrolled.
-    let key_pem = key.serialize_pem();
-    data::write_atomically(&data.key(), key_pem.as_bytes(), 0o600).map_err(write(data.key()))?;
-    data::write_atomically(&data.identity(), &text, 0o600).map_err(write(data.identity()))?;
-    // Read it back as the next start will, so that an answer that is no use shows now.
-    identity.tls(data)?;
+    data::write_atomically(&data.identity(), &text, 0o600)
+        .map_err(|source| Error::Write { path: data.identity(), source })?;
     Ok(identity)
 }
 
-fn ask(enrolment: &Enrolment, request: &EnrolRequest<'_>) -> Result<Identity, Error> {
-    let server = enrolment.server.trim_end_matches('/').to_owned();
-    let unreachable = |reason: String| Error::Unreachable { server: server.clone(), reason };
-    let answer_error = |reason: String| Error::Answer { server: server.clone(), reason };
+/// The key of an enrolment that was begun, or a fresh one, on disk.
+fn load_or_make_key(data: &DataDir) -> Result<KeyPair, Error> {
+    let damaged = |reason: String| Error::Damaged { path: data.key(), reason };
+    match blobs::read_limited(&data.key(), BYTES_MAX) {
+        Ok(pem) => {
+            let pem = String::from_utf8(pem).map_err(|error| damaged(error.to_string()))?;
+            KeyPair::from_pem(&pem).map_err(|error| damaged(error.to_string()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            data::write_atomically(&data.key(), key.serialize_pem().as_bytes(), 0o600)
+                .map_err(|source| Error::Write { path: data.key(), source })?;
+            Ok(key)
+        }
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}
+
+fn ask(
+    client: &ureq::Agent,
+    server: &str,
+    enrolment: &Enrolment,
+    request: &EnrolRequest<'_>,
+) -> Result<Identity, Error> {
+    let unreachable = |reason: String| Error::Unreachable { server: server.to_owned(), reason };
+    let answer_error = |reason: String| Error::Answer { server: server.to_owned(), reason };
     let body = serde_json::to_vec(request).map_err(|error| answer_error(error.to_string()))?;
-    let agent = https(&enrolment.ca_pem).map_err(&unreachable)?;
-    let mut response = agent
+    let mut response = client
         .post(format!("{server}{ENROL_PATH}"))
         .header("content-type", "application/json")
         .send(&body[..])
@@ -204,6 +245,7 @@ fn ask(enrolment: &Enrolment, request: &EnrolRequest<'_>) -> Result<Identity, Er
         let problem = serde_json::from_slice::<Problem>(&bytes).ok();
         let detail = problem.and_then(|problem| problem.detail.or(problem.title));
         let detail = detail.unwrap_or_else(|| format!("status {status}"));
+        let server = server.to_owned();
         return Err(Error::Refused { server, detail: shared::wire::cut(&detail.replace('\n', " ")) });
     }
     let identity: Identity =
@@ -241,51 +283,4 @@ fn https(ca_pem: &str) -> Result<ureq::Agent, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn board() -> BoardId {
-        "x86-64".parse().unwrap()
-    }
-
-    fn enrol_with(text: Option<&str>) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataDir::open(&folder.path().join("data")).unwrap();
-        let file = folder.path().join("enrol.json");
-        if let Some(text) = text {
-            fs::write(&file, text).unwrap();
-        }
-        let message = Identity::load_or_enrol(&data, Some(&file), &board()).unwrap_err().to_string();
-        assert_eq!(message.lines().count(), 1, "{message}");
-        assert!(!data.key().exists() && !data.identity().exists(), "something was written");
-        message
-    }
-
-    #[test]
-    fn what_is_wrong_with_an_enrolment_file_is_said_in_one_line() {
-        assert!(enrol_with(None).contains("enrol.json"));
-        assert!(enrol_with(Some("{}")).contains("missing field"));
-        let http = r#"{"server": "http://x", "ca_pem": "", "token": "t"}"#;
-        assert!(enrol_with(Some(http)).contains("https://"));
-        let no_ca = r#"{"server": "https://127.0.0.1:1", "ca_pem": "", "token": "t"}"#;
-        assert!(enrol_with(Some(no_ca)).contains("ca_pem holds no certificate"));
-    }
-
-    #[test]
-    fn without_a_file_it_says_how_to_get_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataDir::open(folder.path()).unwrap();
-        let message = Identity::load_or_enrol(&data, None, &board()).unwrap_err().to_string();
-        assert!(message.contains("--enroll FILE"), "{message}");
-    }
-
-    #[test]
-    fn a_damaged_identity_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataDir::open(folder.path()).unwrap();
-        fs::write(data.identity(), "{").unwrap();
-        let message = Identity::load_or_enrol(&data, None, &board()).unwrap_err().to_string();
-        assert!(message.contains("identity.json") && message.contains("enrol again"), "{message}");
-    }
-}
+mod tests;

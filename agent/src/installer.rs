@@ -2,17 +2,25 @@
 //! models. Requests go on beside it with bounded latency.
 
 use crate::{
-    blobs::Blobs,
+    blobs::{self, Blobs},
+    clock::wall,
     engine::{self, Engine},
     models::{Loaded, Models, Serving, ShadowQueue, ShadowRequest},
 };
-use agent_core::update::{SlotAction, SlotInput};
-use shared::{Digest, SlotName, Timestamp, limits, signing::Keyring, wire::VersionRef};
+use agent_core::{
+    update::{SlotAction, SlotInput},
+    window,
+};
+use shared::{
+    Digest, SlotName, limits,
+    signing::Keyring,
+    wire::{Refusal, VersionRef},
+};
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
-    time::SystemTime,
 };
 
 /// Requests that wait to be compared with the version before.
@@ -52,9 +60,19 @@ pub enum Work {
 #[derive(Debug)]
 pub struct Done {
     pub slot: SlotName,
-    pub input: SlotInput,
+    /// The answer to the action, where it has one.
+    pub input: Option<SlotInput>,
     /// Telemetry of the version that stopped answering.
-    pub closed: Option<agent_core::window::Closed>,
+    pub closed: Vec<window::Closed>,
+}
+
+/// What the thread remembers between jobs.
+#[derive(Debug, Default)]
+struct Desk {
+    /// One tested version for each slot, waiting to be activated.
+    staged: HashMap<SlotName, Arc<Loaded>>,
+    /// Files that each slot has been promised room for.
+    claims: HashMap<SlotName, Vec<(Digest, u64)>>,
 }
 
 impl Installer {
@@ -63,12 +81,14 @@ impl Installer {
         let (sender, jobs) = mpsc::channel::<Job>();
         thread::Builder::new().name("installer".to_owned()).spawn(move || {
             lower_priority();
-            // One tested version for each slot, waiting to be activated.
-            let mut staged = HashMap::<SlotName, Arc<Loaded>>::new();
+            let mut desk = Desk::default();
             while let Ok(job) = jobs.recv() {
                 let slot = job.slot.clone();
-                let (input, closed) = self.work(job, &mut staged);
-                if let Some(input) = input {
+                let refusal = refusal_after_a_panic(&job.work);
+                // A bundle that makes a library panic is refused; the thread goes on with the next.
+                let worked = catch_unwind(AssertUnwindSafe(|| self.work(job, &mut desk)));
+                let (input, closed) = worked.unwrap_or((refusal, Vec::new()));
+                if input.is_some() || !closed.is_empty() {
                     done(Done { slot, input, closed });
                 }
             }
@@ -76,50 +96,54 @@ impl Installer {
         Ok(sender)
     }
 
-    fn work(
-        &self,
-        job: Job,
-        staged: &mut HashMap<SlotName, Arc<Loaded>>,
-    ) -> (Option<SlotInput>, Option<agent_core::window::Closed>) {
+    fn work(&self, job: Job, desk: &mut Desk) -> (Option<SlotInput>, Vec<window::Closed>) {
         let Job { slot, work, runtime } = job;
         let action = match work {
             Work::Action(action) => action,
             Work::BeginTrial { bundle, fallback } => {
                 self.begin_trial(&slot, bundle, fallback);
-                return (None, None);
+                return (None, Vec::new());
             }
         };
         let input = match action {
             SlotAction::Activate { version } => {
-                return self.activate(&slot, &version, runtime.as_deref(), staged);
+                return self.activate(&slot, &version, runtime.as_deref(), desk);
             }
             SlotAction::Deactivate => {
-                self.models.remove(&slot);
-                staged.remove(&slot);
-                return (None, None);
+                desk.staged.remove(&slot);
+                desk.claims.remove(&slot);
+                return (None, self.models.remove(&slot, wall()));
             }
             SlotAction::OpenBlob { digest, size_bytes, chunk_bytes } => {
                 match self.blobs.open(digest, size_bytes, chunk_bytes) {
                     Ok(fetched) => SlotInput::BlobOpened { digest, fetched },
-                    Err(error) => blob_failed(digest, &error),
+                    Err(error) => storage_failed(digest, &error),
                 }
             }
             SlotAction::VerifyBlob { digest, size_bytes } => match self.blobs.finish(digest, size_bytes) {
                 Ok(()) => SlotInput::BlobVerified { digest },
-                Err(error) if error.is_disk_full() => blob_failed(digest, &error),
-                Err(error) => SlotInput::BlobCorrupt { digest, detail: error.to_string() },
+                Err(error @ blobs::Error::Corrupt { .. }) => {
+                    SlotInput::BlobCorrupt { digest, detail: crate::chain(&error) }
+                }
+                Err(error) => storage_failed(digest, &error),
             },
             SlotAction::ReadManifest { bundle } => {
                 match engine::read_manifest(&self.blobs, bundle, &self.keyring) {
                     Ok(manifest) => SlotInput::ManifestRead { bundle, manifest: Box::new(manifest) },
-                    Err(error) => SlotInput::ManifestRefused { bundle, detail: error.to_string() },
+                    Err(error) if error.is_transient() => storage_failed(bundle, &error),
+                    Err(error) => SlotInput::ManifestRefused { bundle, detail: crate::chain(&error) },
                 }
             }
             SlotAction::Reserve { bundle, files } => {
                 let files: Vec<_> = files.iter().map(|file| (file.digest, file.size_bytes)).collect();
-                match self.blobs.check_space(&files, self.disk_reserve_bytes) {
-                    Ok(()) => SlotInput::Reserved { bundle },
-                    Err(detail) => SlotInput::DiskFull { bundle, detail },
+                let others = desk.claims.iter().filter(|(claimant, _)| **claimant != slot);
+                let claimed: Vec<_> = others.flat_map(|(_, files)| files.iter().copied()).collect();
+                match self.blobs.check_space(&files, &claimed, self.disk_reserve_bytes) {
+                    Ok(()) => {
+                        desk.claims.insert(slot, files);
+                        SlotInput::Reserved { bundle }
+                    }
+                    Err(detail) => SlotInput::StorageFailed { bundle, detail },
                 }
             }
             SlotAction::Test { version, manifest } => {
@@ -127,16 +151,20 @@ impl Installer {
                 match self.engine.load(&self.blobs, &version, &manifest, None) {
                     Ok(loaded) => {
                         let runtime = loaded.runnable.runtime().to_owned();
-                        staged.insert(slot, Arc::new(loaded));
+                        desk.claims.remove(&slot);
+                        desk.staged.insert(slot, Arc::new(loaded));
                         SlotInput::Tested { bundle, runtime }
                     }
-                    Err(error) => {
-                        SlotInput::TestRefused { bundle, reason: error.refusal(), detail: error.to_string() }
-                    }
+                    Err(error) if error.is_transient() => storage_failed(bundle, &error),
+                    Err(error) => SlotInput::TestRefused {
+                        bundle,
+                        reason: error.refusal(),
+                        detail: crate::chain(&error),
+                    },
                 }
             }
             SlotAction::ConcludeTrial { version } => {
-                let serving = self.models.slot(&slot, now());
+                let serving = self.models.slot(&slot, wall());
                 let statistics = serving.trial(version.bundle).unwrap_or_default();
                 let golden = match (statistics.requests, serving.current()) {
                     (0, Some(loaded)) => loaded
@@ -149,13 +177,14 @@ impl Installer {
                 SlotInput::TrialConcluded { bundle: version.bundle, statistics: Box::new(statistics), golden }
             }
             SlotAction::Discard { bundle } => {
-                staged.retain(|_, loaded| loaded.version.bundle != bundle);
-                return (None, None);
+                desk.staged.retain(|_, loaded| loaded.version.bundle != bundle);
+                desk.claims.remove(&slot);
+                return (None, Vec::new());
             }
             // The updater does these itself.
-            SlotAction::Want(_) | SlotAction::Collect => return (None, None),
+            SlotAction::Want(_) | SlotAction::Collect => return (None, Vec::new()),
         };
-        (Some(input), None)
+        (Some(input), Vec::new())
     }
 
     /// Finds the version in memory or loads it, lets it answer, and begins its trial's count.
@@ -164,34 +193,41 @@ impl Installer {
         slot: &SlotName,
         version: &VersionRef,
         runtime: Option<&str>,
-        staged: &mut HashMap<SlotName, Arc<Loaded>>,
-    ) -> (Option<SlotInput>, Option<agent_core::window::Closed>) {
+        desk: &mut Desk,
+    ) -> (Option<SlotInput>, Vec<window::Closed>) {
         let bundle = version.bundle;
-        let serving = self.models.slot(slot, now());
+        let serving = self.models.slot(slot, wall());
         let held =
             |loaded: &Option<Arc<Loaded>>| loaded.as_ref().is_some_and(|held| held.version.bundle == bundle);
         let current = serving.current();
         if held(&current) {
             let runtime = current.map_or_else(String::new, |loaded| loaded.runnable.runtime().to_owned());
-            return (Some(SlotInput::Activated { bundle, runtime }), None);
+            return (Some(SlotInput::Activated { bundle, runtime }), Vec::new());
         }
-        let found = [staged.remove(slot), serving.former()].into_iter().find(held).flatten();
+        let staged = desk.staged.get(slot).cloned();
+        if held(&staged) {
+            desk.staged.remove(slot);
+        }
+        let found = [staged, serving.former()].into_iter().find(held).flatten();
         let loaded = match found {
             Some(loaded) => loaded,
             None => match self.load(version, runtime) {
                 Ok(loaded) => Arc::new(loaded),
                 Err(error) => {
-                    return (Some(SlotInput::NotActivated { bundle, detail: error.to_string() }), None);
+                    return (
+                        Some(SlotInput::NotActivated { bundle, detail: crate::chain(&error) }),
+                        Vec::new(),
+                    );
                 }
             },
         };
         let runtime = loaded.runnable.runtime().to_owned();
-        let closed = serving.swap(Some(loaded), now());
+        let closed = serving.swap(Some(loaded), wall());
         (Some(SlotInput::Activated { bundle, runtime }), closed)
     }
 
     fn begin_trial(&self, slot: &SlotName, bundle: Digest, fallback: Option<VersionRef>) {
-        let serving = self.models.slot(slot, now());
+        let serving = self.models.slot(slot, wall());
         let former = fallback.and_then(|version| {
             let held = serving.former().filter(|former| former.version.bundle == version.bundle);
             // After a restart only the version on trial is in memory.
@@ -240,24 +276,48 @@ fn shadow(serving: Arc<Serving>, bundle: Digest, former: Arc<Loaded>) -> std::io
     Ok(queue)
 }
 
-/// The version of `bundle` that fell back to can be loaded when its files are read: their digests, for keeping.
-pub fn files_of(blobs: &Blobs, bundle: Digest, keyring: &Keyring) -> Vec<Digest> {
+/// The files of `bundle`, for keeping; none before its manifest has come.
+///
+/// # Errors
+/// The manifest is there and cannot be read: nobody knows which files are needed.
+pub fn files_of(blobs: &Blobs, bundle: Digest, keyring: &Keyring) -> Result<Vec<Digest>, engine::Error> {
     match engine::read_manifest(blobs, bundle, keyring) {
         Ok(manifest) => {
-            manifest.files.iter().map(|file| file.digest).take(limits::BUNDLE_FILES_MAX).collect()
+            Ok(manifest.files.iter().map(|file| file.digest).take(limits::BUNDLE_FILES_MAX).collect())
         }
-        Err(_) => Vec::new(),
+        Err(engine::Error::Blob(error)) if error.is_missing() => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
-/// The wall clock.
-pub fn now() -> Timestamp {
-    SystemTime::now().into()
+/// The machine waits and tries again, whatever the disk's reason. `digest` is the bundle's or the blob's.
+fn storage_failed(digest: Digest, error: &dyn std::error::Error) -> SlotInput {
+    SlotInput::StorageFailed { bundle: digest, detail: crate::chain(error) }
 }
 
-fn blob_failed(digest: Digest, error: &crate::blobs::Error) -> SlotInput {
-    // The machine waits and tries again, whatever the file system's reason.
-    SlotInput::DiskFull { bundle: digest, detail: error.to_string() }
+/// What the machine hears of work that panicked; the panic itself is on standard error.
+fn refusal_after_a_panic(work: &Work) -> Option<SlotInput> {
+    let Work::Action(action) = work else { return None };
+    let detail = "the agent panicked at it".to_owned();
+    match action {
+        SlotAction::OpenBlob { digest, .. } | SlotAction::VerifyBlob { digest, .. } => {
+            Some(SlotInput::StorageFailed { bundle: *digest, detail })
+        }
+        SlotAction::Reserve { bundle, .. } => Some(SlotInput::StorageFailed { bundle: *bundle, detail }),
+        SlotAction::ReadManifest { bundle } => Some(SlotInput::ManifestRefused { bundle: *bundle, detail }),
+        SlotAction::Test { version, .. } => {
+            Some(SlotInput::TestRefused { bundle: version.bundle, reason: Refusal::NotLoadable, detail })
+        }
+        SlotAction::Activate { version } => Some(SlotInput::NotActivated { bundle: version.bundle, detail }),
+        SlotAction::ConcludeTrial { version } => Some(SlotInput::TrialConcluded {
+            bundle: version.bundle,
+            statistics: Box::default(),
+            golden: Err(detail),
+        }),
+        SlotAction::Deactivate | SlotAction::Discard { .. } | SlotAction::Want(_) | SlotAction::Collect => {
+            None
+        }
+    }
 }
 
 /// Linux keeps a priority for each thread; the identifier zero is the caller.
@@ -266,3 +326,6 @@ fn lower_priority() {
         tracing::debug!(%error, "the priority of a background thread stays as it is");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod blobs;
+pub mod clock;
 pub mod config;
 pub mod data;
 pub mod engine;
@@ -17,6 +18,18 @@ pub mod selftest;
 pub mod status;
 pub mod store;
 pub mod updater;
+
+/// An error and its causes on one line, for a log or a person.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
 /// Resident memory of this process; none where `/proc` does not say.
 pub fn rss_bytes() -> Option<u64> {

@@ -50,9 +50,12 @@ struct Run {
     /// The library of ONNX Runtime (libonnxruntime.so) [default: EDGEWRIGHT_ORT, or the loader's].
     #[arg(long, value_name = "LIB")]
     ort: Option<PathBuf>,
-    /// What kind of device this is.
+    /// What kind of device this is; says which runtimes it may use [default: by the processor this was built for].
     #[arg(long, value_name = "ID")]
     board: Option<String>,
+    /// The description of a board that the agent does not know by name.
+    #[arg(long, value_name = "FILE.toml")]
+    board_file: Option<PathBuf>,
     /// Log JSON lines.
     #[arg(long)]
     json_log: bool,
@@ -94,13 +97,19 @@ fn main() -> ExitCode {
 
 fn run_agent(args: Run, started: Instant) -> ExitCode {
     log_to_stderr(args.json_log);
-    let flags = config::Flags { board: args.board, api: args.api, runtime: args.runtime, ort: args.ort };
+    let flags = config::Flags {
+        board: args.board,
+        board_file: args.board_file,
+        api: args.api,
+        runtime: args.runtime,
+        ort: args.ort,
+    };
     let ran = config::Config::load(args.config.as_deref(), flags)
         .map_err(run::Error::from)
         .and_then(|config| run::run(&args.data, args.enroll, &config, started));
     match ran {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), error.exit_code()),
+        Err(error) => fail(&edgewright_agent::chain(&error), error.exit_code()),
     }
 }
 
@@ -122,7 +131,7 @@ fn ask_status(args: &Status) -> ExitCode {
         Ok((json, _)) if args.json => println!("{}", String::from_utf8_lossy(&json)),
         Ok((_, status)) => println!("{}", status::describe(&status)),
         Err(error @ status::Error::Address(_)) => return fail(&error.to_string(), 2),
-        Err(error) => return fail(&error.to_string(), 1),
+        Err(error) => return fail(&edgewright_agent::chain(&error), 1),
     }
     ExitCode::SUCCESS
 }

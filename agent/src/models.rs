@@ -1,15 +1,17 @@
 //! The models that answer requests: one pointer for each slot, swapped in one step.
 
+use crate::clock;
 use agent_core::{latency::Histogram, trial::Statistics, window};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use runtime::{Golden, Runnable};
-use shared::{Digest, SlotName, Timestamp, limits, manifest::Manifest, wire::VersionRef};
+use shared::{Digest, ModelVersionId, SlotName, Timestamp, manifest::Manifest, wire::VersionRef};
 use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 /// A version in memory, tested and warm.
@@ -43,15 +45,40 @@ impl fmt::Debug for Serving {
 /// What a slot counted.
 #[derive(Debug)]
 pub struct Meter {
-    window: window::Window,
+    window: Window,
+    /// Of the version before, for requests that it had begun when the current one took over.
+    late: Option<Window>,
     trial: Option<(Digest, Statistics)>,
     pub requests: u64,
     pub failed: u64,
     /// Samples that were inferred, a batch counting as many.
     pub samples: u64,
     pub latency: Histogram,
+    /// All that the histogram counted, exact where its sum is in whole microseconds.
+    pub busy: Duration,
     pub last_at: Option<Timestamp>,
 }
+
+/// A telemetry window that is open.
+#[derive(Debug)]
+struct Window {
+    counts: window::Window,
+    since: Instant,
+}
+
+impl Window {
+    fn open(slot: SlotName, version_id: ModelVersionId, now: Timestamp) -> Self {
+        Self { counts: window::Window::open(slot, version_id, now), since: Instant::now() }
+    }
+
+    fn roll(&mut self, version_id: ModelVersionId, now: Timestamp) -> Option<window::Closed> {
+        let since = std::mem::replace(&mut self.since, Instant::now());
+        self.counts.roll(version_id, now, clock::elapsed_ms(since))
+    }
+}
+
+/// Stands in telemetry for no version.
+const NOBODY: ModelVersionId = ModelVersionId(uuid::Uuid::nil());
 
 /// Requests of a trial that the version before is asked too.
 pub type ShadowQueue = std::sync::mpsc::SyncSender<ShadowRequest>;
@@ -66,18 +93,19 @@ pub struct ShadowRequest {
 
 impl Serving {
     fn new(slot: SlotName, now: Timestamp) -> Self {
-        let nobody = shared::ModelVersionId(uuid::Uuid::nil());
         Self {
             current: ArcSwapOption::empty(),
             former: ArcSwapOption::empty(),
             shadow: ArcSwapOption::empty(),
             meter: Mutex::new(Meter {
-                window: window::Window::open(slot.clone(), nobody, now),
+                window: Window::open(slot.clone(), NOBODY, now),
+                late: None,
                 trial: None,
                 requests: 0,
                 failed: 0,
                 samples: 0,
                 latency: Histogram::new(),
+                busy: Duration::ZERO,
                 last_at: None,
             }),
             swaps: AtomicU64::new(0),
@@ -97,7 +125,7 @@ impl Serving {
 
     /// Lets `loaded` answer from now on. Requests under way finish on the version that they began with. Gives the
     /// telemetry of the version before.
-    pub fn swap(&self, loaded: Option<Arc<Loaded>>, now: Timestamp) -> Option<window::Closed> {
+    pub fn swap(&self, loaded: Option<Arc<Loaded>>, now: Timestamp) -> Vec<window::Closed> {
         let version_id = loaded.as_ref().map(|loaded| loaded.version.version_id);
         let old = self.current.swap(loaded);
         self.former.store(old);
@@ -105,7 +133,7 @@ impl Serving {
         self.swaps.fetch_add(1, Ordering::Relaxed);
         let mut meter = self.meter();
         meter.trial = None;
-        meter.window.roll(version_id.unwrap_or(shared::ModelVersionId(uuid::Uuid::nil())), now)
+        meter.roll(version_id.unwrap_or(NOBODY), now)
     }
 
     /// Swaps so far.
@@ -140,8 +168,9 @@ impl Serving {
         self.former.store(None);
     }
 
-    /// Counts a request that `loaded` answered in `latency_us`, or failed.
-    pub fn record(&self, loaded: &Loaded, batch: usize, latency_us: Option<u64>, now: Timestamp) {
+    /// Counts a request whose inference took `loaded` that long, or failed.
+    pub fn record(&self, loaded: &Loaded, batch: usize, took: Option<Duration>, now: Timestamp) {
+        let latency_us = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         let mut meter = self.meter();
         meter.requests += 1;
         meter.last_at = Some(now);
@@ -149,10 +178,11 @@ impl Serving {
             Some(latency_us) => {
                 meter.samples += batch as u64;
                 meter.latency.record(latency_us);
+                meter.busy = meter.busy.saturating_add(took.unwrap_or_default());
             }
             None => meter.failed += 1,
         }
-        meter.window.record(latency_us);
+        meter.count(&self.slot, loaded.version.version_id, latency_us, now);
         if let Some((bundle, statistics)) = &mut meter.trial {
             if *bundle == loaded.version.bundle {
                 statistics.requests += 1;
@@ -177,15 +207,42 @@ impl Serving {
         let _ = queue.try_send(ShadowRequest { input: input.to_vec(), batch, labels });
     }
 
-    /// Closes the telemetry window.
-    pub fn roll_window(&self, now: Timestamp) -> Option<window::Closed> {
-        let version_id = self.current.load().as_ref().map(|loaded| loaded.version.version_id);
-        self.meter().window.roll(version_id.unwrap_or(shared::ModelVersionId(uuid::Uuid::nil())), now)
+    /// Closes the telemetry windows.
+    pub fn roll_window(&self, now: Timestamp) -> Vec<window::Closed> {
+        let mut meter = self.meter();
+        let version_id = meter.window.counts.version_id();
+        meter.roll(version_id, now)
     }
 
     /// The counters.
     pub fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Meter {
+    fn roll(&mut self, version_id: ModelVersionId, now: Timestamp) -> Vec<window::Closed> {
+        let late = self.late.take().and_then(|mut late| late.roll(NOBODY, now));
+        late.into_iter().chain(self.window.roll(version_id, now)).collect()
+    }
+
+    /// Counts a request in the window of the version that answered it.
+    fn count(
+        &mut self,
+        slot: &SlotName,
+        version_id: ModelVersionId,
+        latency_us: Option<u64>,
+        now: Timestamp,
+    ) {
+        if self.window.counts.version_id() == version_id {
+            self.window.counts.record(latency_us);
+            return;
+        }
+        let late = self.late.get_or_insert_with(|| Window::open(slot.clone(), version_id, now));
+        // Two swaps while one request ran: it belongs to neither window.
+        if late.counts.version_id() == version_id {
+            late.counts.record(latency_us);
+        }
     }
 }
 
@@ -210,19 +267,29 @@ impl Models {
         if let Some(serving) = self.slots.load().iter().find(|serving| serving.slot == *name) {
             return serving.clone();
         }
-        let mut slots = self.slots.load().as_ref().clone();
-        debug_assert!(slots.len() < limits::SLOTS_MAX * 2);
-        let serving = Arc::new(Serving::new(name.clone(), now));
-        slots.push(serving.clone());
-        slots.sort_by(|a, b| a.slot.cmp(&b.slot));
-        self.slots.store(Arc::new(slots));
-        serving
+        let made = Arc::new(Serving::new(name.clone(), now));
+        let mut found = made.clone();
+        self.slots.rcu(|slots| {
+            if let Some(there) = slots.iter().find(|serving| serving.slot == *name) {
+                found = there.clone();
+                return slots.clone();
+            }
+            found = made.clone();
+            let mut slots = slots.as_ref().clone();
+            slots.push(made.clone());
+            slots.sort_by(|a, b| a.slot.cmp(&b.slot));
+            Arc::new(slots)
+        });
+        found
     }
 
-    /// Takes a slot away.
-    pub fn remove(&self, name: &SlotName) {
-        let slots = self.slots.load().iter().filter(|serving| serving.slot != *name).cloned().collect();
-        self.slots.store(Arc::new(slots));
+    /// Takes a slot away and gives the telemetry of the version that answered in it.
+    pub fn remove(&self, name: &SlotName, now: Timestamp) -> Vec<window::Closed> {
+        let before = self
+            .slots
+            .rcu(|slots| slots.iter().filter(|serving| serving.slot != *name).cloned().collect::<Vec<_>>());
+        let removed = before.iter().find(|serving| serving.slot == *name);
+        removed.map_or_else(Vec::new, |serving| serving.swap(None, now))
     }
 
     /// All slots, by name.
@@ -245,3 +312,6 @@ impl Models {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,16 @@ use crate::{
     data::{self, DataDir},
     engine::{self, Engine},
     identity::{self, Identity},
-    installer::Installer,
+    installer::{Done, Installer},
     link::mqtt::{Mqtt, Settings},
     models::Models,
     store::{self, Store},
     updater::{self, Inputs, Parts, Updater},
 };
+use agent_core::update::SlotInput;
+use runtime::LoadOptions;
 use std::{
+    future::Future,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -22,14 +25,13 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc},
+    task::JoinHandle,
 };
 
 /// Events of the link that may wait for the updater.
 const LINK_EVENTS_MAX: usize = 256;
 /// Longest wait for requests and the updater to finish.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked whether the first model answers.
-const READY_TICK: Duration = Duration::from_millis(2);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +48,11 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
-    #[error("the system refused what the agent needs: {0}")]
+    #[error("the system refused what the agent needs")]
     System(#[from] std::io::Error),
+    /// A part that works as long as the agent does has stopped. Whoever started the agent starts it again.
+    #[error("{part} ended by itself: {reason}")]
+    Ended { part: &'static str, reason: String },
 }
 
 impl Error {
@@ -55,15 +60,19 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Data(_) | Self::Identity(_) | Self::Api(_) | Self::Engine(_) => 2,
-            Self::Store(_) | Self::System(_) => 1,
+            Self::Store(_) | Self::System(_) | Self::Ended { .. } => 1,
         }
     }
 }
 
 /// Runs until SIGTERM or SIGINT. `started` is the start of the process.
+///
+/// # Errors
+/// It cannot start, or a part of it ended while it should work: the process is to be started again.
 pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: Instant) -> Result<(), Error> {
     let data = DataDir::open(data)?;
-    let engine = Arc::new(Engine::open(&config.runtimes, config.ort.as_deref())?);
+    let options = LoadOptions { threads: config.inference_threads, sessions: config.threads };
+    let engine = Arc::new(Engine::open(&config.runtimes, config.ort.as_deref())?.with(options));
     let identity = Identity::load_or_enrol(&data, enrolment.as_deref(), &config.board)?;
     let tls = Arc::new(identity.tls(&data)?);
     let serving = runtime("api", config.threads)?;
@@ -75,6 +84,7 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
     let models = Arc::new(Models::default());
     let shared = Arc::new(updater::Shared::default());
     let seed = seed(&identity);
+    let activated = Arc::new(Notify::new());
 
     // Two threads: one may wait for the disk while the other keeps the connection.
     let control = runtime("control", 2)?;
@@ -86,13 +96,10 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         keyring: identity.keyring.clone(),
         disk_reserve_bytes: config.disk_reserve_bytes,
     }
-    .start(move |outcome| {
-        // The updater is gone only when the process ends.
-        let _ = done_sender.send(outcome);
-    })?;
+    .start(tell(done_sender, activated.clone()))?;
     let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
     let settings = Settings { identity: identity.clone(), tls, keep_alive_ms: config.keep_alive_ms, seed };
-    let (link, _connection) = {
+    let (link, connecting) = {
         let _entered = control.enter();
         Mqtt::start(settings, link_sender)
     };
@@ -114,41 +121,95 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         threads: config.threads,
         queue_max: config.queue_max,
         body_bytes_max: config.body_bytes_max,
+        bodies_bytes_max: config.bodies_bytes_max,
     };
     let api = Arc::new(Api::new(models, store.clone(), shared, limits, engine.names(), started));
     tracing::info!(device = %identity.device, api = address, runtimes = ?engine.names(), "running");
 
-    let stop_updater = Arc::new(Notify::new());
-    let updating = control.spawn(updater.run(Inputs { link: link_events, done }, stop_updater.clone()));
-    let stop_api = Arc::new(Notify::new());
+    let (stop_updater, stop_api) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let stopped = stop_api.clone();
-    let answering =
-        serving.spawn(bound.serve(api::router(api.clone()), async move { stopped.notified().await }));
-    control.block_on(async {
-        let noticed = tokio::spawn(note_when_ready(api));
-        let ended = stop_signal().await;
+    let tasks = Tasks {
+        updating: control.spawn(updater.run(Inputs { link: link_events, done }, stop_updater.clone())),
+        answering: serving
+            .spawn(bound.serve(api::router(api.clone()), async move { stopped.notified().await })),
+        connecting,
+    };
+    let noticed = control.spawn(note_when_ready(api, activated));
+    let ended = control.block_on(tasks.work(stop_signal(), || {
+        tracing::info!("stopping");
         noticed.abort();
-        ended
-    })?;
-
-    tracing::info!("stopping");
-    stop_api.notify_one();
-    stop_updater.notify_one();
-    control.block_on(async {
-        let both = async { (updating.await, answering.await) };
-        if tokio::time::timeout(STOP_TIMEOUT, both).await.is_err() {
-            tracing::warn!("some requests did not finish in time");
-        }
-    });
+        stop_api.notify_one();
+        stop_updater.notify_one();
+    }));
     serving.shutdown_background();
     control.shutdown_background();
-    store.flush()?;
-    Ok(())
+    if let Err(error) = store.flush() {
+        tracing::warn!(error = crate::chain(&error), "the last records may be lost");
+    }
+    ended
 }
 
-async fn note_when_ready(api: Arc<Api>) {
+/// What works as long as the agent does.
+struct Tasks {
+    updating: JoinHandle<()>,
+    answering: JoinHandle<std::io::Result<()>>,
+    connecting: JoinHandle<()>,
+}
+
+impl Tasks {
+    /// Waits for `signal`, or for a task that ends without it; then calls `stop` and gives those that are left a
+    /// moment to finish.
+    async fn work(
+        mut self,
+        signal: impl Future<Output = std::io::Result<()>>,
+        stop: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let ended = |part, joined: Result<(), tokio::task::JoinError>| {
+            let reason = joined.map_or_else(|error| error.to_string(), |()| "it had nothing left to do".to_owned());
+            Err(Error::Ended { part, reason })
+        };
+        let ended = tokio::select! {
+            signal = signal => signal.map_err(Error::from),
+            joined = &mut self.updating => ended("the updater", joined),
+            joined = &mut self.answering => match joined {
+                Ok(Err(error)) => Err(Error::Ended { part: "the local API", reason: error.to_string() }),
+                joined => ended("the local API", joined.map(|_| ())),
+            },
+            joined = &mut self.connecting => ended("the link to the broker", joined),
+        };
+        stop();
+        let left = async {
+            // The updater closes the link when it has said goodbye.
+            for task in [&mut self.updating, &mut self.connecting] {
+                if !task.is_finished() {
+                    let _ = task.await;
+                }
+            }
+            if !self.answering.is_finished() {
+                let _ = (&mut self.answering).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, left).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        ended
+    }
+}
+
+/// Hands the installer's outcomes to the updater, and tells when a version began to answer.
+fn tell(done: mpsc::UnboundedSender<Done>, activated: Arc<Notify>) -> impl Fn(Done) + Send + 'static {
+    move |outcome| {
+        if matches!(outcome.input, Some(SlotInput::Activated { .. })) {
+            activated.notify_one();
+        }
+        // The updater is gone only when the process ends.
+        let _ = done.send(outcome);
+    }
+}
+
+async fn note_when_ready(api: Arc<Api>, activated: Arc<Notify>) {
     while !api.models.all().iter().any(|serving| serving.current().is_some()) {
-        tokio::time::sleep(READY_TICK).await;
+        activated.notified().await;
     }
     let ready_ms = u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     api.start_to_ready_ms.store(ready_ms, Ordering::Relaxed);
@@ -175,4 +236,55 @@ fn seed(identity: &Identity) -> u64 {
         identity.device.as_str().bytes().fold(0u64, |seed, byte| seed.rotate_left(7) ^ u64::from(byte));
     let random = uuid::Uuid::new_v4().as_u64_pair();
     device ^ random.0 ^ random.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn idle<T: Send + 'static>() -> JoinHandle<T> {
+        tokio::spawn(std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_stops_the_agent_with_an_error_that_names_it() {
+        type Spoil = fn(&mut Tasks);
+        let cases: [(&str, Spoil); 4] = [
+            ("the updater", |tasks| tasks.updating = tokio::spawn(async { panic!("as asked") })),
+            ("the link", |tasks| tasks.connecting = tokio::spawn(async {})),
+            ("the local API", |tasks| tasks.answering = tokio::spawn(async { Ok(()) })),
+            ("the local API", |tasks| {
+                tasks.answering = tokio::spawn(async { Err(std::io::Error::other("no more files")) });
+            }),
+        ];
+        for (part, spoil) in cases {
+            let mut tasks = Tasks { updating: idle(), answering: idle(), connecting: idle() };
+            spoil(&mut tasks);
+            let left = [tasks.updating.abort_handle(), tasks.connecting.abort_handle()];
+            let answering = tasks.answering.abort_handle();
+            let stopped = AtomicBool::new(false);
+            let stop = || {
+                stopped.store(true, Ordering::Relaxed);
+                left.iter().for_each(tokio::task::AbortHandle::abort);
+                answering.abort();
+            };
+            let error = tasks.work(std::future::pending(), stop).await.unwrap_err();
+            assert!(error.to_string().starts_with(part), "{error}");
+            assert_eq!(error.exit_code(), 1);
+            assert!(stopped.load(Ordering::Relaxed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_stops_the_agent_without_an_error() {
+        let tasks = Tasks { updating: idle(), answering: idle(), connecting: idle() };
+        let handles = [tasks.updating.abort_handle(), tasks.connecting.abort_handle()];
+        let answering = tasks.answering.abort_handle();
+        let stop = || {
+            handles.iter().for_each(tokio::task::AbortHandle::abort);
+            answering.abort();
+        };
+        tasks.work(std::future::ready(Ok(())), stop).await.unwrap();
+    }
 }

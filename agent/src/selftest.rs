@@ -127,7 +127,7 @@ fn try_runtime(
         Err(error) => {
             // A library that was named has to be there.
             let optional = name == RuntimeName::OnnxRuntime && ort.is_none();
-            return (Check { optional, ..check(label, Err(error.to_string())) }, None);
+            return (Check { optional, ..check(label, Err(crate::chain(&error))) }, None);
         }
     };
     let (chosen, verdicts) = engine.choose(model, golden, TOLERANCE);
@@ -186,7 +186,7 @@ fn store() -> Result<String, String> {
         kind: EventKind::AgentStarted,
         detail: "selftest".to_owned(),
     };
-    let text = |error: crate::store::Error| error.to_string();
+    let text = |error: crate::store::Error| crate::chain(&error);
     let store = Store::open(&path, 100).map_err(text)?;
     store.put(std::slice::from_ref(&event)).map_err(text)?;
     store.flush().map_err(text)?;
@@ -213,7 +213,7 @@ fn files() -> Result<String, String> {
 }
 
 fn signatures() -> Result<String, String> {
-    let text = |error: shared::signing::Error| error.to_string();
+    let text = |error: shared::signing::Error| crate::chain(&error);
     let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().map_err(text)?).map_err(text)?;
     let keyring = Keyring::new([TrustedKey { role: Role::Director, key: key.public().clone() }]);
     let desired = Desired {

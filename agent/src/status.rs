@@ -21,7 +21,7 @@ pub enum Error {
     Address(String),
     /// Nobody answers there.
     #[error(
-        "no agent answers on {address}: {source}; start it with `edgewright-agent run`, or give its address with --api"
+        "no agent answers on {address}; start it with `edgewright-agent run`, or give its address with --api"
     )]
     Unreachable { address: String, source: io::Error },
     /// What answers is no agent.
@@ -91,6 +91,9 @@ pub fn describe(status: &Status) -> String {
     lines.push(format!("broker      {}", if status.connected { "connected" } else { "not connected" }));
     lines.push(format!("runtimes    {}", status.runtimes.join(", ")));
     lines.push(format!("outbox      {} records", status.outbox_records));
+    if let Some(trouble) = &status.store_trouble {
+        lines.push(format!("database    takes no records: {trouble}"));
+    }
     if let Some(ready_ms) = status.start_to_ready_ms {
         lines.push(format!("ready after {ready_ms} ms"));
     }

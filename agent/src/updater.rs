@@ -1,41 +1,40 @@
 //! Carries out what the update machine decides: the one task that owns the machine, the link and the journal.
 
+mod actions;
+mod inbox;
 mod outbox;
+mod persist;
+mod records;
 mod report;
 
 use crate::{
     blobs::Blobs,
-    installer::{Done, Job, Work, files_of, now},
-    link::{Link, LinkEvent, Receipt},
+    clock::{Clock, wall},
+    installer::{Done, Job},
+    link::{Link, LinkEvent},
     models::Models,
     store::{self, Store},
 };
-use agent_core::{
-    update::{Action, Input, Machine, Note, Rejected, Saved, SlotAction},
-    window,
-};
-use bytes::Bytes;
+use agent_core::update::{Action, Input, Machine, Rejected, SlotInput};
 use outbox::Sender;
+use persist::Unsaved;
 use report::Reporter;
 use shared::{
-    BoardId, DeviceId, Digest, Signed, SlotName, Timestamp,
+    BoardId, DeviceId, Digest, SlotName, Timestamp,
     signing::Keyring,
-    topic::{Filter, Topic},
-    wire::{self, Desired, Event, EventKind, Telemetry},
+    topic::Topic,
+    wire::{self, EventKind},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
-use uuid::Uuid;
 
 /// How often a running trial is judged.
 const TRIAL_TICK: Duration = Duration::from_millis(200);
-/// Wait before a state that could not be written is written again.
-const PERSIST_RETRY: Duration = Duration::from_secs(2);
 /// Messages that are handled together, so that one flush serves their chunks.
 const MESSAGES_TOGETHER: usize = 32;
 
@@ -100,6 +99,10 @@ pub struct Updater {
     parts: Parts,
     machine: Machine,
     clock: Clock,
+    /// A state that is not on disk yet.
+    unsaved: Option<Unsaved>,
+    /// Blobs have become whole that perhaps nobody needs.
+    collect_due: bool,
     sender: Sender,
     reporter: Reporter,
     /// Blobs whose broadcast topic is subscribed.
@@ -119,17 +122,24 @@ impl Updater {
     pub fn start(parts: Parts) -> Result<Self, store::Error> {
         let clock = Clock::start();
         let saved = parts.store.saved()?;
-        let machine = Machine::restore(parts.device.clone(), saved, parts.seed, clock.now());
-        let started =
-            note(EventKind::AgentStarted, format!("edgewright-agent {}", env!("CARGO_PKG_VERSION")));
-        parts.store.put(&[event(started, clock.now())])?;
+        let machine =
+            Machine::restore(parts.device.clone(), parts.board.clone(), saved, parts.seed, clock.monotonic());
+        let started = records::of_the_agent(
+            EventKind::AgentStarted,
+            format!("edgewright-agent {}", env!("CARGO_PKG_VERSION")),
+        );
+        if let Err(error) = parts.store.put(&[started]) {
+            tracing::warn!(error = crate::chain(&error), "an event was lost");
+        }
         let sender = Sender::new(parts.device.clone(), parts.seed);
         let reporter = Reporter::new(parts.device.clone(), parts.board.clone(), parts.api.clone());
-        let telemetry_at = clock.now().plus_ms(parts.telemetry_ms);
+        let telemetry_at = clock.monotonic().plus_ms(parts.telemetry_ms);
         Ok(Self {
             parts,
             machine,
             clock,
+            unsaved: None,
+            collect_due: false,
             sender,
             reporter,
             listening: BTreeSet::new(),
@@ -142,7 +152,7 @@ impl Updater {
     /// Works until `stop` is notified, then says goodbye.
     pub async fn run(mut self, mut inputs: Inputs, stop: Arc<Notify>) {
         let mut messages = Vec::with_capacity(MESSAGES_TOGETHER);
-        self.settle().await;
+        self.settle();
         loop {
             let wait = self.wait();
             let parts_shared = self.parts.shared.clone();
@@ -162,286 +172,103 @@ impl Updater {
                 () = tokio::time::sleep(wait) => {}
             }
             self.tick();
-            self.settle().await;
+            self.settle();
         }
         self.say_goodbye(&mut inputs.link).await;
     }
 
     /// Carries out actions until there is none, and tells what changed.
-    async fn settle(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
-            match action {
-                Action::Persist { saved, notes } => self.persist(&saved, notes).await,
-                Action::Slot(slot, action) => self.act(slot, action),
+    fn settle(&mut self) {
+        self.try_persist();
+        while self.unsaved.is_none() {
+            match self.machine.poll_action() {
+                Some(Action::Persist { saved, notes }) => self.persist(saved, notes),
+                Some(Action::Slot(slot, action)) => self.act(slot, action),
+                None => break,
             }
         }
+        // What the machine pins is what is on disk as pinned only while nothing waits to be written.
+        if self.unsaved.is_none() && std::mem::take(&mut self.collect_due) {
+            self.collect();
+        }
         self.count_trials();
-        let now = self.clock.now();
         let (machine, blobs) = (&self.machine, &self.parts.blobs);
         let reported =
-            self.reporter.update(machine.generation(), machine.reports(), || blobs.free_bytes(), now);
+            self.reporter.update(machine.generation(), machine.reports(), || blobs.free_bytes(), wall());
         if let Some(reported) = reported {
             self.parts.shared.set_reported(reported);
         }
         if self.parts.shared.connected() {
+            let now = self.clock.monotonic();
             self.reporter.publish(self.parts.link.as_ref(), now);
             self.sender.send(&self.parts.store, self.parts.link.as_ref(), now);
         }
     }
 
-    async fn persist(&mut self, saved: &Saved, notes: Vec<Note>) {
-        let events: Vec<_> = notes.into_iter().map(|note| event(note, self.clock.now())).collect();
-        for event in &events {
-            tracing::info!(
-                slot = event.slot.as_ref().map(tracing::field::display),
-                "{:?}: {}",
-                event.kind,
-                event.detail
-            );
-        }
-        // The machine gives nothing more until its state is on disk; the working model goes on meanwhile.
-        while let Err(error) = self.parts.store.persist(saved, &events) {
-            tracing::error!(%error, "the state could not be written; trying again");
-            tokio::time::sleep(PERSIST_RETRY).await;
-        }
-        self.input(Input::Persisted);
-    }
-
-    fn act(&mut self, slot: SlotName, action: SlotAction) {
-        match &action {
-            SlotAction::Want(want) => {
-                if let Ok(payload) = wire::encode_json("want", want) {
-                    let topic = Topic::BlobWant(self.parts.device.clone()).to_string();
-                    // A want that was not sent is repeated by the machine.
-                    let _ = self.parts.link.publish(topic, payload, false);
-                }
-                return;
-            }
-            SlotAction::Collect => {
-                self.collect(&slot);
-                return;
-            }
-            SlotAction::OpenBlob { digest, .. } => {
-                if self.listening.insert(*digest) {
-                    self.parts.link.subscribe(Filter::BlobBroadcast(*digest).to_string());
-                }
-            }
-            SlotAction::VerifyBlob { digest, .. } => self.stop_listening(*digest),
-            SlotAction::Discard { .. } => self.drop_partials(),
-            SlotAction::Activate { .. }
-            | SlotAction::Deactivate
-            | SlotAction::ReadManifest { .. }
-            | SlotAction::Reserve { .. }
-            | SlotAction::Test { .. }
-            | SlotAction::ConcludeTrial { .. } => {}
-        }
-        let runtime = self.machine.runtime(&slot);
-        if self.parts.installer.send(Job { slot, work: Work::Action(action), runtime }).is_err() {
-            tracing::error!("the installer thread is gone; restart the agent");
-        }
-    }
-
-    /// Removes the parts of blobs that no other slot is fetching.
-    fn drop_partials(&mut self) {
-        for digest in self.parts.blobs.open_digests() {
-            if !self.machine.fetching().contains(&digest) {
-                self.parts.blobs.discard(digest);
-                self.stop_listening(digest);
-            }
-        }
-    }
-
-    fn stop_listening(&mut self, digest: Digest) {
-        if self.listening.remove(&digest) {
-            self.parts.link.unsubscribe(Filter::BlobBroadcast(digest).to_string());
-        }
-    }
-
-    fn collect(&mut self, slot: &SlotName) {
-        let pinned = self.machine.pinned();
-        let mut keep: BTreeSet<Digest> = pinned.iter().copied().collect();
-        for bundle in pinned {
-            keep.extend(files_of(&self.parts.blobs, bundle, &self.parts.keyring));
-        }
-        // What came before a restart is of use to the download that goes on.
-        self.parts.blobs.collect(&keep, self.machine.fetching().is_empty());
-        if !self.machine.trials().iter().any(|(on_trial, ..)| on_trial == slot) {
-            if let Some(serving) = self.parts.models.all().iter().find(|serving| serving.slot == *slot) {
-                serving.forget_former();
-            }
-        }
-    }
-
-    /// Tells the installer which trials count, once each.
-    fn count_trials(&mut self) {
-        let trials = self.machine.trials();
-        self.counting.retain(|slot, bundle| trials.iter().any(|(on, is, _)| on == slot && is == bundle));
-        for (slot, bundle, fallback) in trials {
-            if self.counting.insert(slot.clone(), bundle) != Some(bundle) {
-                let work = Work::BeginTrial { bundle, fallback };
-                let _ = self.parts.installer.send(Job { slot, work, runtime: None });
-            }
-        }
-    }
-
     fn handle_done(&mut self, done: Done) {
-        if let Some(closed) = done.closed {
-            self.store_telemetry(vec![closed]);
-        }
-        self.input(Input::Slot(done.slot, done.input));
-    }
-
-    fn handle_link(&mut self, events: Vec<LinkEvent>) {
-        let mut chunks: BTreeMap<Digest, Vec<(u32, Bytes, Receipt)>> = BTreeMap::new();
-        for event in events {
-            match event {
-                LinkEvent::Up { session_present } => self.handle_up(session_present),
-                LinkEvent::Down { reason } => {
-                    tracing::info!(reason, "disconnected");
-                    self.parts.shared.connected.store(false, Ordering::Relaxed);
-                    self.sender.disconnected(self.clock.now());
-                    self.reporter.disconnected();
-                    self.input(Input::Online(false));
-                }
-                LinkEvent::Published { token, result } => {
-                    let now = self.clock.now();
-                    self.reporter.published(token, &result);
-                    self.sender.published(&self.parts.store, token, result, now);
-                }
-                LinkEvent::Message { topic, payload, receipt } => match topic.parse() {
-                    Ok(Topic::Desired(device)) if device == self.parts.device => {
-                        self.handle_desired(&payload);
-                        self.parts.link.acknowledge(receipt);
-                    }
-                    Ok(Topic::BlobChunk { digest, index, .. } | Topic::BlobBroadcast { digest, index }) => {
-                        chunks.entry(digest).or_default().push((index, payload, receipt));
-                    }
-                    _ => self.parts.link.acknowledge(receipt),
-                },
-            }
-        }
-        for (digest, chunks) in chunks {
-            self.handle_chunks(digest, &chunks);
-        }
-    }
-
-    fn handle_up(&mut self, session_present: bool) {
-        tracing::info!(session_present, "connected to the broker");
-        self.parts.shared.connected.store(true, Ordering::Relaxed);
-        let device = &self.parts.device;
-        let link = &self.parts.link;
-        // With a session the subscription is there already; to subscribe again brings the retained wish at once.
-        link.subscribe(Filter::Desired(device.clone()).to_string());
-        if !session_present {
-            link.subscribe(Filter::BlobChunks(device.clone()).to_string());
-            for digest in &self.listening {
-                link.subscribe(Filter::BlobBroadcast(*digest).to_string());
-            }
-        }
-        if let Ok(online) = wire::encode_json("presence", &wire::Presence { online: true }) {
-            let _ = link.publish(Topic::Presence(device.clone()).to_string(), online, true);
-        }
-        self.reporter.connected();
-        self.sender.connected();
-        self.input(Input::Online(true));
-    }
-
-    fn handle_desired(&mut self, envelope: &[u8]) {
-        if envelope.is_empty() {
-            return;
-        }
-        let verified =
-            Signed::<Desired>::parse(envelope).and_then(|signed| signed.verify(&self.parts.keyring));
-        match verified {
-            Ok(desired) => self.input(Input::Desired(Box::new(desired))),
-            Err(error) => {
-                if self.refused.len() >= REFUSED_MAX || !self.refused.insert(Digest::of(envelope)) {
-                    return;
-                }
-                tracing::warn!(%error, "a desired state was refused");
-                let refused = event(note(EventKind::DesiredRefused, error.to_string()), self.clock.now());
-                if let Err(error) = self.parts.store.put(&[refused]) {
-                    tracing::warn!(%error, "an event was lost");
+        self.store_telemetry(done.closed);
+        let Some(input) = done.input else { return };
+        match input {
+            SlotInput::BlobOpened { digest, .. } => {
+                // Chunks may have come since the installer looked, and the parts may have been given up.
+                let input = match self.parts.blobs.fetched(digest) {
+                    Some(fetched) => SlotInput::BlobOpened { digest, fetched },
+                    None => SlotInput::StorageFailed {
+                        bundle: digest,
+                        detail: "its part was removed to make room".to_owned(),
+                    },
+                };
+                if !self.input(Input::Slot(done.slot, input)) && !self.machine.fetching().contains(&digest) {
+                    // The attempt ended while the blob was being opened.
+                    self.parts.blobs.discard(digest);
+                    self.stop_listening(digest);
                 }
             }
-        }
-    }
-
-    /// Puts chunks of one blob on disk, then tells the machine, then the broker.
-    fn handle_chunks(&mut self, digest: Digest, chunks: &[(u32, Bytes, Receipt)]) {
-        let borrowed: Vec<(u32, &[u8])> =
-            chunks.iter().map(|(index, bytes, _)| (*index, bytes.as_ref())).collect();
-        let written = match self.parts.blobs.write(digest, &borrowed) {
-            // One bad chunk among them: the others count.
-            Err(crate::blobs::Error::Chunk { .. }) => {
-                let each = borrowed.iter().map(|chunk| self.parts.blobs.write(digest, &[*chunk]));
-                Ok(each.filter_map(Result::ok).flatten().collect())
-            }
-            written => written,
-        };
-        match written {
-            Ok(indices) => {
-                for index in indices {
-                    self.input(Input::ChunkStored { digest, index });
+            SlotInput::BlobVerified { .. } => {
+                if !self.input(Input::Slot(done.slot, input)) {
+                    self.collect_due = true;
                 }
             }
-            // Late chunks of a blob that is complete, or given up.
-            Err(crate::blobs::Error::NotOpen { .. }) => {}
-            Err(error) => {
-                let detail = error.to_string();
-                tracing::warn!(detail, "chunks could not be stored");
-                self.input(Input::ChunkNotStored { digest, detail });
+            input => {
+                self.input(Input::Slot(done.slot, input));
             }
-        }
-        for (_, _, receipt) in chunks {
-            self.parts.link.acknowledge(*receipt);
         }
     }
 
     fn tick(&mut self) {
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
+        self.machine.set_wall_ahead_ms(self.clock.wall_ahead_ms());
         self.machine.handle_timeout(now);
         for (slot, bundle) in self.counting.clone() {
-            let Some(statistics) = self.parts.models.slot(&slot, now).trial(bundle) else { continue };
-            let counted =
-                agent_core::update::SlotInput::TrialCounted { bundle, statistics: Box::new(statistics) };
+            let Some(statistics) = self.parts.models.slot(&slot, wall()).trial(bundle) else { continue };
+            let counted = SlotInput::TrialCounted { bundle, statistics: Box::new(statistics) };
             self.input(Input::Slot(slot, counted));
         }
         if self.telemetry_at <= now {
             self.telemetry_at = now.plus_ms(self.parts.telemetry_ms);
-            let closed =
-                self.parts.models.all().iter().filter_map(|serving| serving.roll_window(now)).collect();
-            self.store_telemetry(closed);
+            self.close_windows();
         }
     }
 
-    fn store_telemetry(&mut self, closed: Vec<window::Closed>) {
-        if closed.is_empty() {
-            return;
-        }
-        let records: Vec<_> = closed.into_iter().map(telemetry).collect();
-        if let Err(error) = self.parts.store.put(&records) {
-            tracing::warn!(%error, "telemetry was lost");
-        }
-    }
-
-    fn input(&mut self, input: Input) {
-        let now = self.clock.now();
-        match self.machine.handle(input, now) {
-            Ok(()) => {}
+    /// Tells the machine; `false` where it does not fit.
+    fn input(&mut self, input: Input) -> bool {
+        match self.machine.handle(input, self.clock.monotonic()) {
+            Ok(()) => return true,
             Err(rejected @ (Rejected::Unfit { .. } | Rejected::NoSlot { .. })) => tracing::debug!(%rejected),
             Err(rejected) => tracing::warn!(%rejected, "a desired state was refused"),
         }
+        false
     }
 
     /// Until something is due at the latest.
     fn wait(&self) -> Duration {
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let machine = self.machine.poll_timeout();
+        let unsaved = self.unsaved.as_ref().map(Unsaved::due);
         let connected = self.parts.shared.connected();
         let sender = self.sender.due().filter(|_| connected);
         let reporter = self.reporter.due().filter(|_| connected);
-        let due = [machine, Some(self.telemetry_at), sender, reporter];
+        let due = [machine, unsaved, Some(self.telemetry_at), sender, reporter];
         let at = due.into_iter().flatten().min().unwrap_or(now.plus_ms(1000));
         let wait = Duration::from_millis(at.since_ms(now));
         if self.counting.is_empty() { wait } else { wait.min(TRIAL_TICK) }
@@ -449,71 +276,33 @@ impl Updater {
 
     /// Offline on purpose: says so, and gives the connection a moment to take it.
     async fn say_goodbye(&mut self, events: &mut mpsc::Receiver<LinkEvent>) {
+        self.close_windows();
         if let Err(error) = self.parts.store.flush_async().await {
-            tracing::warn!(%error, "the last records may be lost");
+            tracing::warn!(error = crate::chain(&error), "the last records may be lost");
         }
-        if !self.parts.shared.connected() {
-            self.parts.link.close();
-            return;
-        }
-        let topic = Topic::Presence(self.parts.device.clone()).to_string();
-        let offline = wire::encode_json("presence", &wire::Presence { online: false });
-        let sent = offline.ok().and_then(|offline| self.parts.link.publish(topic, offline, true).ok());
-        let taken = async {
-            while let (Some(sent), Some(event)) = (sent, events.recv().await) {
-                if matches!(event, LinkEvent::Published { token, .. } if token == sent) {
-                    break;
+        if self.parts.shared.connected() {
+            let topic = Topic::Presence(self.parts.device.clone()).to_string();
+            let offline = wire::encode_json("presence", &wire::Presence { online: false });
+            let sent = offline.ok().and_then(|offline| self.parts.link.publish(topic, offline, true).ok());
+            let taken = async {
+                while let (Some(sent), Some(event)) = (sent, events.recv().await) {
+                    if matches!(event, LinkEvent::Published { token, .. } if token == sent) {
+                        break;
+                    }
                 }
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE, taken).await;
+            };
+            let _ = tokio::time::timeout(GOODBYE, taken).await;
+        }
         self.parts.link.close();
+        let closed = async { while events.recv().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE, closed).await.is_err() {
+            tracing::debug!("the connection did not end in time");
+        }
     }
 }
 
-/// Longest wait for the broker to hear that the device goes.
+/// Longest wait for the broker to hear that the device goes, and for the connection to end.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// The wall clock at the start, moved on by the monotonic clock: a step of the wall clock ends no wait early.
-#[derive(Debug)]
-struct Clock {
-    wall: Timestamp,
-    start: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { wall: now(), start: Instant::now() }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.wall.plus_ms(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-fn note(kind: EventKind, detail: String) -> Note {
-    Note { slot: None, bundle: None, kind, detail }
-}
-
-fn event(note: Note, at: Timestamp) -> Event {
-    let Note { slot, bundle, kind, detail } = note;
-    Event { id: Uuid::now_v7(), at, slot, bundle, kind, detail: wire::cut(&detail) }
-}
-
-fn telemetry(closed: window::Closed) -> Telemetry {
-    Telemetry {
-        id: Uuid::now_v7(),
-        at: closed.started_at,
-        duration_ms: closed.duration_ms,
-        slot: closed.slot,
-        version_id: closed.version_id,
-        requests: closed.requests,
-        failed: closed.failed,
-        latency_p50_us: closed.latency_p50_us,
-        latency_p99_us: closed.latency_p99_us,
-        rss_bytes: crate::rss_bytes(),
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ CREATE TABLE versions (
     board TEXT NOT NULL,
     dataset TEXT,
     state TEXT NOT NULL,
+    -- What it was before it became a canary.
+    before_canary TEXT NOT NULL DEFAULT 'draft',
     bundle TEXT NOT NULL,
     bundle_bytes INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
@@ -65,6 +67,9 @@ CREATE TABLE devices (
     chunk_bytes INTEGER NOT NULL DEFAULT 65536,
     reported TEXT
 ) STRICT;
+
+-- Which desired states have to be with the broker: read at every tick, never from the wide rows.
+CREATE INDEX devices_by_generation ON devices (id, generation) WHERE generation > 0 AND revoked_at IS NULL;
 
 CREATE TABLE certificates (
     serial TEXT PRIMARY KEY,
@@ -95,7 +100,8 @@ CREATE TABLE events (
     kind TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;
-CREATE INDEX events_by_device ON events (device, id);
+CREATE INDEX events_by_device ON events (device);
+CREATE INDEX events_by_time ON events (device, at);
 
 CREATE TABLE feedback (
     id TEXT PRIMARY KEY,
@@ -110,6 +116,8 @@ CREATE TABLE feedback (
     label TEXT
 ) STRICT;
 CREATE INDEX feedback_by_version ON feedback (version, at);
+CREATE INDEX feedback_by_device ON feedback (device);
+CREATE INDEX feedback_by_request ON feedback (device, request);
 
 CREATE TABLE telemetry (
     id TEXT PRIMARY KEY,
@@ -119,7 +127,16 @@ CREATE TABLE telemetry (
     version TEXT NOT NULL,
     record TEXT NOT NULL
 ) STRICT;
-CREATE INDEX telemetry_by_device ON telemetry (device, at);
+CREATE INDEX telemetry_by_device ON telemetry (device);
+CREATE INDEX telemetry_by_time ON telemetry (device, at);
+
+-- How many events, feedback and telemetry records of a device are there; the oldest go when it has too many.
+CREATE TABLE kept_records (
+    device TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    kept INTEGER NOT NULL,
+    PRIMARY KEY (device, kind)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE counters (
     name TEXT PRIMARY KEY,
@@ -131,8 +148,10 @@ CREATE TABLE security_events (
     at INTEGER NOT NULL,
     subject TEXT NOT NULL,
     kind TEXT NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL,
+    count INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX security_events_by_kind ON security_events (kind, id);
 
 CREATE TABLE rollouts (
     id TEXT PRIMARY KEY,
@@ -148,6 +167,7 @@ CREATE TABLE rollouts (
     finished_at INTEGER
 ) STRICT;
 CREATE INDEX rollouts_by_state ON rollouts (state, id);
+CREATE INDEX rollouts_by_version ON rollouts (version, state);
 
 CREATE TABLE rollout_members (
     rollout TEXT NOT NULL REFERENCES rollouts (id),

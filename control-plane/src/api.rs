@@ -69,7 +69,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<Serving> {
         .context("the API's socket")?
         .first_request_timeout(FIRST_REQUEST_TIMEOUT)
         .handle(handle.clone());
-    let task = tokio::spawn(server.serve(router(app).into_make_service()));
+    let task = tokio::spawn(server.serve(router(app).into_make_service_with_connect_info::<SocketAddr>()));
     Ok(Serving { handle, task })
 }
 

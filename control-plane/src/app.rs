@@ -2,15 +2,17 @@
 
 pub mod datasets;
 pub mod delivery;
+mod desired;
 pub mod devices;
 pub mod enrol;
 mod ingest;
 pub mod jobs;
+mod refusals;
 pub mod rollouts;
 pub mod versions;
 
 use crate::{broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
-use control_core::entity::IngestCounts;
+use control_core::{admission::Admission, entity::IngestCounts, refusals::Refusals, rollout::Attention};
 use serde::{Deserialize, Serialize};
 use shared::{BoardId, RolloutId, Timestamp, board::Board, signing::Keyring};
 use std::{
@@ -22,7 +24,7 @@ use std::{
     },
     time::SystemTime,
 };
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub use crate::store::Page;
 
@@ -41,6 +43,9 @@ pub enum Error {
     /// Not with this token.
     #[error("{0}")]
     Unauthorized(String),
+    /// Too often.
+    #[error("{0}")]
+    Busy(String),
     /// No room on the disk.
     #[error("the control plane's disk is full; free some space under its data folder")]
     Full,
@@ -77,9 +82,11 @@ impl From<crate::jobs::Error> for Error {
             Job::Cancelled => Self::Conflict(error.to_string()),
             Job::File { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Self::Full,
             Job::File { .. } => Self::Internal(chain(&error)),
-            Job::Start { .. } | Job::Failed { .. } | Job::Answer { .. } | Job::Slow { .. } => {
-                Self::Forge(chain(&error))
-            }
+            Job::Start { .. }
+            | Job::Failed { .. }
+            | Job::Killed { .. }
+            | Job::Answer { .. }
+            | Job::Slow { .. } => Self::Forge(chain(&error)),
         }
     }
 }
@@ -142,9 +149,18 @@ pub struct App {
     jobs_wake: Notify,
     /// Plans are made and executed one at a time.
     planner: Mutex<()>,
+    /// Whether the fleet was listened to all the time.
+    attention: std::sync::Mutex<Attention>,
+    /// Which desired states the broker has.
+    told: Mutex<desired::Told>,
     /// Labels of versions are given one at a time.
     labels: Mutex<()>,
-    delivery: mpsc::Sender<delivery::Message>,
+    /// What devices ask for.
+    inbox: delivery::Inbox,
+    /// What was refused and is not in the store yet.
+    refusals: std::sync::Mutex<Refusals>,
+    /// Who may try to enrol.
+    admission: std::sync::Mutex<Admission>,
     /// Running jobs and how to end them.
     running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
     /// Payload bytes that went out for rollouts and are not in the store yet.
@@ -192,15 +208,10 @@ pub struct DeliveryCounts {
     pub chunks_waiting: u64,
 }
 
-/// Messages to delivery that wait.
-const DELIVERY_QUEUE_MAX: usize = 4096;
-
 impl App {
-    /// Puts the parts together; [`App::attach`] and its loops make it live. What the second value
-    /// receives, [`delivery::run`] sends out.
-    pub fn new(settings: Settings, parts: Parts) -> (Arc<Self>, mpsc::Receiver<delivery::Message>) {
-        let (delivery, messages) = mpsc::channel(DELIVERY_QUEUE_MAX);
-        let app = Self {
+    /// Puts the parts together; [`App::attach`] and its loops make it live.
+    pub fn new(settings: Settings, parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
             settings,
             store: parts.store,
             signer: parts.signer,
@@ -212,13 +223,16 @@ impl App {
             planner_wake: Notify::new(),
             jobs_wake: Notify::new(),
             planner: Mutex::new(()),
+            attention: std::sync::Mutex::new(Attention::new(now())),
+            told: Mutex::default(),
             labels: Mutex::new(()),
-            delivery,
+            inbox: delivery::Inbox::default(),
+            refusals: std::sync::Mutex::default(),
+            admission: std::sync::Mutex::default(),
             running: Mutex::new(HashMap::new()),
             published: std::sync::Mutex::new(HashMap::new()),
             stopping: watch::channel(false).0,
-        };
-        (Arc::new(app), messages)
+        })
     }
 
     /// Gives the application its broker.
@@ -237,8 +251,14 @@ impl App {
         self.stopping.send_replace(true);
     }
 
+    /// Has [`App::stop`] been called?
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Ends the store's connections.
     pub async fn close(&self) {
+        self.flush_refusals().await;
         if let Err(error) = self.flush_published().await {
             tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
         }
@@ -275,12 +295,10 @@ impl App {
 
     /// What there is to say at a glance.
     pub async fn status(&self) -> Result<Status> {
+        self.flush_refusals().await;
         let (total, online) = self.store.count_devices().await?;
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
-        let mut open_jobs = 0;
-        for state in [control_core::entity::JobState::Queued, control_core::entity::JobState::Running] {
-            open_jobs += self.store.jobs_in(state).await?.len() as u64;
-        }
+        let open_jobs = self.store.count_open_jobs().await?;
         let counters = &self.counters;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -326,6 +344,9 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

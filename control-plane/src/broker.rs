@@ -7,7 +7,10 @@ mod stores;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rmqtt::{
-    codec::types::{Publish as Packet, QoS},
+    codec::{
+        types::{Publish as Packet, QoS},
+        v5::PublishProperties,
+    },
     context::ServerContext,
     net::Builder,
     server::MqttServer,
@@ -15,7 +18,15 @@ use rmqtt::{
     types::{From as Origin, Id, Publish},
 };
 use shared::{DeviceId, limits, topic::Topic};
-use std::{fmt, io, net::SocketAddr, num::NonZeroU16, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::sync::watch;
 
 /// Why the broker did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +75,8 @@ pub struct Config<'a> {
 #[derive(Clone)]
 pub struct Broker {
     context: ServerContext,
+    /// Turns true when the broker serves no more.
+    ended: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Broker {
@@ -79,6 +92,9 @@ const QUEUE_MAX: usize = 2000;
 const SUBSCRIPTIONS_MAX: usize = 64;
 const TOPIC_LEVELS_MAX: usize = 8;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A chunk that did not reach its device within this is dropped: the device asks again. Otherwise one that was away
+/// would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
+const CHUNK_EXPIRY_S: u32 = 30;
 
 impl Broker {
     /// Listens, and serves until the process ends. Has to be called within a tokio runtime.
@@ -114,16 +130,36 @@ impl Broker {
             .and_then(rmqtt::net::Listener::tls)
             .map_err(|error| listen_error(config.address, &error))?;
         let server = MqttServer::new(context.clone()).listener_by_id(listener, LISTENER).build();
+        let (ending, ended) = watch::channel(false);
         tokio::spawn(async move {
+            // Dropped when the task ends, also when it panics.
+            let _ending = EndsBroker(ending);
             if let Err(error) = server.run().await {
                 tracing::error!("the broker has ended: {error:#}");
             }
         });
-        Ok(Self { context })
+        Ok(Self { context, ended })
+    }
+
+    /// Resolves when the broker serves no more.
+    pub async fn ended(&self) {
+        // That its sender is gone says the same.
+        let _ = self.ended.clone().wait_for(|&ended| ended).await;
     }
 
     /// Publishes a message of the control plane.
     pub async fn publish(&self, topic: &Topic, payload: Bytes, retain: bool) -> Result<(), Error> {
+        let expiry_s = match topic {
+            Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } => NonZeroU32::new(CHUNK_EXPIRY_S),
+            Topic::Desired(_)
+            | Topic::Reported(_)
+            | Topic::Presence(_)
+            | Topic::Telemetry(_)
+            | Topic::Feedback(_)
+            | Topic::Event(_)
+            | Topic::BlobWant(_)
+            | Topic::Trust(_) => None,
+        };
         let packet = Packet {
             dup: false,
             retain,
@@ -131,20 +167,19 @@ impl Broker {
             topic: topic.to_string().into(),
             packet_id: None,
             payload,
-            properties: Some(rmqtt::codec::v5::PublishProperties::default()),
+            properties: Some(PublishProperties { message_expiry_interval: expiry_s, ..Default::default() }),
         };
         let origin = Origin::from_system(self.id("control-plane"));
-        SessionState::forwards(&self.context, origin, Publish::from(packet), false, None)
+        // The expiry counts from here; without a time of its own a message never expires.
+        let publish = Publish::from(packet).create_time(unix_ms());
+        SessionState::forwards(&self.context, origin, publish, false, None)
             .await
             .map_err(|error| Error::Publish { topic: topic.to_string(), reason: format!("{error:#}") })
     }
 
     /// Ends a device's connection and session.
     pub async fn kick(&self, device: &DeviceId) {
-        let mut entry = self.context.extends.shared().await.entry(self.id(device.as_str()));
-        if let Err(error) = entry.kick(true, true, true).await {
-            tracing::warn!("the connection of {device} could not be ended: {error:#}");
-        }
+        kick(&self.context, device.as_str()).await;
     }
 
     /// Connections at this moment.
@@ -153,8 +188,33 @@ impl Broker {
     }
 
     fn id(&self, client: &str) -> Id {
-        Id::new(self.context.node.id(), LISTENER, None, None, client.to_owned().into(), None)
+        id(&self.context, client)
     }
+}
+
+/// Says that the broker has ended when it is dropped.
+struct EndsBroker(watch::Sender<bool>);
+
+impl Drop for EndsBroker {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+fn id(context: &ServerContext, client: &str) -> Id {
+    Id::new(context.node.id(), LISTENER, None, None, client.to_owned().into(), None)
+}
+
+async fn kick(context: &ServerContext, client: &str) {
+    let mut entry = context.extends.shared().await.entry(id(context, client));
+    if let Err(error) = entry.kick(true, true, true).await {
+        tracing::warn!("the connection of {client:?} could not be ended: {error:#}");
+    }
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn listen_error(address: SocketAddr, error: &rmqtt::Error) -> Error {

@@ -92,11 +92,11 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("error: {text}");
+            eprintln!("error: {}", output::plain(&text, false));
             ExitCode::from(2)
         }
         Err(Failure::Failed(text)) => {
-            eprintln!("error: {text}");
+            eprintln!("error: {}", output::plain(&text, false));
             ExitCode::from(1)
         }
     }

@@ -2,13 +2,13 @@
 
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use shared::{
-    JobId,
     job::{self, DataFormat, DatasetSchema, JobReport, JobSpec, Progress},
     limits,
 };
 use std::{
     fs,
     io::{self, Write},
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -31,8 +31,11 @@ pub enum Error {
     #[error("{0}")]
     Input(String),
     /// It failed.
-    #[error("edgewright-forge failed ({status}): {last_line}")]
-    Failed { status: String, last_line: String },
+    #[error("edgewright-forge failed (exit code {code}): {last_line}")]
+    Failed { code: i32, last_line: String },
+    /// A signal ended it: no memory, or somebody's hand. A job goes on from its checkpoint.
+    #[error("edgewright-forge was killed (signal {signal}); is the machine out of memory?")]
+    Killed { signal: i32 },
     /// It said something else than was agreed.
     #[error("edgewright-forge gave no {what}: {reason}")]
     Answer { what: &'static str, reason: String },
@@ -55,6 +58,8 @@ pub enum Error {
 const LOADER_EXIT: i32 = 127;
 /// The exit code with which the forge refuses its input.
 const INPUT_EXIT: i32 = 2;
+/// The exit code with which the forge ends when it has found something to be wrong, and says what.
+const WRONG_EXIT: i32 = 1;
 /// Workers give way to everything else.
 const NICE: i32 = 5;
 const INSPECT_LIMIT: Duration = Duration::from_secs(120);
@@ -95,7 +100,9 @@ impl Forge {
         command.arg("check").arg(folder);
         match self.ask(command, "check", CHECK_LIMIT).await {
             Ok(_) => Ok(()),
-            Err(Error::Failed { last_line, .. }) => Err(Error::Input(last_line)),
+            Err(Error::Failed { code: WRONG_EXIT, last_line }) if !last_line.is_empty() => {
+                Err(Error::Input(last_line))
+            }
             Err(error) => Err(error),
         }
     }
@@ -201,17 +208,26 @@ fn read_text(path: &Path) -> Result<Option<String>, Error> {
     fs::read_to_string(path).map(Some).map_err(failed)
 }
 
-/// Ends a worker that a killed server left behind. The process is looked at first: its number may have gone to
-/// somebody else.
-pub fn end_leftover(pid: u32, job: JobId) {
-    let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return };
-    if !String::from_utf8_lossy(&command).contains(&job.to_string()) {
-        return;
+/// Ends workers of the job in `folder` that a killed server left behind, whether or not it came to note their
+/// numbers. Each is known by its command line.
+pub fn end_leftovers(folder: &Path) {
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(command) = fs::read(process.path().join("cmdline")) else { continue };
+        if works_in(&command, folder)
+            && let Some(pid) = Pid::from_raw(pid)
+        {
+            // It may have ended by itself between the look and this.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself between the look and this.
-        let _ = kill_process(pid, Signal::KILL);
-    }
+}
+
+/// Is this the command line of a worker on the job in `folder`, as [`Forge::run`] starts it?
+fn works_in(command: &[u8], folder: &Path) -> bool {
+    let arguments: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    arguments.windows(3).any(|three| three == [&b"run"[..], b"--job", folder.as_os_str().as_bytes()])
 }
 
 fn lower_priority(pid: u32) {
@@ -224,6 +240,8 @@ fn lower_priority(pid: u32) {
 async fn read_progress(stdout: impl AsyncRead + Unpin, progress: &watch::Sender<Option<Progress>>) {
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
+    // Said once, and that line may be replaced before anybody looks.
+    let mut resumed_from = None;
     loop {
         line.clear();
         let limit = limits::PROGRESS_LINE_BYTES_MAX as u64 + 1;
@@ -231,9 +249,10 @@ async fn read_progress(stdout: impl AsyncRead + Unpin, progress: &watch::Sender<
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        match serde_json::from_slice(&line) {
+        match serde_json::from_slice::<Progress>(&line) {
             Ok(said) => {
-                progress.send_replace(Some(said));
+                resumed_from = said.resumed_from.or(resumed_from);
+                progress.send_replace(Some(Progress { resumed_from, ..said }));
             }
             Err(error) => tracing::debug!("a worker's line is no progress: {error}"),
         }
@@ -268,10 +287,11 @@ fn verdict(status: io::Result<ExitStatus>, last_line: String) -> Result<(), Erro
     if status.success() {
         return Ok(());
     }
-    Err(match status.code() {
-        Some(LOADER_EXIT) => Error::Start { reason: last_line },
-        Some(INPUT_EXIT) => Error::Input(last_line),
-        Some(_) | None => Error::Failed { status: status.to_string(), last_line },
+    Err(match (status.code(), status.signal()) {
+        (Some(LOADER_EXIT), _) => Error::Start { reason: last_line },
+        (Some(INPUT_EXIT), _) => Error::Input(last_line),
+        (Some(code), _) => Error::Failed { code, last_line },
+        (None, signal) => Error::Killed { signal: signal.unwrap_or_default() },
     })
 }
 
@@ -326,14 +346,66 @@ mod tests {
     async fn progress_is_read_and_other_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let body = r#"echo noise
+echo '{"stage":"search","step":2,"total":9,"loss":0.5,"accuracy":null,"resumed_from":2,"message":null}'
 echo '{"stage":"search","step":3,"total":9,"loss":0.5,"accuracy":null,"resumed_from":null,"message":null}'
 echo 'the data set has one class' >&2
 exit 1"#;
         let (result, said) = run(&program(folder.path(), body), false).await;
-        assert_eq!(said.unwrap().step, 3);
+        let said = said.unwrap();
+        assert_eq!((said.step, said.resumed_from), (3, Some(2)));
         assert!(
-            matches!(result, Err(Error::Failed { last_line, .. }) if last_line == "the data set has one class")
+            matches!(result, Err(Error::Failed { code: 1, last_line }) if last_line == "the data set has one class")
         );
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_a_signal_ends_is_known_as_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let forge = program(folder.path(), "kill -9 $$");
+        assert!(matches!(run(&forge, false).await.0, Err(Error::Killed { signal: 9 })));
+    }
+
+    #[tokio::test]
+    async fn a_check_that_was_killed_or_says_nothing_is_no_verdict_on_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        for body in ["kill -9 $$", "exit 1", "echo panicked >&2; exit 101"] {
+            let error = program(folder.path(), body).check(Path::new("/nowhere")).await.unwrap_err();
+            assert!(!matches!(error, Error::Input(_)), "{body}: {error:?}");
+        }
+        let wrong = program(folder.path(), "echo 'golden output 0 is 0.4 off' >&2; exit 1");
+        let error = wrong.check(Path::new("/nowhere")).await.unwrap_err();
+        assert!(matches!(error, Error::Input(text) if text == "golden output 0 is 0.4 off"));
+    }
+
+    #[tokio::test]
+    async fn a_leftover_worker_is_found_by_its_folder_and_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("forge.sh");
+        program(folder.path(), "read forever");
+        let start = |job: &str| {
+            let mut command = Command::new(&path);
+            command.args(["run", "--job"]).arg(folder.path().join(job));
+            command.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+        };
+        let (mut ours, mut other) = (start("a"), start("ab"));
+        end_leftovers(&folder.path().join("a"));
+        assert_eq!(ours.wait().await.unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().await.unwrap();
+    }
+
+    #[test]
+    fn only_a_worker_of_that_folder_is_one() {
+        let folder = Path::new("/data/jobs/1");
+        assert!(works_in(b"/usr/bin/edgewright-forge\0run\0--job\0/data/jobs/1\0", folder));
+        for other in [
+            &b"tail\0-f\0/data/jobs/1\0"[..],
+            b"edgewright-forge\0run\0--job\0/data/jobs/12\0",
+            b"edgewright-forge\0check\0/data/jobs/1\0",
+            b"",
+        ] {
+            assert!(!works_in(other, folder));
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
 };
 use axum::{
     Form, Router,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, header},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -30,14 +30,7 @@ struct Token {
     token: Option<String>,
 }
 
-async fn show(
-    State(app): State<Arc<App>>,
-    Query(query): Query<Token>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    if let Some(token) = query.token {
-        return Ok(enter(&app, &token));
-    }
+async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     if !token_of(&headers).is_some_and(|token| app.is_admin(token)) {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
@@ -61,12 +54,11 @@ async fn show(
     Ok((headers, Html(view::page(&shown).into_string())).into_response())
 }
 
+/// Exchanges a token for a cookie that scripts cannot read. It comes in a form only, never in an address: those stay in
+/// histories and logs.
 async fn login(State(app): State<Arc<App>>, Form(form): Form<Token>) -> Response {
-    enter(&app, form.token.unwrap_or_default().trim())
-}
-
-/// Exchanges a token for a cookie that scripts cannot read, and drops it from the address.
-fn enter(app: &App, token: &str) -> Response {
+    let token = form.token.unwrap_or_default();
+    let token = token.trim();
     if !app.is_admin(token) {
         return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
     }

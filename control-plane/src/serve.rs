@@ -1,5 +1,8 @@
 //! Starting everything on a data folder, and ending it.
 
+mod boards;
+mod names;
+
 use crate::{
     api,
     app::{App, Parts, Settings, chain, delivery, now},
@@ -9,13 +12,14 @@ use crate::{
     store::Store,
 };
 use anyhow::{Context, Result, bail};
+use names::Names;
 use serde::{Deserialize, Serialize};
-use shared::{BoardId, board::Board, limits};
+use shared::limits;
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -63,7 +67,9 @@ pub struct Server {
     pub app: Arc<App>,
     pub ready: Ready,
     api: api::Serving,
-    loops: tokio::task::JoinSet<()>,
+    broker: Broker,
+    /// Each gives its name when it ends.
+    loops: tokio::task::JoinSet<&'static str>,
     /// Held as long as the server lives: nobody else works on the folder.
     _lock: File,
 }
@@ -83,45 +89,54 @@ pub async fn start(options: Options) -> Result<Server> {
         bail!("--jobs is 0, at least 1");
     }
     let data = &options.data;
-    fs::create_dir_all(data).with_context(|| format!("the data folder {} cannot be made", data.display()))?;
+    // Keys, the database, data of jobs: for nobody else's eyes.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .with_context(|| format!("the data folder {} cannot be made", data.display()))?;
     let data = &fs::canonicalize(data).with_context(|| format!("the data folder {}", data.display()))?;
     let lock = lock(data)?;
     let listener = listen(options.api)?;
     let api_address = listener.local_addr().context("the API's address")?;
     let mqtt_address = with_port(options.mqtt)?;
-    let boards = read_boards(&options.boards)?;
-    let signer = Signer::open(&data.join("keys"), &options.public_hosts, now())?;
+    let names = Names::new(&options.public_hosts, api_address, mqtt_address)?;
+    let boards = boards::read(&options.boards)?;
+    let signer = Signer::open(&data.join("keys"), &names.certificate, now())?;
     let store = Store::open(data).await?;
     store.set_all_offline().await?;
-    let host = options.public_hosts.first().cloned().unwrap_or_else(|| match options.api.ip() {
-        ip if ip.is_unspecified() => "localhost".to_owned(),
-        ip => ip.to_string(),
-    });
     let settings = Settings {
         data: data.clone(),
         chunk_bytes: options.chunk_bytes,
         blob_bytes_per_s: options.blob_bytes_per_s,
         jobs: options.jobs,
-        mqtt_host: host.clone(),
+        mqtt_host: names.mqtt_host.clone(),
         mqtt_port: mqtt_address.port(),
-        public_api: format!("https://{host}:{}", api_address.port()),
+        public_api: format!("https://{}", names::with_port(&names.api_host, api_address.port())),
     };
     let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
-    let (app, messages) = App::new(settings, Parts { store, signer, forge, boards });
+    let app = App::new(settings, Parts { store, signer, forge, boards });
     app.clear_uploads()?;
     let broker = start_broker(&app, mqtt_address).await?;
-    app.attach(broker);
-    app.publish_all_desired().await?;
+    app.attach(broker.clone());
+    app.publish_desired().await?;
     let api = api::serve(Arc::clone(&app), listener).await?;
     let mut loops = tokio::task::JoinSet::new();
-    loops.spawn(delivery::run(Arc::clone(&app), messages));
-    loops.spawn(Arc::clone(&app).run_planner());
-    loops.spawn(Arc::clone(&app).run_jobs());
+    loops.spawn(named("delivery", delivery::run(Arc::clone(&app))));
+    loops.spawn(named("the planner", Arc::clone(&app).run_planner()));
+    loops.spawn(named("the job runner", Arc::clone(&app).run_jobs()));
+    loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
     let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
     let context = data.join("context.json");
     write_context(&context, &app, server.clone())?;
-    let ready = Ready { api: server, mqtt: format!("{host}:{}", mqtt_address.port()), context };
-    Ok(Server { app, ready, api, loops, _lock: lock })
+    let mqtt = names::with_port(&names.mqtt_host, mqtt_address.port());
+    let ready = Ready { api: server, mqtt, context };
+    Ok(Server { app, ready, api, broker, loops, _lock: lock })
+}
+
+async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
+    work.await;
+    name
 }
 
 impl Server {
@@ -133,9 +148,16 @@ impl Server {
         self.app.close().await;
     }
 
-    /// Resolves with an error when the API can serve no more.
+    /// Resolves with an error when a part has ended without which the server is none.
     pub async fn failed(&mut self) -> anyhow::Error {
-        self.api.failed().await
+        tokio::select! {
+            error = self.api.failed() => error,
+            () = self.broker.ended() => anyhow::anyhow!("the broker has ended"),
+            Some(ended) = self.loops.join_next() => match ended {
+                Ok(name) => anyhow::anyhow!("{name} has ended"),
+                Err(error) => anyhow::anyhow!("a part of the server broke off: {error}"),
+            },
+        }
     }
 }
 
@@ -189,35 +211,6 @@ fn reachable(address: SocketAddr) -> std::net::IpAddr {
         ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
         ip => ip,
     }
-}
-
-fn read_boards(folder: &Path) -> Result<BTreeMap<BoardId, Board>> {
-    let mut boards = BTreeMap::new();
-    let entries = fs::read_dir(folder).with_context(|| {
-        format!("the boards' folder {} cannot be read; name it with --boards", folder.display())
-    })?;
-    for entry in entries {
-        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
-        // Files with two dots in their names, as `defaults.agent.toml`, are not boards.
-        let is_board = path.extension().is_some_and(|extension| extension == "toml")
-            && path
-                .file_stem()
-                .is_some_and(|stem| stem.to_str().is_some_and(|stem| stem.parse::<BoardId>().is_ok()));
-        if !is_board || !path.is_file() {
-            continue;
-        }
-        let origin = path.display().to_string();
-        let text = fs::read_to_string(&path).with_context(|| origin.clone())?;
-        if !text.lines().any(|line| line.trim_start().starts_with("[limits]")) {
-            continue;
-        }
-        let board = Board::from_toml(&text, &origin)?;
-        boards.insert(board.id.clone(), board);
-    }
-    if boards.is_empty() {
-        bail!("{} has no board; name the folder with --boards", folder.display());
-    }
-    Ok(boards)
 }
 
 fn beside_this_program() -> PathBuf {

@@ -57,7 +57,7 @@ type Result<T> = std::result::Result<T, Error>;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
 const SERVER_DAYS: u32 = 397;
-/// A device's certificate; it is renewed long before.
+/// Life of a device's certificate. Nothing renews it: a device enrols again with a token that was made for it.
 const DEVICE_DAYS: u32 = 30;
 /// Clocks that are a little behind still accept a fresh certificate.
 const SKEW: Duration = Duration::from_secs(60 * 60);
@@ -344,6 +344,27 @@ mod tests {
         assert_eq!(certificate.serial.to_str_radix(16), issued.serial);
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth && !certificate.is_ca());
+    }
+
+    #[test]
+    fn the_servers_certificate_is_good_for_every_host_that_is_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = ["192.168.1.5", "2001:db8::1", "edge.example"].map(str::to_owned);
+        let signer = Signer::open(folder.path(), &hosts, Timestamp(1_790_000_000_000)).unwrap();
+        let pem = fs::read(signer.server_certificate_path()).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
+        let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
+        for host in [
+            "IPAddress(c0:a8:01:05)",
+            "IPAddress(20:01:0d:b8:00:00:00:00:00:00:00:00:00:00:00:01)",
+            "DNSName(edge.example)",
+            "DNSName(localhost)",
+        ] {
+            assert!(shown.iter().any(|name| name == host), "{host} is not in {shown:?}");
+        }
+        assert_eq!(shown.len(), 6);
     }
 
     #[test]

@@ -57,11 +57,15 @@ fn modules() -> Vec<(String, PathBuf, String)> {
         .collect()
 }
 
-/// Modules of this crate that a text names after `crate::`, in paths and in groups.
-fn named(text: &str) -> Vec<String> {
+/// Modules of this crate that a text names, in paths and in groups: after `crate::`, and after as many `super::` as
+/// the file is `depth` modules below the root.
+fn named(text: &str, depth: usize) -> Vec<String> {
     let mut names = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
+    let root = "super::".repeat(depth);
+    let up = text.match_indices(&root).filter(|_| depth > 0).map(|(at, _)| at + root.len());
+    let starts = text.match_indices("crate::").map(|(at, found)| at + found.len()).chain(up);
+    for start in starts {
+        let rest = &text[start..];
         if let Some(group) = rest.strip_prefix('{') {
             let mut depth = 1;
             let mut word = String::new();
@@ -95,11 +99,23 @@ fn named(text: &str) -> Vec<String> {
     names
 }
 
+/// How many modules a source is below the root: `app.rs` is one, `app/jobs.rs` is two.
+fn depth(path: &Path) -> usize {
+    path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().components().count()
+}
+
 #[test]
 fn reads_groups_of_imports() {
     let text =
         "use crate::{\n    api,\n    app::{App, chain},\n    store::Store,\n};\ncrate::signer::write(x)";
-    assert_eq!(named(text), ["api", "app", "store", "signer"]);
+    assert_eq!(named(text, 1), ["api", "app", "store", "signer"]);
+}
+
+#[test]
+fn reads_paths_that_climb_to_the_root() {
+    assert_eq!(named("use super::super::store::Store;", 2), ["store"]);
+    assert_eq!(named("use super::super::{app, store::{Store, Page}};", 2), ["app", "store"]);
+    assert!(named("use super::Store;", 2).is_empty());
 }
 
 #[test]
@@ -109,7 +125,7 @@ fn no_module_names_one_that_it_may_not_use() {
     for (module, path, text) in modules() {
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else { continue };
         looked_at += 1;
-        for name in named(&text) {
+        for name in named(&text, depth(&path)) {
             let own = name == module || !(known.contains(&name.as_str()) || name == "serve" || name == "cli");
             assert!(own || allowed.contains(&name.as_str()), "{} names {name}", path.display());
         }

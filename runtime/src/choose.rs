@@ -20,7 +20,7 @@ pub struct Verdict {
     pub runtime: &'static str,
     /// Microseconds of one inference where it is right, else why it is not.
     pub result: Result<f64, String>,
-    /// The model did not even load.
+    /// The runtime took the model in, whatever it answered then.
     pub loaded: bool,
 }
 

@@ -7,6 +7,7 @@
 pub mod choose;
 pub mod golden;
 mod onnxruntime;
+mod pool;
 mod preflight;
 mod probe;
 mod tract;
@@ -48,16 +49,30 @@ pub enum Error {
     Library { reason: String },
 }
 
+/// Most inferences of one model at once; further callers wait for their turn.
+pub const SESSIONS_MAX: usize = 16;
+/// Most input values of one run of a model. A larger batch is run in parts, so that the memory for what lies between
+/// the layers does not grow with it.
+const RUN_ELEMENTS_MAX: usize = 1 << 18;
+
 /// How a model is loaded.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Threads of one inference.
     pub threads: usize,
+    /// Inferences at once, 1 to [`SESSIONS_MAX`]. All is made ready for them while the model is loaded.
+    pub sessions: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: 1 }
+        Self { threads: 1, sessions: 1 }
+    }
+}
+
+impl LoadOptions {
+    fn session_count(&self) -> usize {
+        self.sessions.clamp(1, SESSIONS_MAX)
     }
 }
 
@@ -92,7 +107,8 @@ pub trait Runnable: Send + Sync + fmt::Debug {
     fn input(&self) -> &TensorInfo;
     /// The model's output.
     fn output(&self) -> &TensorInfo;
-    /// Runs `batch` samples, laid out one after another in `input`; `output` is emptied and filled the same way.
+    /// Runs `batch` samples, laid out one after another in `input`; `output` is emptied and filled the same way. At
+    /// most [`shared::limits::RUN_SAMPLES_MAX`] samples go through the model together.
     fn run_into(&self, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), Error>;
 }
 
@@ -107,6 +123,11 @@ fn check_input(info: &TensorInfo, input: &[f32], batch: usize) -> Result<(), Err
         return Err(Error::Input { got: input.len(), batch, each, expected });
     }
     Ok(())
+}
+
+/// Samples of `info` that go through a model together.
+fn run_samples(info: &TensorInfo) -> usize {
+    (RUN_ELEMENTS_MAX / info.elements().max(1)).clamp(1, shared::limits::RUN_SAMPLES_MAX)
 }
 
 /// Runs `work`; a panic inside becomes the error text.

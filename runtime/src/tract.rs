@@ -1,14 +1,10 @@
 //! tract: pure Rust, always there.
 
 use crate::{
-    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line,
-    tract_rewrite,
+    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line, pool::Pool,
+    run_samples, tract_rewrite,
 };
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{fmt, sync::Arc};
 use tract_onnx::prelude::{
     DatumExt, DatumType, Framework, InferenceModel, InferenceModelExt, IntoRunnable, Tensor, TypedModel,
     TypedSimplePlan, TypedSimpleState, tvec,
@@ -16,10 +12,6 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::{infer::Factoid, internal::DimLike};
 
 const NAME: &str = "tract";
-/// Plans kept, one for each size of batch that was asked for.
-const PLANS_MAX: usize = 8;
-/// States kept for reuse by concurrent callers of one plan.
-const STATES_KEPT: usize = 4;
 
 /// The runtime.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +22,7 @@ impl Runtime for Tract {
         NAME
     }
 
-    fn load(&self, model: &[u8], _options: &LoadOptions) -> Result<Arc<dyn Runnable>, Error> {
+    fn load(&self, model: &[u8], options: &LoadOptions) -> Result<Arc<dyn Runnable>, Error> {
         check_size(model)?;
         let load = |reason: String| Error::Load { runtime: NAME, reason };
         let model = no_panic(|| {
@@ -39,10 +31,17 @@ impl Runtime for Tract {
         })
         .map_err(load)?;
         let input = describe_input(&model)?;
-        let plan = no_panic(|| plan(&model, &input, 1)).map_err(load)?;
-        let output = describe_output(&plan)?;
-        let first = Batch { plan, states: Vec::new() };
-        Ok(Arc::new(TractRunnable { model, input, output, batches: Mutex::new(HashMap::from([(1, first)])) }))
+        let one = no_panic(|| plan(&model, &input, 1)).map_err(load)?;
+        let output = describe_output(&one)?;
+        let make = |plan, samples| Plan::warm(plan, samples, &input, &output, options.session_count());
+        let one = make(one, 1).map_err(load)?;
+        // A model that takes no batch is run sample by sample.
+        let together = run_samples(&input);
+        let many = (together > 1)
+            .then(|| no_panic(|| plan(&model, &input, together)).and_then(|plan| make(plan, together)).ok())
+            .flatten()
+            .filter(|many| many.runs);
+        Ok(Arc::new(TractRunnable { input, output, one, many }))
     }
 }
 
@@ -96,16 +95,83 @@ fn describe_output(plan: &TypedSimplePlan) -> Result<TensorInfo, Error> {
     Ok(TensorInfo { name, shape: shape[1..].to_vec() })
 }
 
-struct Batch {
+/// The network compiled for one size of batch, with its states.
+struct Plan {
     plan: Arc<TypedSimplePlan>,
-    states: Vec<TypedSimpleState>,
+    samples: usize,
+    states: Pool<TypedSimpleState>,
+    /// The first run gave as many values as it should.
+    runs: bool,
+}
+
+impl Plan {
+    /// Makes the states and runs each once.
+    fn warm(
+        plan: Arc<TypedSimplePlan>,
+        samples: usize,
+        input: &TensorInfo,
+        output: &TensorInfo,
+        sessions: usize,
+    ) -> Result<Self, String> {
+        let states = (0..sessions).map(|_| spawn(&plan)).collect::<Result<_, _>>()?;
+        let mut made = Self { plan, samples, states: Pool::new(states), runs: true };
+        let zeros = vec![0f32; samples * input.elements()];
+        let mut scratch = Vec::new();
+        // Held until all are taken, so that each has its turn.
+        let mut taken: Vec<_> = (0..sessions).map(|_| made.states.take()).collect();
+        let mut runs = true;
+        for state in &mut taken {
+            scratch.clear();
+            let ran = made.run_on(state, &zeros, input, &mut scratch);
+            runs &= ran.is_ok() && scratch.len() == samples * output.elements();
+        }
+        drop(taken);
+        made.runs = runs;
+        Ok(made)
+    }
+
+    /// Runs exactly `samples` samples and appends what comes out.
+    fn run(&self, input: &[f32], info: &TensorInfo, output: &mut Vec<f32>) -> Result<(), String> {
+        self.run_on(&mut self.states.take(), input, info, output)
+    }
+
+    fn run_on(
+        &self,
+        state: &mut TypedSimpleState,
+        input: &[f32],
+        info: &TensorInfo,
+        output: &mut Vec<f32>,
+    ) -> Result<(), String> {
+        let ran = no_panic(|| {
+            let shape: Vec<usize> = std::iter::once(self.samples).chain(info.shape.iter().copied()).collect();
+            let text = |error: tract_onnx::prelude::TractError| one_line(&format!("{error:#}"));
+            let tensor = Tensor::from_shape(&shape, input).map_err(text)?;
+            let outputs = state.run(tvec![tensor.into()]).map_err(text)?;
+            let first = outputs.first().ok_or("no output came")?;
+            let values = first.to_plain_array_view::<f32>().map_err(text)?;
+            output.extend(values.iter());
+            Ok(())
+        });
+        if ran.is_err() {
+            // Half-done work is left in it.
+            if let Ok(fresh) = spawn(&self.plan) {
+                *state = fresh;
+            }
+        }
+        ran
+    }
+}
+
+fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, String> {
+    plan.spawn().map_err(|error| one_line(&format!("{error:#}")))
 }
 
 struct TractRunnable {
-    model: InferenceModel,
     input: TensorInfo,
     output: TensorInfo,
-    batches: Mutex<HashMap<usize, Batch>>,
+    one: Plan,
+    /// For parts of larger batches; none where the model takes one sample at a time.
+    many: Option<Plan>,
 }
 
 impl fmt::Debug for TractRunnable {
@@ -114,52 +180,6 @@ impl fmt::Debug for TractRunnable {
             .field("input", &self.input)
             .field("output", &self.output)
             .finish_non_exhaustive()
-    }
-}
-
-impl TractRunnable {
-    fn batches(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Batch>> {
-        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A state of the plan for `batch` samples, and the plan itself for making another.
-    fn take(&self, batch: usize) -> Result<Option<TypedSimpleState>, String> {
-        if let Some(entry) = self.batches().get_mut(&batch) {
-            return match entry.states.pop() {
-                Some(state) => Ok(Some(state)),
-                None => entry.plan.spawn().map(Some).map_err(|error| one_line(&format!("{error:#}"))),
-            };
-        }
-        if self.batches().len() >= PLANS_MAX {
-            return Ok(None);
-        }
-        let plan = plan(&self.model, &self.input, batch)?;
-        let state = plan.spawn().map_err(|error| one_line(&format!("{error:#}")))?;
-        self.batches().entry(batch).or_insert(Batch { plan, states: Vec::new() });
-        Ok(Some(state))
-    }
-
-    fn put_back(&self, batch: usize, state: TypedSimpleState) {
-        if let Some(entry) = self.batches().get_mut(&batch)
-            && entry.states.len() < STATES_KEPT
-        {
-            entry.states.push(state);
-        }
-    }
-
-    /// Runs exactly `batch` samples with a plan of that size; `None` where no plan of that size may be made.
-    fn run_batch(&self, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<Option<()>, String> {
-        let Some(mut state) = self.take(batch)? else { return Ok(None) };
-        let shape: Vec<usize> = std::iter::once(batch).chain(self.input.shape.iter().copied()).collect();
-        let text = |error: tract_onnx::prelude::TractError| one_line(&format!("{error:#}"));
-        let tensor = Tensor::from_shape(&shape, input).map_err(text)?;
-        let outputs = state.run(tvec![tensor.into()]).map_err(text)?;
-        let first = outputs.first().ok_or("no output came")?;
-        let values = first.to_plain_array_view::<f32>().map_err(text)?;
-        output.extend(values.iter());
-        drop(outputs);
-        self.put_back(batch, state);
-        Ok(Some(()))
     }
 }
 
@@ -179,16 +199,19 @@ impl Runnable for TractRunnable {
     fn run_into(&self, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), Error> {
         check_input(&self.input, input, batch)?;
         output.clear();
-        let run = no_panic(|| {
-            if self.run_batch(input, batch, output)?.is_some() {
-                return Ok(());
+        let each = self.input.elements();
+        let mut rest = input;
+        let run = (|| {
+            if let Some(many) = &self.many {
+                while rest.len() >= many.samples * each {
+                    let (part, after) = rest.split_at(many.samples * each);
+                    many.run(part, &self.input, output)?;
+                    rest = after;
+                }
             }
-            for sample in input.chunks_exact(self.input.elements()) {
-                self.run_batch(sample, 1, output)?;
-            }
-            Ok(())
-        });
-        run.map_err(|reason| Error::Run { runtime: NAME, reason })?;
+            rest.chunks_exact(each).try_for_each(|sample| self.one.run(sample, &self.input, output))
+        })();
+        run.map_err(|reason: String| Error::Run { runtime: NAME, reason })?;
         let expected = batch * self.output.elements();
         if output.len() != expected {
             let reason = format!("{} values came out, expected {expected}", output.len());

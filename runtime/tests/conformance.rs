@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
-//! One suite over both runtimes. ONNX Runtime is left out, with a line that says so, where its library is not there.
+//! One suite over both runtimes. ONNX Runtime is left out, with a line that says so, where `EDGEWRIGHT_ORT` names no
+//! library and the loader finds none; a library that is named has to open.
 
 #[path = "conformance/models.rs"]
 mod models;
@@ -12,11 +13,20 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 fn runtimes() -> Vec<Box<dyn Runtime>> {
     let mut all: Vec<Box<dyn Runtime>> = vec![Box::new(Tract)];
-    match Ort::open(None) {
-        Ok(ort) => all.push(Box::new(ort)),
-        Err(error) => println!("tract alone: {error}"),
-    }
+    all.extend(ort().map(|ort| Box::new(ort) as Box<dyn Runtime>));
     all
+}
+
+fn ort() -> Option<Ort> {
+    match Ort::open(None) {
+        Ok(ort) => Some(ort),
+        Err(error) => {
+            let named = std::env::var_os("EDGEWRIGHT_ORT").filter(|path| !path.is_empty());
+            assert!(named.is_none(), "EDGEWRIGHT_ORT is {named:?}: {error}");
+            println!("tract alone: {error}");
+            None
+        }
+    }
 }
 
 fn load(runtime: &dyn Runtime, bytes: &[u8]) -> Arc<dyn Runnable> {
@@ -58,8 +68,8 @@ fn runs_any_batch_in_f32_and_in_int8() {
                     runtime = runtime.name()
                 );
             }
-            // More sizes of batch than a runtime keeps plans for.
-            for batch in 5..20 {
+            // Less than one run takes, as much, and more.
+            for batch in (5..10).chain(31..34).chain([64, 70]) {
                 let input = vec![0.5; batch * 2];
                 assert!(close(&run(model.as_ref(), &input, batch), &expected(&input), tolerance));
             }
@@ -77,9 +87,46 @@ fn int8_saturates_on_both() {
 }
 
 #[test]
-fn answers_many_threads_at_once() {
+fn a_large_batch_keeps_the_order_of_its_samples() {
+    #[expect(clippy::cast_precision_loss)]
+    let input: Vec<f32> = (0..2 * 75).map(|index| (index % 37) as f32 * 0.1).collect();
     for runtime in runtimes() {
-        let model = load(runtime.as_ref(), &model(quantised()));
+        let model = load(runtime.as_ref(), &model(plain()));
+        assert!(close(&run(model.as_ref(), &input, 75), &expected(&input), 1e-6), "{}", runtime.name());
+    }
+}
+
+/// A graph whose sizes only fit a batch of one.
+fn one_at_a_time() -> tract_onnx::pb::GraphProto {
+    let mut graph = plain();
+    graph.initializer.push(models::tensor(
+        "one",
+        DataType::Int64,
+        &[2],
+        [1i64, 2].iter().flat_map(|size| size.to_le_bytes()).collect(),
+    ));
+    graph.node.insert(0, node("Reshape", &["input", "one"], "shaped", vec![]));
+    graph.node[1].input[0] = "shaped".into();
+    graph
+}
+
+#[test]
+fn a_model_that_takes_one_sample_at_a_time_answers_a_batch_of_them() {
+    for runtime in runtimes() {
+        let model = load(runtime.as_ref(), &model(one_at_a_time()));
+        let input = vec![0.5; 40 * 2];
+        assert!(close(&run(model.as_ref(), &input, 40), &expected(&input), 1e-6), "{}", runtime.name());
+    }
+}
+
+#[test]
+fn answers_many_threads_at_once() {
+    for (runtime, sessions) in runtimes().into_iter().flat_map(|runtime| {
+        let runtime: Arc<dyn Runtime> = runtime.into();
+        [(runtime.clone(), 1), (runtime, 4)]
+    }) {
+        let options = LoadOptions { sessions, ..LoadOptions::default() };
+        let model = runtime.load(&model(quantised()), &options).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..8u8 {
                 let model = &model;
@@ -143,11 +190,24 @@ fn refuses_bytes_that_would_read_files_or_allocate_without_bound() {
     let mut body = int("then_branch", 0);
     body.g = Some(plain());
     nested.node.insert(0, node("If", &["input"], "p", vec![body]));
+    let shape = |sizes: &[i64]| {
+        let raw = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
+        models::tensor("size", DataType::Int64, &[sizes.len() as i64], raw)
+    };
+    let mut made = plain();
+    made.initializer.push(shape(&[1 << 20, 1 << 20]));
+    made.node.insert(0, node("ConstantOfShape", &["size"], "made", vec![]));
+    let mut expanded = plain();
+    expanded.initializer.push(shape(&[1 << 40, 2]));
+    expanded.node.insert(0, node("Expand", &["input", "size"], "made", vec![]));
+    let mut padded = plain();
+    padded.initializer.push(shape(&[0, 0, 0, 1 << 40]));
+    padded.node.insert(0, node("Pad", &["input", "size"], "made", vec![]));
     let mut unwired = plain();
     unwired.node[1].input[0] = "nowhere".into();
     let mut no_output = plain();
     no_output.output[0].name = "nothing".into();
-    for graph in [huge, hollow, negative, outside, wide, nested, unwired, no_output] {
+    for graph in [huge, hollow, negative, outside, wide, nested, made, expanded, padded, unwired, no_output] {
         for runtime in runtimes() {
             let result = runtime.load(&model(graph.clone()), &LoadOptions::default());
             assert!(matches!(result, Err(Error::Load { .. })), "{}", runtime.name());
@@ -219,7 +279,7 @@ fn the_fastest_that_is_right_is_chosen_and_the_rest_explained() {
 
 #[test]
 fn a_probe_reads_every_output() {
-    let Ok(ort) = Ort::open(None) else { return };
+    let Some(ort) = ort() else { return };
     let mut graph = plain();
     graph.output.insert(0, value("r", &[2]));
     let mut probe = Probe::load(&ort, &model(graph)).unwrap();

@@ -72,6 +72,15 @@ pub enum RuntimeName {
     OnnxRuntime,
 }
 
+impl std::fmt::Display for RuntimeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tract => "tract",
+            Self::OnnxRuntime => "onnxruntime",
+        })
+    }
+}
+
 /// Why a text is no board.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

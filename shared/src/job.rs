@@ -213,8 +213,28 @@ pub struct ModelReport {
     pub golden_difference_max: f32,
     /// What the manifest shall allow.
     pub golden_tolerance: f32,
-    /// Says so where INT8 is not faster than FP32.
+    /// One row an activation of the INT8 model, in the order of the network.
+    #[serde(default)]
+    pub tensors: Vec<TensorReport>,
+    /// Says so where INT8 is not faster than FP32, less accurate than it should be, or slower than the board's target.
     pub remarks: Vec<String>,
+}
+
+/// One activation of an INT8 model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorReport {
+    /// `input`, or node index and operation.
+    pub name: String,
+    /// Smallest value that the integers can hold.
+    pub low: f32,
+    /// Largest value that the integers can hold.
+    pub high: f32,
+    /// Value of one integer step.
+    pub scale: f32,
+    /// The integer that stands for zero.
+    pub zero_point: u8,
+    /// Signal to quantisation noise over the calibration samples, in decibels; at most 200.
+    pub sqnr_db: f64,
 }
 
 /// Microseconds of one inference.

@@ -28,8 +28,18 @@ pub const WANT_CHUNKS_MAX: u32 = 256;
 pub const LABELS_MAX: usize = 10_000;
 /// Most elements of one inference tensor.
 pub const TENSOR_ELEMENTS_MAX: usize = 16 * 1024 * 1024;
+/// Most samples that go through a model together; a larger batch is run in parts.
+pub const RUN_SAMPLES_MAX: usize = 32;
 /// Most slots (models side by side) on one device.
 pub const SLOTS_MAX: usize = 8;
+/// Most slots in one report: those that are being emptied stand beside those that shall run.
+pub const REPORTED_SLOTS_MAX: usize = 2 * SLOTS_MAX;
+/// Longest version of an agent in bytes.
+pub const AGENT_VERSION_BYTES_MAX: usize = 64;
+/// Longest name of a runtime in bytes.
+pub const RUNTIME_NAME_BYTES_MAX: usize = 32;
+/// Longest address of a device's local API in bytes.
+pub const API_ADDRESS_BYTES_MAX: usize = 256;
 /// Longest human-readable reason carried in an event, in bytes; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 512;
 /// Largest page of any list.
@@ -38,3 +48,5 @@ pub const PAGE_MAX: u32 = 500;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Most bytes of one progress line of a worker.
 pub const PROGRESS_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Largest report of a job that is read, in bytes.
+pub const REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;

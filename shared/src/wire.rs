@@ -159,6 +159,49 @@ pub struct Reported {
     pub api: Option<String>,
 }
 
+impl Reported {
+    /// Names the rule that is broken.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.slots.len() > limits::REPORTED_SLOTS_MAX {
+            return Err(format!("{} slots, at most {}", self.slots.len(), limits::REPORTED_SLOTS_MAX));
+        }
+        let mut slots = BTreeSet::new();
+        if let Some(twice) = self.slots.iter().find(|report| !slots.insert(&report.slot)) {
+            return Err(format!("slot {} is there twice", twice.slot));
+        }
+        let texts = [
+            ("agent_version", Some(&self.agent_version), limits::AGENT_VERSION_BYTES_MAX),
+            ("api", self.api.as_ref(), limits::API_ADDRESS_BYTES_MAX),
+        ];
+        for (what, text, bytes_max) in texts.into_iter().chain(self.slots.iter().flat_map(SlotReport::texts))
+        {
+            if text.is_some_and(|text| text.len() > bytes_max) {
+                return Err(format!("{what} is over {bytes_max} bytes"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SlotReport {
+    /// Its free texts, each with its name and longest length.
+    fn texts(&self) -> [(&'static str, Option<&String>, usize); 3] {
+        let reason = match &self.phase {
+            Phase::Waiting { reason, .. } => Some(reason),
+            Phase::Idle | Phase::Fetching { .. } | Phase::Testing { .. } | Phase::Trial { .. } => None,
+        };
+        let detail = self.attempt.as_ref().and_then(|attempt| match &attempt.outcome {
+            Outcome::Committed => None,
+            Outcome::Refused { detail, .. } | Outcome::RolledBack { detail } => Some(detail),
+        });
+        [
+            ("runtime", self.runtime.as_ref(), limits::RUNTIME_NAME_BYTES_MAX),
+            ("reason", reason, limits::REASON_BYTES_MAX),
+            ("detail", detail, limits::REASON_BYTES_MAX),
+        ]
+    }
+}
+
 /// The state of one slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotReport {
@@ -232,6 +275,8 @@ pub enum Refusal {
     BadManifest,
     /// A manifest that is not the one that the assignment names.
     WrongVersion,
+    /// A bundle for boards of another kind.
+    WrongBoard,
     /// No runtime gives the golden outputs.
     GoldenMismatch,
     /// No runtime loads the model.
@@ -338,6 +383,9 @@ pub enum EventKind {
     RolledBack,
     DiskFull,
     SlotEmptied,
+    /// One that a newer peer knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What users did with an answer.

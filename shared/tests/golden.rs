@@ -5,6 +5,7 @@
 //! `UPDATE_GOLDEN=1 cargo test -p shared --test golden` writes the files again.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use ring::signature::Ed25519KeyPair;
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{
     Digest, Signed, Timestamp,
@@ -239,6 +240,19 @@ fn every_hostile_envelope_is_refused_for_its_own_reason() {
     assert!(count >= 12, "only {count} attacks found");
 }
 
+/// An envelope with the director's good signature over any payload: what a director with a fault would send.
+fn signed_by_the_director(payload: &[u8]) -> Vec<u8> {
+    let pair = Ed25519KeyPair::from_pkcs8(&fs::read(folder("keys").join("director.pk8")).unwrap()).unwrap();
+    let head = format!("DSSEv1 {} {} {} ", Desired::TYPE.len(), Desired::TYPE, payload.len());
+    let signature = pair.sign(&[head.as_bytes(), payload].concat());
+    let envelope = serde_json::json!({
+        "payloadType": Desired::TYPE,
+        "payload": BASE64.encode(payload),
+        "signatures": [{ "keyid": key("director").public().id(), "sig": BASE64.encode(signature) }],
+    });
+    serde_json::to_vec(&envelope).unwrap()
+}
+
 fn write_hostile_envelopes() {
     let good = Signed::sign(&desired(), &[&key("director")]).unwrap();
     let value: serde_json::Value = serde_json::from_slice(&good).unwrap();
@@ -306,6 +320,16 @@ fn write_hostile_envelopes() {
             "bundle-swapped",
             payload(&|p| p["assignments"][0]["bundle"] = Digest::of(b"evil").to_string().into()),
             untrusted,
+        ),
+        (
+            "signed-but-invalid",
+            signed_by_the_director(&serde_json::to_vec(&Desired { chunk_bytes: 1, ..desired() }).unwrap()),
+            "signed \"application/vnd.edgewright.desired.v1+json\" is invalid: chunk_bytes is 1",
+        ),
+        (
+            "signed-but-incomplete",
+            signed_by_the_director(b"{\"device\":\"cam-01\"}"),
+            "signed payload is not a \"application/vnd.edgewright.desired.v1+json\"",
         ),
         ("too-large", vec![b' '; 256 * 1024 + 1], "envelope of 262145 bytes is over the limit"),
     ];

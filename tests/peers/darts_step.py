@@ -1,7 +1,9 @@
 """The step of `edgewright-forge bench-step` in PyTorch eager.
 
-darts_step.py VARIANT THREADS, VARIANT one of default, channels_last, restructured. One JSON object a line on standard
-input, {"run": N}; the answer is a line with a list of N milliseconds, one a step.
+darts_step.py VARIANT THREADS START, VARIANT one of default, channels_last, restructured. START is the file that
+`edgewright-forge bench-step --start` writes: weights and batches that the first step begins from. One JSON object a
+line on standard input, {"run": N}; the answer is a line with {"ms": [...], "loss": [...], "version": PyTorch's}, one
+number a step, the loss that of the weight step.
 
 The step is the one that `control-plane/forge/src/bench_step.rs` describes, number by number. All variants compute the same
 loss and the same gradients; they differ in how:
@@ -14,6 +16,7 @@ loss and the same gradients; they differ in how:
 import functools
 import json
 import operator
+import struct
 import sys
 import time
 import warnings
@@ -62,10 +65,36 @@ class Network(nn.Module):
         self.adapters = nn.ModuleList(conv_bn(CHANNELS, CHANNELS, 1) for _ in range(2))
         self.edges = nn.ModuleList(Edge() for _ in EDGES)
         self.head = nn.Linear(NODES * CHANNELS, CLASSES)
-        self.alpha = nn.Parameter(1e-3 * torch.randn(len(EDGES), 6))
+        self.alpha = nn.Parameter(torch.zeros(len(EDGES), 6))
 
     def weights(self):
         return [value for name, value in self.named_parameters() if name != "alpha"]
+
+    def named_as_ours(self):
+        """Every parameter under the name that the forge gives it."""
+        names = {"alpha": self.alpha, "head.weight": self.head.weight, "head.bias": self.head.bias}
+
+        def add_conv_bn(layer, conv, gamma, beta):
+            names.update({conv: layer[0].weight, gamma: layer[1].weight, beta: layer[1].bias})
+
+        blocks = {"stem": self.stem, **{f"cell0.adapter{side}": block for side, block in enumerate(self.adapters)}}
+        for name, block in blocks.items():
+            add_conv_bn(block, f"{name}.weight", f"{name}.gamma", f"{name}.beta")
+        for (start, end), edge in zip(EDGES, self.edges):
+            name = f"cell0.edge{start}_{end}"
+            add_conv_bn(edge.conv, f"{name}.conv", f"{name}.conv_gamma", f"{name}.conv_beta")
+            names[f"{name}.depthwise"] = edge.depthwise.weight
+            add_conv_bn(edge.pointwise, f"{name}.pointwise", f"{name}.sep_gamma", f"{name}.sep_beta")
+        assert len(names) == len(list(self.parameters())), "a parameter without a name"
+        return names
+
+    def load(self, tensors):
+        names = self.named_as_ours()
+        assert names.keys() == tensors.keys(), f"other parameters: {names.keys() ^ tensors.keys()}"
+        with torch.no_grad():
+            for name, parameter in names.items():
+                assert parameter.shape == tensors[name].shape, f"{name} has the shape {tensors[name].shape}"
+                parameter.copy_(tensors[name])
 
     def forward(self, x, mix):
         stem = F.relu(self.stem(x))
@@ -132,16 +161,32 @@ def batch_norm(x, scale, shift):
     return F.batch_norm(x, None, None, scale, shift, training=True)
 
 
+def read_safetensors(path):
+    """The f32 tensors of a safetensors file, by name."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header, data = json.loads(file.read(length)), bytearray(file.read())
+    header.pop("__metadata__", None)
+    assert all(entry["dtype"] == "F32" for entry in header.values()), "a tensor that is not f32"
+
+    def tensor(entry):
+        start, end = entry["data_offsets"]
+        values = torch.frombuffer(data, dtype=torch.float32, count=(end - start) // 4, offset=start)
+        return values.reshape(entry["shape"]).clone()
+
+    return {name: tensor(entry) for name, entry in header.items()}
+
+
 class Bench:
-    def __init__(self, variant):
-        torch.manual_seed(1)
+    def __init__(self, variant, start):
+        tensors = read_safetensors(start)
+        inputs = [tensors.pop("x_weights"), tensors.pop("x_arch")]
         self.network = Network(variant == "restructured")
+        self.network.load(tensors)
         layout = torch.contiguous_format if variant == "default" else torch.channels_last
         self.network.to(memory_format=layout)
-        self.batches = [
-            (torch.randn(BATCH, 1, SIZE, SIZE).to(memory_format=layout), torch.arange(BATCH) % CLASSES)
-            for _ in range(2)
-        ]
+        assert all(x.shape == (BATCH, 1, SIZE, SIZE) for x in inputs), "batches of another shape"
+        self.batches = [(x.to(memory_format=layout), torch.arange(BATCH) % CLASSES) for x in inputs]
         weights = self.network.weights()
         groups = [
             {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": 3e-4},
@@ -168,17 +213,18 @@ class Bench:
 
 
 def main():
-    variant, threads = sys.argv[1], int(sys.argv[2])
+    variant, threads, start = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    assert variant in ("default", "channels_last", "restructured"), f"{variant} is no variant"
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    bench = Bench(variant)
+    bench = Bench(variant, start)
     for line in sys.stdin:
-        times = []
+        times, losses = [], []
         for _ in range(json.loads(line)["run"]):
-            start = time.perf_counter()
-            bench.step()
-            times.append((time.perf_counter() - start) * 1e3)
-        print(json.dumps(times), flush=True)
+            began = time.perf_counter()
+            losses.append(bench.step())
+            times.append((time.perf_counter() - began) * 1e3)
+        print(json.dumps({"ms": times, "loss": losses, "version": torch.__version__}), flush=True)
 
 
 if __name__ == "__main__":

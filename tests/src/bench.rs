@@ -1,11 +1,13 @@
 //! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work.
 
 pub mod infer;
+pub mod machine;
 pub mod peer;
 pub mod search;
 pub mod spread;
+pub mod turns;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,10 @@ pub enum Bench {
 
 /// Runs the bench that was asked for.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(folder) = options.report.as_deref().and_then(Path::parent) {
+        let there = folder.as_os_str().is_empty() || folder.is_dir();
+        ensure!(there, "--report goes to {}, which is no folder", folder.display());
+    }
     match &options.bench {
         Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
@@ -44,4 +50,16 @@ fn write_report(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
     println!("report written to {}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_option_stands_before_or_after_the_benchs_own() {
+        for words in [["bench", "--report", "r.json", "search"], ["bench", "search", "--report", "r.json"]] {
+            assert_eq!(Options::try_parse_from(words).unwrap().report, Some(PathBuf::from("r.json")));
+        }
+    }
 }

@@ -71,6 +71,15 @@ const RELATIVE_LOSS_MAX: f64 = 0.01;
 /// INT8 bytes as a share of FP32 bytes.
 const SIZE_SHARE_MAX: f64 = 0.35;
 
+/// Files of a result that are kept beside `--report FILE`, in the folder `FILE` with the ending `models`: as the
+/// result names them, and as they are kept behind the data set's name and a dash.
+pub const KEPT_FILES: [(&str, &str); 4] = [
+    (shared::manifest::MODEL_FILE, "int8.onnx"),
+    (shared::job::MODEL_FP32_FILE, "fp32.onnx"),
+    (shared::manifest::GOLDEN_FILE, "golden.safetensors"),
+    (shared::job::REPORT_FILE, "report.json"),
+];
+
 /// Everything that runs while the demo runs.
 #[derive(Debug)]
 pub struct Demo {
@@ -169,9 +178,9 @@ impl Demo {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let folder = folder.canonicalize().with_context(|| format!("finding {}", folder.display()))?;
         let keep = |name: &str, figures: &mut ModelFigures| -> Result<()> {
-            for (file, target) in [("model.onnx", "int8"), ("model-fp32.onnx", "fp32")] {
+            for (file, target) in KEPT_FILES {
                 let from = Path::new(&figures.path_int8_onnx).with_file_name(file);
-                let to = folder.join(format!("{name}-{target}.onnx"));
+                let to = folder.join(format!("{name}-{target}"));
                 std::fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
             }
             figures.path_int8_onnx = folder.join(format!("{name}-int8.onnx")).display().to_string();
@@ -245,7 +254,8 @@ fn split_data_option(data: Option<&Path>) -> Result<(Option<PathBuf>, Option<Pat
     Ok((None, Some(path.to_path_buf())))
 }
 
-fn subjects(task: TaskChoice, own: Option<PathBuf>) -> Result<Vec<Subject>> {
+/// The data sets of a task: the one in `own`, else those of the cache, each with its test split.
+pub fn subjects(task: TaskChoice, own: Option<PathBuf>) -> Result<Vec<Subject>> {
     if let Some(path) = own {
         let test = match task {
             TaskChoice::Image => TestSplit::idx(&path),
@@ -269,8 +279,7 @@ fn subjects(task: TaskChoice, own: Option<PathBuf>) -> Result<Vec<Subject>> {
     }
 }
 
-/// MNIST, from the cache.
-pub fn mnist() -> Result<Subject> {
+fn mnist() -> Result<Subject> {
     let path = harness::cache()?.join("data/mnist");
     let test = TestSplit::idx(&path).context("MNIST is not in the cache: run `cargo xtask setup`")?;
     Ok(Subject { name: "mnist".to_owned(), path, test, accuracy_min: Some(0.985) })

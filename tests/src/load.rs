@@ -19,15 +19,20 @@ pub struct Sample {
     pub ok: bool,
 }
 
-/// A thread that sends one request after another to one device, with a pause between.
+/// Threads that each send one request after another to one device, with a pause between.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Sample>>,
+    threads: Vec<JoinHandle<Vec<Sample>>>,
 }
 
 /// Longest that a load runs, whatever happens to its owner.
 const LOAD_LIMIT: Duration = Duration::from_secs(300);
+
+/// As many senders as an agent on this machine answers at once, so that all its sessions are in use.
+pub fn senders_per_device() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
+}
 
 impl Load {
     /// Starts sending `inputs` in turn to `model`.
@@ -38,30 +43,49 @@ impl Load {
         inputs: Arc<Vec<Vec<f32>>>,
         pause: Duration,
     ) -> Self {
+        Self::start_many(1, &client, model, &shape, &inputs, pause)
+    }
+
+    /// The same from `senders` threads, each beginning at another input.
+    pub fn start_many(
+        senders: usize,
+        client: &Client,
+        model: &str,
+        shape: &[usize],
+        inputs: &Arc<Vec<Vec<f32>>>,
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
-        let model = model.to_owned();
-        let thread = std::thread::spawn(move || {
-            let start = Instant::now();
-            let mut samples = Vec::new();
-            for input in inputs.iter().cycle() {
-                if stopping.load(Ordering::Relaxed) || start.elapsed() > LOAD_LIMIT {
-                    break;
+        let sender = |index: usize| {
+            let (stopping, inputs, client) = (Arc::clone(&stop), Arc::clone(inputs), client.clone());
+            let (model, shape) = (model.to_owned(), shape.to_vec());
+            std::thread::spawn(move || {
+                let start = Instant::now();
+                let mut samples = Vec::new();
+                for input in inputs.iter().cycle().skip(index * inputs.len() / senders) {
+                    if stopping.load(Ordering::Relaxed) || start.elapsed() > LOAD_LIMIT {
+                        break;
+                    }
+                    let sent = Instant::now();
+                    let ok = client.infer(&model, &shape, input).is_ok();
+                    samples.push(Sample { sent, latency: sent.elapsed(), ok });
+                    std::thread::sleep(pause);
                 }
-                let sent = Instant::now();
-                let ok = client.infer(&model, &shape, input).is_ok();
-                samples.push(Sample { sent, latency: sent.elapsed(), ok });
-                std::thread::sleep(pause);
-            }
-            samples
-        });
-        Self { stop, thread }
+                samples
+            })
+        };
+        let threads = (0..senders).map(sender).collect();
+        Self { stop, threads }
     }
 
     /// Stops and gives every request that was sent.
     pub fn finish(self) -> Result<Vec<Sample>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the load thread ended by itself")
+        let mut samples = Vec::new();
+        for thread in self.threads {
+            samples.extend(thread.join().ok().context("a load thread ended by itself")?);
+        }
+        Ok(samples)
     }
 }
 

@@ -10,7 +10,7 @@ pub mod slot;
 use crate::update::slot::Slot;
 use serde::{Deserialize, Serialize};
 use shared::{
-    DeviceId, Digest, SlotName, Timestamp, Verified,
+    BoardId, DeviceId, Digest, SlotName, Timestamp, Verified,
     wire::{Desired, EventKind, SlotReport, VersionRef},
 };
 pub use slot::{Fetched, SlotAction, SlotInput, SlotSaved, Target};
@@ -44,7 +44,7 @@ pub enum Input {
     Persisted,
     /// A chunk is on disk, in the blob's partial file.
     ChunkStored { digest: Digest, index: u32 },
-    /// A chunk could not be stored for want of space.
+    /// A chunk could not be stored: the disk is full or failed, or the blob's partial file had to go.
     ChunkNotStored { digest: Digest, detail: String },
     /// The answer to an action of a slot.
     Slot(SlotName, SlotInput),
@@ -83,33 +83,38 @@ pub enum Rejected {
 #[derive(Debug)]
 pub struct Machine {
     device: DeviceId,
+    board: BoardId,
     desired: Option<Desired>,
     slots: BTreeMap<SlotName, Slot>,
     notes: Vec<Note>,
     online: bool,
     dirty: bool,
     persisting: bool,
+    wall_ahead_ms: i64,
     seed: u64,
 }
 
 impl Machine {
-    /// Goes on from what was persisted last. `seed` gives the jitter of all waiting.
-    pub fn restore(device: DeviceId, saved: Saved, seed: u64, now: Timestamp) -> Self {
+    /// Goes on from what was persisted last, on a device that is a `board`. `seed` gives the jitter of all waiting.
+    pub fn restore(device: DeviceId, board: BoardId, saved: Saved, seed: u64, now: Timestamp) -> Self {
         let Saved { desired, slots } = saved;
         let mut machine = Self {
             device,
+            board,
             desired,
             slots: BTreeMap::new(),
             notes: Vec::new(),
             online: false,
             dirty: false,
             persisting: false,
+            wall_ahead_ms: 0,
             seed,
         };
         for saved in slots {
             let name = saved.slot.clone();
             let seed = machine.slot_seed(&name);
-            machine.slots.insert(name, Slot::restore(saved, seed, now));
+            let slot = Slot::restore(saved, machine.board.clone(), seed, now);
+            machine.slots.insert(name, slot);
         }
         machine
     }
@@ -187,11 +192,15 @@ impl Machine {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        for slot in self.slots.values_mut() {
-            if slot.poll_timeout(self.online).is_some_and(|at| at <= now) {
-                slot.handle_timeout(now);
-            }
-        }
+        let online = self.online;
+        self.slots.values_mut().for_each(|slot| slot.handle_timeout(online, now));
+    }
+
+    /// The wall clock is `ahead_ms` ahead of the times that are given here, which never step. It is used for what
+    /// others read, and for no wait.
+    pub fn set_wall_ahead_ms(&mut self, ahead_ms: i64) {
+        self.wall_ahead_ms = ahead_ms;
+        self.slots.values_mut().for_each(|slot| slot.set_wall_ahead_ms(ahead_ms));
     }
 
     /// What would be persisted.
@@ -230,7 +239,8 @@ impl Machine {
         self.slots.get(slot).and_then(|slot| slot.saved().runtime.clone())
     }
 
-    /// Bundles whose files must stay on disk.
+    /// Bundles whose files, and parts of files, must stay on disk: versions to answer or to go back to, and those
+    /// that are being fetched or will be.
     pub fn pinned(&self) -> Vec<Digest> {
         let mut pinned: Vec<Digest> = self.slots.values().flat_map(Slot::pinned).collect();
         pinned.sort_unstable();
@@ -268,9 +278,10 @@ impl Machine {
             };
             let name = assignment.slot.clone();
             let seed = self.slot_seed(&name);
-            let online = self.online;
+            let (board, online, ahead_ms) = (self.board.clone(), self.online, self.wall_ahead_ms);
             let slot = self.slots.entry(name.clone()).or_insert_with(|| {
-                let mut slot = Slot::restore(SlotSaved::empty(name), seed, now);
+                let mut slot = Slot::restore(SlotSaved::empty(name), board, seed, now);
+                slot.set_wall_ahead_ms(ahead_ms);
                 slot.handle_online(online, now);
                 slot
             });

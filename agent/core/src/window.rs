@@ -42,14 +42,19 @@ impl Window {
         }
     }
 
-    /// Closes the window at `now` and opens the next for `version_id`. A window in which nothing was asked gives
-    /// nothing to send.
-    pub fn roll(&mut self, version_id: ModelVersionId, now: Timestamp) -> Option<Closed> {
+    /// The version that is counted.
+    pub fn version_id(&self) -> ModelVersionId {
+        self.version_id
+    }
+
+    /// Closes the window, which was open for `duration_ms`, and opens the next for `version_id` at `now`. A window
+    /// in which nothing was asked gives nothing to send.
+    pub fn roll(&mut self, version_id: ModelVersionId, now: Timestamp, duration_ms: u64) -> Option<Closed> {
         let closed = (self.requests > 0).then(|| Closed {
             slot: self.slot.clone(),
             version_id: self.version_id,
             started_at: self.started_at,
-            duration_ms: now.since_ms(self.started_at),
+            duration_ms,
             requests: self.requests,
             failed: self.failed,
             latency_p50_us: self.latency.quantile_us(0.5),
@@ -84,7 +89,7 @@ mod tests {
             let (mut requests, mut failed, mut closed) = (0, 0, (0, 0));
             for (at, (roll, answer)) in steps.into_iter().enumerate() {
                 if roll {
-                    let got = window.roll(version(1), Timestamp(at as u64));
+                    let got = window.roll(version(1), Timestamp(at as u64), 1);
                     closed.0 += got.as_ref().map_or(0, |got| got.requests);
                     closed.1 += got.as_ref().map_or(0, |got| got.failed);
                 } else {
@@ -93,7 +98,7 @@ mod tests {
                     failed += u64::from(answer.is_none());
                 }
             }
-            if let Some(got) = window.roll(version(2), Timestamp(1000)) {
+            if let Some(got) = window.roll(version(2), Timestamp(1000), 1) {
                 closed.0 += got.requests;
                 closed.1 += got.failed;
             }

@@ -16,6 +16,9 @@ pub enum ApiError {
     /// Over the cap on bodies.
     #[error("the body is over the limit of {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
+    /// The bytes of the body did not come.
+    #[error("the body did not come within {limit_s} seconds")]
+    TooSlow { limit_s: u64 },
     /// No slot and no model of that name, or no such version.
     #[error("{0}")]
     NotFound(String),
@@ -26,7 +29,7 @@ pub enum ApiError {
     #[error("{0}")]
     Internal(String),
     /// The outbox cannot take a record.
-    #[error("the record could not be stored: {0}")]
+    #[error("the record could not be stored")]
     NotStored(#[from] crate::store::Error),
 }
 
@@ -35,6 +38,7 @@ impl ApiError {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Overloaded | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -49,7 +53,7 @@ struct Body {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), Json(Body { error: self.to_string() })).into_response()
+        (self.status(), Json(Body { error: crate::chain(&self) })).into_response()
     }
 }
 

@@ -1,11 +1,10 @@
 //! `POST …/feedback`: what users did with an answer, accepted once it is on disk.
 
-use super::{Api, ApiError, infer::read_body, metadata::find, protocol::ID_BYTES_MAX};
-use crate::installer::now;
+use super::{Api, ApiError, body, metadata::find, protocol::ID_BYTES_MAX};
+use crate::clock::wall;
 use axum::{
     Json,
-    body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{self, Path, State},
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
@@ -33,16 +32,16 @@ pub(super) struct Accepted {
 pub(super) async fn feedback(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    request: extract::Request,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    let body = read_body(&api, body)?;
+    let body = body::read(&api, request).await?;
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::BadRequest(format!("not feedback: {error}")))?;
     check(&request).map_err(ApiError::BadRequest)?;
     let (serving, loaded) = find(&api, &name, None)?;
     let feedback = Feedback {
         id: Uuid::now_v7(),
-        at: now(),
+        at: wall(),
         slot: serving.slot.clone(),
         version_id: loaded.version.version_id,
         request_id: request.request_id,
@@ -51,8 +50,7 @@ pub(super) async fn feedback(
         label: request.label,
     };
     let id = feedback.id;
-    api.store.put(&[feedback])?;
-    api.store.flush_async().await?;
+    api.store.put_durably(&[feedback]).await?;
     api.updater.outbox.notify_one();
     Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
 }

@@ -1,16 +1,16 @@
 //! `POST …/infer`: JSON or binary tensors in, JSON or binary tensors out.
 
 use super::{
-    Api, ApiError,
+    Api, ApiError, body,
     protocol::{
         BinarySize, HEADER_LENGTH, InferRequest, InferResponse, InputTensor, Numbers, OutputData,
         OutputParameters, OutputTensor,
     },
 };
-use crate::{installer::now, models::Loaded};
+use crate::{clock::wall, models::Loaded};
 use axum::{
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -21,35 +21,38 @@ use std::{borrow::Cow, cell::RefCell, sync::Arc, time::Instant};
 /// work over before it runs.
 const LONG_US: f64 = 2_000.0;
 
+/// Most values of an answer, which as text take ten times their memory.
+const OUTPUT_ELEMENTS_MAX: usize = 1 << 20;
+/// Values for which a thread keeps memory between requests.
+const OUTPUT_ELEMENTS_KEPT: usize = 1 << 16;
+
 /// Inference by name.
 pub(super) async fn infer(
     State(api): State<Arc<Api>>,
     Path(model): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&api, &model, None, &headers, body).await
+    answer(&api, &model, None, request).await
 }
 
 /// Inference by name and version.
 pub(super) async fn infer_version(
     State(api): State<Arc<Api>>,
     Path((model, version)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&api, &model, Some(&version), &headers, body).await
+    answer(&api, &model, Some(&version), request).await
 }
 
 async fn answer(
     api: &Api,
     name: &str,
     version: Option<&str>,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let body = read_body(api, body)?;
-    let (json, binary) = split(headers, &body)?;
+    let head = Head::of(request.headers());
+    let body = body::read(api, request).await?;
+    let (json, binary) = head.split(&body)?;
     let request = InferRequest::parse(json).map_err(ApiError::BadRequest)?;
     let _permit = api.gate.enter().await?;
     // Only now the version is chosen: after a wait the newest answers.
@@ -60,11 +63,15 @@ async fn answer(
     OUTPUT.with_borrow_mut(|output| {
         let start = Instant::now();
         let ran = run(&loaded, &input, batch, output);
-        let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        serving.record(&loaded, batch, ran.is_ok().then_some(took_us), now());
+        let took = start.elapsed();
+        serving.record(&loaded, batch, ran.is_ok().then_some(took), wall());
         ran.map_err(|error| ApiError::Internal(error.to_string()))?;
         serving.offer_to_former(&loaded, &input, batch, output);
-        respond(name, &request, &loaded, &outputs, batch, output)
+        let answer = respond(name, &request, &loaded, &outputs, batch, output);
+        if output.capacity() > OUTPUT_ELEMENTS_KEPT {
+            *output = Vec::new();
+        }
+        answer
     })
 }
 
@@ -81,26 +88,33 @@ fn run(loaded: &Loaded, input: &[f32], batch: usize, output: &mut Vec<f32>) -> R
     }
 }
 
-pub(super) fn read_body(api: &Api, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-    body.map_err(|rejection| {
-        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::TooLarge { limit_bytes: api.body_bytes_max }
-        } else {
-            ApiError::BadRequest(rejection.body_text())
-        }
-    })
+/// What the headers say of the body.
+struct Head {
+    encoded: bool,
+    /// Bytes of the JSON where binary tensors follow it; `None` inside where that is no number.
+    json_bytes: Option<Option<usize>>,
 }
 
-/// The JSON and what follows it.
-fn split<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<(&'b [u8], &'b [u8]), ApiError> {
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(bad("compressed bodies are not taken; leave Content-Encoding out"));
+impl Head {
+    fn of(headers: &HeaderMap) -> Self {
+        Self {
+            encoded: headers.contains_key(header::CONTENT_ENCODING),
+            json_bytes: headers.get(HEADER_LENGTH).map(|length| length.to_str().ok()?.parse().ok()),
+        }
     }
-    let Some(length) = headers.get(HEADER_LENGTH) else { return Ok((body, &[])) };
-    let length = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
-    match length {
-        Some(length) if length <= body.len() => Ok(body.split_at(length)),
-        _ => Err(bad(&format!("Inference-Header-Content-Length is a number of 0 to {}", body.len()))),
+
+    /// The JSON and what follows it.
+    fn split<'b>(&self, body: &'b Bytes) -> Result<(&'b [u8], &'b [u8]), ApiError> {
+        if self.encoded {
+            return Err(bad("compressed bodies are not taken; leave Content-Encoding out"));
+        }
+        match self.json_bytes {
+            None => Ok((body, &[])),
+            Some(Some(length)) if length <= body.len() => Ok(body.split_at(length)),
+            Some(_) => {
+                Err(bad(&format!("Inference-Header-Content-Length is a number of 0 to {}", body.len())))
+            }
+        }
     }
 }
 
@@ -132,6 +146,11 @@ fn read_input(
         .ok_or_else(|| {
             bad(&format!("input {:?} has over {} values", spec.name, limits::TENSOR_ELEMENTS_MAX))
         })?;
+    if batch.saturating_mul(loaded.manifest.output.elements()) > OUTPUT_ELEMENTS_MAX {
+        return Err(bad(&format!(
+            "the answer to {batch} samples has over {OUTPUT_ELEMENTS_MAX} values; send fewer at once"
+        )));
+    }
     let values = match (input.parameters.binary_data_size, input.data) {
         (Some(_), Some(_)) => return Err(bad("an input has data or binary_data_size, not both")),
         (Some(size), None) => from_binary(input, size, binary, elements, loaded)?,

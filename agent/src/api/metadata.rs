@@ -19,6 +19,19 @@ pub(super) struct ServerMetadata {
 }
 
 #[derive(Serialize)]
+pub(super) struct Live {
+    live: bool,
+}
+
+/// Of the server, or of a model.
+#[derive(Serialize)]
+pub(super) struct Ready {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    ready: bool,
+}
+
+#[derive(Serialize)]
 pub(super) struct ModelMetadata {
     name: String,
     versions: Vec<String>,
@@ -79,13 +92,14 @@ pub(super) async fn server() -> Json<ServerMetadata> {
     })
 }
 
-pub(super) async fn live() -> StatusCode {
-    StatusCode::OK
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { live: true })
 }
 
 /// Ready once a model answers.
-pub(super) async fn ready(State(api): State<Arc<Api>>) -> StatusCode {
-    status(api.models.all().iter().any(|serving| serving.current().is_some()))
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, Json<Ready>) {
+    let ready = api.models.all().iter().any(|serving| serving.current().is_some());
+    (status(ready), Json(Ready { name: None, ready }))
 }
 
 pub(super) async fn index(State(api): State<Arc<Api>>) -> Json<Vec<IndexEntry>> {
@@ -120,15 +134,20 @@ pub(super) async fn version(
     find(&api, &name, Some(&version)).map(|(_, loaded)| describe(&name, &loaded))
 }
 
-pub(super) async fn model_ready(State(api): State<Arc<Api>>, Path(name): Path<String>) -> StatusCode {
-    status(find(&api, &name, None).is_ok())
+pub(super) async fn model_ready(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> (StatusCode, Json<Ready>) {
+    let ready = find(&api, &name, None).is_ok();
+    (status(ready), Json(Ready { name: Some(name), ready }))
 }
 
 pub(super) async fn version_ready(
     State(api): State<Arc<Api>>,
     Path((name, version)): Path<(String, String)>,
-) -> StatusCode {
-    status(find(&api, &name, Some(&version)).is_ok())
+) -> (StatusCode, Json<Ready>) {
+    let ready = find(&api, &name, Some(&version)).is_ok();
+    (status(ready), Json(Ready { name: Some(name), ready }))
 }
 
 pub(super) async fn all_statistics(State(api): State<Arc<Api>>) -> Json<Statistics> {
@@ -198,7 +217,7 @@ fn describe(name: &str, loaded: &Loaded) -> Json<ModelMetadata> {
 fn count(name: &str, serving: &Serving, loaded: &Loaded) -> ModelStatistics {
     let meter = serving.meter();
     let answered = meter.requests - meter.failed;
-    let ns = meter.latency.sum_us().saturating_mul(1000);
+    let ns = u64::try_from(meter.busy.as_nanos()).unwrap_or(u64::MAX);
     ModelStatistics {
         name: name.to_owned(),
         version: loaded.version.version.to_string(),

@@ -7,8 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::{
-    fmt::Write,
+    fmt::{Display, Write},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 /// Upper bounds of the latency histogram in microseconds.
@@ -50,6 +51,13 @@ fn render(api: &Api) -> String {
         text.line("edgewright_inference_us_bucket", &[("slot", slot), ("le", "+Inf")], meter.latency.count());
         text.line("edgewright_inference_us_sum", &[("slot", slot)], meter.latency.sum_us());
         text.line("edgewright_inference_us_count", &[("slot", slot)], meter.latency.count());
+    }
+    text.head("edgewright_inference_seconds", "summary", "Seconds of one inference, to the nanosecond");
+    for serving in slots.iter() {
+        let labels = [("slot", serving.slot.as_str())];
+        let meter = serving.meter();
+        text.line("edgewright_inference_seconds_sum", &labels, seconds(meter.busy));
+        text.line("edgewright_inference_seconds_count", &labels, meter.latency.count());
     }
     text.head("edgewright_inference_quantile_us", "gauge", "Microseconds of one inference at a quantile");
     for serving in slots.iter() {
@@ -95,6 +103,8 @@ fn render(api: &Api) -> String {
         "Records given up for room",
         api.store.dropped_total(),
     );
+    let takes_writes = u64::from(api.store.trouble().is_none());
+    text.one("edgewright_store_up", "gauge", "1 while the database takes records", takes_writes);
     let shed = api.gate.shed.load(Ordering::Relaxed);
     text.one("edgewright_requests_shed_total", "counter", "Requests refused because too many waited", shed);
     let connected = u64::from(api.updater.connected());
@@ -109,6 +119,11 @@ fn render(api: &Api) -> String {
     text.0
 }
 
+/// All nine decimals of the clock, which a float would round after some hours.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:09}", time.as_secs(), time.subsec_nanos())
+}
+
 struct Text(String);
 
 impl Text {
@@ -117,13 +132,13 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.head(name, kind, help);
         self.line(name, &[], value);
     }

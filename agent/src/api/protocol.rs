@@ -21,17 +21,17 @@ pub(super) const ID_BYTES_MAX: usize = 256;
 pub(super) struct InferRequest<'a> {
     #[serde(borrow, default)]
     pub(super) id: Option<Cow<'a, str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: RequestParameters,
     #[serde(borrow)]
     pub(super) inputs: Vec<InputTensor<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) outputs: Vec<RequestedOutput<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct RequestParameters {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) binary_data_output: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct InputTensor<'a> {
     pub(super) shape: Vec<u64>,
     #[serde(borrow)]
     pub(super) datatype: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: InputParameters,
     #[serde(borrow, default)]
     pub(super) data: Option<&'a RawValue>,
@@ -57,7 +57,7 @@ pub(super) struct InputParameters {
 pub(super) struct RequestedOutput<'a> {
     #[serde(borrow)]
     pub(super) name: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: OutputParameters,
 }
 
@@ -66,6 +66,11 @@ pub(super) struct OutputParameters {
     pub(super) binary_data: Option<bool>,
     /// The number of best classes to give instead of the tensor.
     pub(super) classification: Option<u64>,
+}
+
+/// Some clients write `null` where they mean nothing.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl<'a> InferRequest<'a> {

@@ -1,8 +1,14 @@
 //! Listening: on loopback or a Unix socket.
 
+use super::connections::Bounded;
 use crate::config::ApiAddress;
 use axum::{Router, serve::ListenerExt};
-use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::PathBuf,
+};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 /// Why the API does not listen.
@@ -14,8 +20,11 @@ pub enum Error {
     )]
     InUse { address: String },
     /// Another reason.
-    #[error("the local API cannot listen on {address}: {source}; give another address with --api")]
+    #[error("the local API cannot listen on {address}; give another address with --api")]
     Listen { address: String, source: io::Error },
+    /// The path belongs to something else.
+    #[error("{path} is no socket and is not replaced by one; give another path with --api")]
+    NoSocket { path: PathBuf },
 }
 
 /// A listener that is bound.
@@ -38,12 +47,16 @@ pub async fn bind(address: &ApiAddress) -> Result<Bound, Error> {
             Ok(Bound::Tcp(listener, bound))
         }
         ApiAddress::Unix(path) => {
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(Error::InUse { address: address.to_string() });
-            }
-            match fs::remove_file(path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
-                _ => {}
+            match fs::symlink_metadata(path) {
+                Ok(meta) if !meta.file_type().is_socket() => {
+                    return Err(Error::NoSocket { path: path.clone() });
+                }
+                Ok(_) if UnixStream::connect(path).await.is_ok() => {
+                    return Err(Error::InUse { address: address.to_string() });
+                }
+                Ok(_) => fs::remove_file(path).map_err(error)?,
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(error(source)),
             }
             let listener = UnixListener::bind(path).map_err(error)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(error)?;
@@ -75,13 +88,35 @@ impl Bound {
                         tracing::debug!(%error, "TCP_NODELAY is not set");
                     }
                 });
-                axum::serve(listener, router).with_graceful_shutdown(stop).await
+                axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop).await
             }
             Self::Unix(listener, path) => {
-                let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+                let served = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop).await;
                 let _ = fs::remove_file(path);
                 served
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_answers_on_is_replaced_and_anything_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api");
+        let address = ApiAddress::Unix(path.clone());
+        fs::write(&path, "precious").unwrap();
+        let message = bind(&address).await.unwrap_err().to_string();
+        assert!(message.contains("is no socket") && message.contains("--api"), "{message}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+
+        let bound = bind(&address).await.unwrap();
+        assert!(matches!(bind(&address).await, Err(Error::InUse { .. })));
+        drop(bound);
+        bind(&address).await.unwrap();
     }
 }

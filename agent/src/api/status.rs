@@ -16,6 +16,9 @@ pub struct Status {
     pub start_to_ready_ms: Option<u64>,
     pub uptime_ms: u64,
     pub rss_bytes: Option<u64>,
+    /// Why the database takes no writes; none while it does.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
     pub outbox_records: u64,
     pub outbox_stored_total: u64,
     pub outbox_dropped_total: u64,
@@ -30,6 +33,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
         start_to_ready_ms: (ready_ms > 0).then_some(ready_ms),
         uptime_ms: u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         rss_bytes: crate::rss_bytes(),
+        store_trouble: api.store.trouble(),
         outbox_records: api.store.depth().total(),
         outbox_stored_total: api.store.stored_total(),
         outbox_dropped_total: api.store.dropped_total(),

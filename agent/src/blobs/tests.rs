@@ -43,7 +43,10 @@ fn goes_on_from_the_chunks_on_disk_after_a_restart() {
     let blobs = device.blobs();
     assert_eq!(blobs.open(digest, 5000, CHUNK).unwrap(), Fetched::Part(ChunkSet::empty(5)));
     assert_eq!(blobs.write(digest, &[chunk(&content, 4), chunk(&content, 1)]).unwrap(), [4, 1]);
-    assert_eq!(blobs.write(digest, &[chunk(&content, 1)]).unwrap(), [0u32; 0]);
+    let again = blobs.write(digest, &[chunk(&content, 1), chunk(&content, 1)]).unwrap();
+    assert_eq!(again, [1, 1], "a chunk that is there is told again");
+    let Some(Fetched::Part(present)) = blobs.fetched(digest) else { panic!("not open") };
+    assert_eq!(present.count(), 2);
     drop(blobs);
 
     let blobs = device.blobs();
@@ -53,6 +56,7 @@ fn goes_on_from_the_chunks_on_disk_after_a_restart() {
     blobs.finish(digest, 5000).unwrap();
     assert_eq!(blobs.read(digest, 5000).unwrap(), content);
     assert_eq!(blobs.open(digest, 5000, CHUNK).unwrap(), Fetched::Whole);
+    assert_eq!(blobs.fetched(digest), Some(Fetched::Whole));
     assert_eq!(device.files(), [digest.to_string()]);
     // A power cut before the machine heard of it repeats the call.
     blobs.finish(digest, 5000).unwrap();
@@ -70,6 +74,66 @@ fn a_corrupt_blob_leaves_nothing() {
     assert!(matches!(blobs.finish(digest, 3000), Err(Error::Corrupt { .. })));
     assert!(device.files().is_empty());
     assert_eq!(blobs.open(digest, 3000, CHUNK).unwrap(), Fetched::Part(ChunkSet::empty(3)));
+}
+
+/// A folder in a file's place opens, and reading it is an I/O error.
+#[test]
+fn a_disk_that_fails_to_read_costs_no_bytes() {
+    let device = Device::new();
+    let content = content(3000);
+    let digest = Digest::of(&content);
+    let blobs = device.blobs();
+    blobs.open(digest, 3000, CHUNK).unwrap();
+    let aside = blobs.folder.join("aside");
+    fs::rename(blobs.partial_path(digest), &aside).unwrap();
+    fs::create_dir(blobs.partial_path(digest)).unwrap();
+    assert!(matches!(blobs.finish(digest, 3000), Err(Error::Io { .. })));
+    assert!(blobs.partial_path(digest).exists());
+    fs::remove_dir(blobs.partial_path(digest)).unwrap();
+    fs::create_dir(blobs.path(digest)).unwrap();
+    assert!(matches!(blobs.finish(digest, 3000), Err(Error::Io { .. })));
+    assert!(matches!(blobs.open(digest, 3000, CHUNK), Err(Error::Io { .. })));
+    assert!(blobs.path(digest).exists());
+}
+
+#[test]
+fn the_space_of_a_blob_is_taken_when_it_is_opened_and_not_asked_for_again() {
+    let device = Device::new();
+    let blobs = device.blobs();
+    let (digest, size_bytes) = (Digest::of(b"large"), 64 * 1024 * 1024);
+    blobs.open(digest, size_bytes, 65536).unwrap();
+    let held = fs::metadata(blobs.partial_path(digest)).unwrap().blocks() * BLOCK_BYTES;
+    assert!(held >= size_bytes, "{held} bytes are taken");
+    let free = blobs.free_bytes().unwrap();
+    assert!(blobs.check_space(&[(digest, size_bytes)], &[], free).is_ok(), "nothing more is needed");
+    let other = Digest::of(b"other");
+    let message = blobs.check_space(&[(digest, size_bytes), (other, 1)], &[], u64::MAX / 2).unwrap_err();
+    assert!(message.starts_with("1 bytes"), "{message}");
+}
+
+#[test]
+fn room_that_was_promised_to_others_is_not_promised_twice() {
+    let device = Device::new();
+    let blobs = device.blobs();
+    let (mine, theirs) = ((Digest::of(b"mine"), 1), (Digest::of(b"theirs"), u64::MAX / 2));
+    assert!(blobs.check_space(&[mine], &[], 0).is_ok());
+    assert!(blobs.check_space(&[mine], &[theirs], 0).is_err());
+    assert!(blobs.check_space(&[mine], &[(mine.0, u64::MAX / 2)], 0).is_ok(), "the same file is there once");
+    fs::write(blobs.path(theirs.0), b"x").unwrap();
+    assert!(blobs.check_space(&[mine], &[theirs], 0).is_ok());
+}
+
+#[test]
+fn all_parts_can_be_given_up_for_space() {
+    let device = Device::new();
+    let blobs = device.blobs();
+    let [whole, open, left] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
+    fs::write(blobs.path(whole), b"a").unwrap();
+    fs::write(blobs.partial_path(left), b"c").unwrap();
+    blobs.open(open, 1, CHUNK).unwrap();
+    assert_eq!(blobs.discard_all(), [open]);
+    assert_eq!(device.files(), [whole.to_string()]);
+    assert_eq!(blobs.fetched(open), None);
 }
 
 #[test]
@@ -102,11 +166,11 @@ fn space_is_checked_with_the_reserve_and_without_what_is_there() {
     let device = Device::new();
     let blobs = device.blobs();
     let digest = Digest::of(b"x");
-    assert!(blobs.check_space(&[(digest, 1)], 0).is_ok());
-    let message = blobs.check_space(&[(digest, 1)], u64::MAX / 2).unwrap_err();
+    assert!(blobs.check_space(&[(digest, 1)], &[], 0).is_ok());
+    let message = blobs.check_space(&[(digest, 1)], &[], u64::MAX / 2).unwrap_err();
     assert!(message.contains("are free in"), "{message}");
     fs::write(blobs.path(digest), b"x").unwrap();
-    assert!(blobs.check_space(&[(digest, 1)], u64::MAX / 2).is_ok());
+    assert!(blobs.check_space(&[(digest, 1)], &[], u64::MAX / 2).is_ok());
 }
 
 #[test]
@@ -120,7 +184,7 @@ fn collecting_keeps_what_is_pinned_and_what_is_being_fetched() {
     fs::write(blobs.partial_path(resumed), b"e").unwrap();
     fs::write(blobs.folder.join("notes.txt"), b"not ours").unwrap();
     blobs.open(open, 1, CHUNK).unwrap();
-    blobs.collect(&BTreeSet::from([kept, resumed]), true);
+    blobs.collect(&BTreeSet::from([kept, resumed]));
     let mut files = device.files();
     files.sort();
     let mut expected = vec![

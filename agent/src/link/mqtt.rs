@@ -3,7 +3,7 @@
 //! Each connection has a fresh client: nothing unacknowledged lives in the library's memory across a reconnect, so
 //! a record is sent again by the outbox alone, and never by both.
 
-use super::{Link, LinkEvent, NotSent, Receipt, Token};
+use super::{Link, LinkEvent, NotSent, Receipt, Refused, Token};
 use crate::identity::Identity;
 use agent_core::backoff::Backoff;
 use bytes::Bytes;
@@ -18,7 +18,11 @@ use rumqttc::{
     },
 };
 use rustls::ClientConfig;
-use shared::{limits, topic::Topic, wire};
+use shared::{
+    limits,
+    topic::{Filter, Topic},
+    wire,
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -69,11 +73,16 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Current {
     connection: u64,
+    /// Ends the connection at once: what had to go out has no room in its queue, or the link is closed.
+    broken: Arc<Notify>,
     next_token: u64,
     client: Option<AsyncClient>,
     /// Publishes that the client has not numbered yet, in their order.
     unnumbered: VecDeque<Token>,
     numbered: HashMap<u16, Token>,
+    /// Filters of subscriptions that the client has not numbered yet, in their order.
+    unnumbered_filters: VecDeque<String>,
+    numbered_filters: HashMap<u16, String>,
 }
 
 impl Mqtt {
@@ -118,15 +127,21 @@ impl Mqtt {
     async fn connection(&self, settings: &Settings, events: &mpsc::Sender<LinkEvent>) -> (String, bool) {
         let (client, mut event_loop) = AsyncClient::new(options(settings), QUEUE_MAX);
         let mut was_up = false;
-        let connection = {
+        let (connection, broken) = {
             let mut current = self.current();
             current.connection += 1;
-            current.connection
+            current.broken = Arc::default();
+            (current.connection, current.broken.clone())
         };
         loop {
-            let event = match event_loop.poll().await {
-                Ok(event) => event,
-                Err(error) => return (why(&error), was_up),
+            let event = tokio::select! {
+                polled = event_loop.poll() => match polled {
+                    Ok(event) => event,
+                    Err(error) => return (why(&error), was_up),
+                },
+                () = broken.notified() => {
+                    return ("its queue is full".to_owned(), was_up);
+                }
             };
             let out = match event {
                 Event::Incoming(Packet::ConnAck(ack)) => {
@@ -146,16 +161,29 @@ impl Mqtt {
                 Event::Incoming(Packet::PubAck(ack)) => {
                     let result = match ack.reason {
                         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-                        reason => Err(format!("{reason:?}")),
+                        reason @ PubAckReason::PayloadFormatInvalid => {
+                            Err(Refused::Malformed(format!("{reason:?}")))
+                        }
+                        reason => Err(Refused::Busy(format!("{reason:?}"))),
                     };
                     let token = self.current().numbered.remove(&ack.pkid);
                     token.map(|token| LinkEvent::Published { token, result })
                 }
                 Event::Incoming(Packet::SubAck(ack)) => {
-                    let refused =
-                        ack.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-                    if refused {
-                        tracing::warn!(codes = ?ack.return_codes, "the broker refused a subscription");
+                    let filter = self.current().numbered_filters.remove(&ack.pkid).unwrap_or_default();
+                    let taken = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                    if !ack.return_codes.iter().all(taken) {
+                        if filter == vital_filter(settings) {
+                            return (format!("the broker refused the subscription to {filter}"), was_up);
+                        }
+                        tracing::warn!(filter, codes = ?ack.return_codes, "the broker refused a subscription");
+                    }
+                    None
+                }
+                Event::Outgoing(Outgoing::Subscribe(packet)) => {
+                    let mut current = self.current();
+                    if let Some(filter) = current.unnumbered_filters.pop_front() {
+                        current.numbered_filters.insert(packet, filter);
                     }
                     None
                 }
@@ -187,6 +215,8 @@ impl Current {
         self.client = None;
         self.unnumbered.clear();
         self.numbered.clear();
+        self.unnumbered_filters.clear();
+        self.numbered_filters.clear();
     }
 }
 
@@ -203,11 +233,13 @@ impl Link for Mqtt {
     }
 
     fn subscribe(&self, filter: String) {
-        if let Some(client) = &self.current().client {
-            if client.try_subscribe(&filter, QoS::AtLeastOnce).is_err() {
-                tracing::warn!(filter, "the connection's queue is full; not subscribed");
-            }
+        let mut current = self.current();
+        let Some(client) = &current.client else { return };
+        if client.try_subscribe(&filter, QoS::AtLeastOnce).is_err() {
+            current.broken.notify_one();
+            return;
         }
+        current.unnumbered_filters.push_back(filter);
     }
 
     fn unsubscribe(&self, filter: String) {
@@ -225,18 +257,28 @@ impl Link for Mqtt {
         if let Some(client) = &current.client {
             let mut publish = Publish::new("ack", QoS::AtLeastOnce, Bytes::new(), None);
             publish.pkid = receipt.packet;
-            // A lost acknowledgement makes the broker send once more, which is harmless.
-            let _ = client.try_ack(&publish);
+            // Without it the broker would send nothing more once its window is full.
+            if client.try_ack(&publish).is_err() {
+                current.broken.notify_one();
+            }
         }
     }
 
     fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        if let Some(client) = &self.current().client {
-            let _ = client.try_disconnect();
+        let current = self.current();
+        let said = current.client.as_ref().is_some_and(|client| client.try_disconnect().is_ok());
+        if !said {
+            // Still connecting, or no room for it in the queue.
+            current.broken.notify_one();
         }
-        self.shared.wake.notify_waiters();
+        self.shared.wake.notify_one();
     }
+}
+
+/// What the device shall run comes over this one: without it a connection is of no use.
+fn vital_filter(settings: &Settings) -> String {
+    Filter::Desired(settings.identity.device.clone()).to_string()
 }
 
 fn options(settings: &Settings) -> MqttOptions {

@@ -81,9 +81,10 @@ fn a_damaged_record_does_not_stop_the_box() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("s"), 10).unwrap();
     store.put(&[event("good")]).unwrap();
-    store.outbox.insert([b'e'; 17], b"\xff\xff no cbor").unwrap();
+    let outbox = store.database().as_ref().unwrap().outbox.clone();
+    outbox.insert([b'e'; 17], b"\xff\xff no cbor").unwrap();
     assert_eq!(details(&store.outgoing::<Event>(&device()).unwrap().unwrap()), ["good"]);
-    assert!(!store.outbox.contains_key([b'e'; 17]).unwrap());
+    assert!(!outbox.contains_key([b'e'; 17]).unwrap());
 }
 
 #[test]
@@ -101,13 +102,122 @@ fn a_batch_keeps_the_limits_of_the_wire() {
     assert_eq!(store.depth().total(), 0);
 }
 
+fn damage_state(store: &Store) {
+    let state = store.database().as_ref().unwrap().state.clone();
+    state.insert(database::MACHINE_KEY, b"{").unwrap();
+}
+
+/// A state that is not the default one.
+fn saved() -> Saved {
+    let slot = agent_core::update::SlotSaved::empty("default".parse().unwrap());
+    Saved { desired: None, slots: vec![slot] }
+}
+
 #[test]
 fn a_damaged_state_is_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("s"), 10).unwrap();
-    store.state.insert(MACHINE_KEY, b"{").unwrap();
+    damage_state(&store);
     let message = store.saved().unwrap_err().to_string();
     assert!(message.contains("device state") && message.contains("store.sled"), "{message}");
+}
+
+#[test]
+fn a_state_that_is_damaged_in_the_database_comes_from_the_state_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&folder.path().join("s"), 10).unwrap();
+    let store = open();
+    store.persist(&saved(), &[]).unwrap();
+    damage_state(&store);
+    assert_eq!(store.saved().unwrap(), saved());
+    store.flush().unwrap();
+    drop(store);
+    let store = open();
+    std::fs::remove_file(folder.path().join("s.state.json")).unwrap();
+    assert_eq!(store.saved().unwrap(), saved(), "opening did not repair the database");
+}
+
+#[test]
+fn without_its_database_a_store_knows_the_state_and_hands_it_over_when_it_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sled");
+    let away = folder.path().join("away");
+    let store = Store::open(&path, 10).unwrap();
+    store.persist(&saved(), &[event("before")]).unwrap();
+    drop(store);
+    std::fs::rename(&path, &away).unwrap();
+    std::fs::write(&path, "in the way").unwrap();
+
+    let store = Store::open(&path, 10).unwrap();
+    assert_eq!(store.saved().unwrap(), saved());
+    assert!(store.trouble().unwrap().contains("store.sled"), "{:?}", store.trouble());
+    assert!(matches!(store.put(&[event("lost")]), Err(Error::Closed { .. })));
+    let meanwhile = event("meanwhile");
+    store.persist(&Saved::default(), std::slice::from_ref(&meanwhile)).unwrap();
+    drop(store);
+
+    // Another start without it: nothing is forgotten.
+    let store = Store::open(&path, 10).unwrap();
+    assert_eq!(store.saved().unwrap(), Saved::default());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    store.persist(&saved(), &[event("after")]).unwrap();
+    assert_eq!(store.trouble(), None);
+    let outgoing = store.outgoing::<Event>(&device()).unwrap().unwrap();
+    assert_eq!(details(&outgoing), ["before", "meanwhile", "after"]);
+    assert_eq!(store.depth().event, 3);
+    drop(store);
+    assert_eq!(Store::open(&path, 10).unwrap().saved().unwrap(), saved());
+}
+
+#[test]
+fn without_a_database_and_a_state_file_there_is_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sled");
+    std::fs::write(&path, "in the way").unwrap();
+    let message = Store::open(&path, 10).unwrap_err().to_string();
+    assert!(message.contains("store.sled") && message.contains("move the folder away"), "{message}");
+}
+
+#[test]
+fn a_database_that_missed_the_last_state_gets_it_from_the_state_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&folder.path().join("s"), 10).unwrap();
+    let store = open();
+    store.persist(&Saved::default(), &[event("a")]).unwrap();
+    // The power goes between the two writes.
+    let entry = Entry { sequence: 2, saved: saved(), events: vec![event("b")] };
+    store.journal.write(&entry).unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.saved().unwrap(), saved());
+    assert_eq!(details(&store.outgoing::<Event>(&device()).unwrap().unwrap()), ["a", "b"]);
+    store.persist(&Saved::default(), &[]).unwrap();
+    drop(store);
+    assert_eq!(open().saved().unwrap(), Saved::default());
+}
+
+#[test]
+fn a_persist_that_is_repeated_writes_its_events_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("s"), 10).unwrap();
+    let events = [event("a"), event("b")];
+    store.persist(&saved(), &events).unwrap();
+    store.persist(&saved(), &events).unwrap();
+    assert_eq!(store.depth().event, 2);
+}
+
+#[test]
+fn a_persist_with_many_events_keeps_the_box_within_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("s"), 10).unwrap();
+    for _ in 0..8 {
+        store.put(&[telemetry()]).unwrap();
+    }
+    let events: Vec<_> = (0..6).map(|_| event("x")).collect();
+    store.persist(&saved(), &events).unwrap();
+    assert_eq!(store.depth(), Depth { telemetry: 4, feedback: 0, event: 6 });
+    assert_eq!(store.dropped_total(), 4);
 }
 
 #[test]

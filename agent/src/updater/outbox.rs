@@ -1,7 +1,7 @@
 //! Sends the outbox: one batch of each kind at a time, forgotten when the broker has taken it over.
 
 use crate::{
-    link::{Link, Token},
+    link::{Link, Refused, Token},
     store::{self, Outgoing, Store},
 };
 use agent_core::{backoff::Backoff, outbox::Kind};
@@ -25,6 +25,8 @@ pub(super) struct Sender {
 struct Lane {
     kind: Kind,
     sent: Option<(Token, Outgoing)>,
+    /// Records of the next batch: fewer after a batch that nobody understood.
+    records_max: usize,
     /// After a refusal, not before this.
     not_before: Option<Timestamp>,
     backoff: Backoff,
@@ -35,6 +37,7 @@ impl Sender {
         let lane = |kind: Kind| Lane {
             kind,
             sent: None,
+            records_max: usize::MAX,
             not_before: None,
             backoff: Backoff::new(RETRY_MS, RETRY_MS_MAX, seed ^ u64::from(kind.code())),
         };
@@ -49,14 +52,19 @@ impl Sender {
                 continue;
             }
             lane.not_before = None;
+            let most = lane.records_max;
             let (next, topic) = match lane.kind {
-                Kind::Event => (store.outgoing::<Event>(&self.device), Topic::Event(self.device.clone())),
-                Kind::Feedback => {
-                    (store.outgoing::<Feedback>(&self.device), Topic::Feedback(self.device.clone()))
+                Kind::Event => {
+                    (store.outgoing_up_to::<Event>(&self.device, most), Topic::Event(self.device.clone()))
                 }
-                Kind::Telemetry => {
-                    (store.outgoing::<Telemetry>(&self.device), Topic::Telemetry(self.device.clone()))
-                }
+                Kind::Feedback => (
+                    store.outgoing_up_to::<Feedback>(&self.device, most),
+                    Topic::Feedback(self.device.clone()),
+                ),
+                Kind::Telemetry => (
+                    store.outgoing_up_to::<Telemetry>(&self.device, most),
+                    Topic::Telemetry(self.device.clone()),
+                ),
             };
             match flushed(store, next) {
                 Ok(None) => {}
@@ -67,7 +75,7 @@ impl Sender {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the outbox could not be read");
+                    tracing::warn!(error = crate::chain(&error), "the outbox could not be read");
                     lane.wait(now);
                 }
             }
@@ -79,7 +87,7 @@ impl Sender {
         &mut self,
         store: &Store,
         token: Token,
-        result: Result<(), String>,
+        result: Result<(), Refused>,
         now: Timestamp,
     ) {
         let mine = |lane: &&mut Lane| lane.sent.as_ref().is_some_and(|(sent, _)| *sent == token);
@@ -88,11 +96,33 @@ impl Sender {
         match result {
             Ok(()) => {
                 lane.backoff.reset();
+                lane.records_max = usize::MAX;
                 if let Err(error) = store.delivered(&outgoing) {
-                    tracing::warn!(%error, "delivered records are still in the outbox and will be sent again");
+                    tracing::warn!(
+                        error = crate::chain(&error),
+                        "delivered records are still in the outbox and will be sent again"
+                    );
                 }
             }
-            Err(reason) => {
+            Err(Refused::Malformed(reason)) if outgoing.records() <= 1 => {
+                tracing::error!(reason, kind = ?lane.kind, "the broker takes a record for no record; it is dropped");
+                lane.records_max = usize::MAX;
+                if let Err(error) = store.give_up(&outgoing) {
+                    tracing::warn!(
+                        error = crate::chain(&error),
+                        "the record could not be dropped; trying again later"
+                    );
+                    lane.wait(now);
+                }
+            }
+            Err(Refused::Malformed(reason)) => {
+                // One of them is what the server does not understand: the others get through without it.
+                lane.records_max = outgoing.records().div_ceil(2);
+                let records_max = lane.records_max;
+                tracing::warn!(reason, kind = ?lane.kind, records_max, "the broker takes a batch for none; halving it");
+                lane.wait(now);
+            }
+            Err(Refused::Busy(reason)) => {
                 tracing::warn!(reason, kind = ?lane.kind, "the broker refused a batch; trying again later");
                 lane.wait(now);
             }
@@ -138,3 +168,6 @@ fn flushed(
     }
     Ok(next)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What the device reports: retained, on every change, many changes at once as one.
 
-use crate::link::{Link, Token};
+use crate::link::{Link, Refused, Token};
 use shared::{
     BoardId, DeviceId, Timestamp,
     topic::Topic,
@@ -37,13 +37,13 @@ impl Reporter {
         Self { newest, known: false, unsent: true, on_its_way: None, not_before: Timestamp(0) }
     }
 
-    /// Takes the state in; gives the report where it changed.
+    /// Takes the state in, with the time on the wall; gives the report where it changed.
     pub(super) fn update(
         &mut self,
         generation: u64,
         slots: Vec<SlotReport>,
         disk_free_bytes: impl FnOnce() -> Option<u64>,
-        now: Timestamp,
+        at: Timestamp,
     ) -> Option<Reported> {
         if self.known && self.newest.generation == generation && self.newest.slots == slots {
             return None;
@@ -53,7 +53,7 @@ impl Reporter {
         self.newest.generation = generation;
         self.newest.slots = slots;
         self.newest.disk_free_bytes = disk_free_bytes();
-        self.newest.at = now;
+        self.newest.at = at;
         Some(self.newest.clone())
     }
 
@@ -79,13 +79,13 @@ impl Reporter {
         }
     }
 
-    pub(super) fn published(&mut self, token: Token, result: &Result<(), String>) {
+    pub(super) fn published(&mut self, token: Token, result: &Result<(), Refused>) {
         if self.on_its_way != Some(token) {
             return;
         }
         self.on_its_way = None;
         if let Err(reason) = result {
-            tracing::warn!(reason, "the broker refused the report; trying again later");
+            tracing::warn!(%reason, "the broker refused the report; trying again later");
             self.unsent = true;
             self.not_before = self.not_before.plus_ms(RETRY_MS);
         }

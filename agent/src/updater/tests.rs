@@ -4,16 +4,19 @@ use super::*;
 use crate::{
     engine::Engine,
     installer::Installer,
-    link::{NotSent, Token},
+    link::{NotSent, Receipt, Refused, Token},
 };
+use agent_core::update::Fetched;
 use shared::{
-    ModelVersionId,
+    ModelVersionId, Signed,
     board::RuntimeName,
     manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
     signing::{Role, SigningKey, TrustedKey},
-    wire::{Assignment, Batch, Outcome, Presence, Refusal, Reported, TrialPolicy, Want},
+    topic::Filter,
+    wire::{Assignment, Batch, Desired, Event, Outcome, Presence, Refusal, Reported, TrialPolicy, Want},
 };
-use std::{collections::HashMap, path::Path, sync::atomic::AtomicU64};
+use std::{collections::HashMap, path::Path, sync::atomic::AtomicU64, time::Instant};
+use uuid::Uuid;
 
 const MODEL: &[u8] = include_bytes!("../../assets/selftest.onnx");
 const GOLDEN: &[u8] = include_bytes!("../../assets/selftest.safetensors");
@@ -33,6 +36,8 @@ fn slot() -> SlotName {
 struct TestLink {
     tokens: AtomicU64,
     sent: Mutex<Vec<(Topic, Vec<u8>)>>,
+    subscribed: Mutex<Vec<String>>,
+    unsubscribed: Mutex<Vec<String>>,
     events: Mutex<Option<mpsc::Sender<LinkEvent>>>,
     cloud: Mutex<Cloud>,
 }
@@ -48,8 +53,10 @@ struct Cloud {
 
 impl TestLink {
     fn deliver(&self, event: LinkEvent) {
-        let events = self.events.lock().unwrap().clone();
-        events.unwrap().try_send(event).unwrap();
+        let events = self.events.lock().unwrap();
+        if let Some(events) = events.as_ref() {
+            events.try_send(event).unwrap();
+        }
     }
 
     fn message(&self, topic: &Topic, payload: Vec<u8>) {
@@ -96,7 +103,7 @@ impl Link for TestLink {
         self.sent.lock().unwrap().push((topic.clone(), payload.clone()));
         let batch = matches!(topic, Topic::Event(_) | Topic::Feedback(_) | Topic::Telemetry(_));
         let refused = batch && self.cloud.lock().unwrap().refuse_batches;
-        let result = if refused { Err("QuotaExceeded".to_owned()) } else { Ok(()) };
+        let result = if refused { Err(Refused::Busy("QuotaExceeded".to_owned())) } else { Ok(()) };
         self.deliver(LinkEvent::Published { token, result });
         if let Topic::BlobWant(_) = topic {
             let want: Want = wire::decode_json("want", &payload).unwrap();
@@ -108,11 +115,18 @@ impl Link for TestLink {
 
     fn subscribe(&self, filter: String) {
         assert!(shared::topic::device_may_subscribe(&device(), &filter), "{filter}");
+        self.subscribed.lock().unwrap().push(filter);
     }
 
-    fn unsubscribe(&self, _filter: String) {}
+    fn unsubscribe(&self, filter: String) {
+        self.unsubscribed.lock().unwrap().push(filter);
+    }
+
     fn acknowledge(&self, _receipt: Receipt) {}
-    fn close(&self) {}
+
+    fn close(&self) {
+        *self.events.lock().unwrap() = None;
+    }
 }
 
 struct Keys {
@@ -187,7 +201,8 @@ struct Running {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Running {
+/// An updater that is not running, and what would come in.
+fn build(folder: &Path, link: Arc<TestLink>, keys: &Keys) -> (Updater, Inputs) {
     let path = folder.join("s");
     // The thread of an updater that was stopped may hold the database for a moment.
     let store = (0..200)
@@ -201,7 +216,6 @@ fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Ru
     std::fs::create_dir_all(&blob_folder).unwrap();
     let blobs = Arc::new(Blobs::new(blob_folder, store.clone()));
     let models = Arc::new(Models::default());
-    let shared = Arc::new(Shared::default());
     let (done_sender, done) = mpsc::unbounded_channel();
     let installer = Installer {
         blobs: blobs.clone(),
@@ -214,26 +228,32 @@ fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Ru
     .unwrap();
     let (events, link_events) = mpsc::channel(4096);
     *link.events.lock().unwrap() = Some(events);
-    let updater = Updater::start(Parts {
+    let parts = Parts {
         device: device(),
         board: "x86-64".parse().unwrap(),
         keyring: keys.ring(),
         api: "http://127.0.0.1:1".to_owned(),
         telemetry_ms: 60_000,
         seed: 1,
-        store: store.clone(),
+        store,
         blobs,
-        models: models.clone(),
-        shared: shared.clone(),
-        link: link.clone(),
+        models,
+        shared: Arc::new(Shared::default()),
+        link,
         installer,
-    })
-    .unwrap();
+    };
+    (Updater::start(parts).unwrap(), Inputs { link: link_events, done })
+}
+
+fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Running {
+    let (updater, inputs) = build(folder, link.clone(), keys);
+    let Parts { store, models, shared, .. } = &updater.parts;
+    let (store, models, shared) = (store.clone(), models.clone(), shared.clone());
     if connected {
         link.deliver(LinkEvent::Up { session_present: false });
     }
     let stop = Arc::new(Notify::new());
-    let task = tokio::spawn(updater.run(Inputs { link: link_events, done }, stop.clone()));
+    let task = tokio::spawn(updater.run(inputs, stop.clone()));
     Running { link, store, models, shared, stop, task }
 }
 
@@ -448,4 +468,214 @@ async fn hostile_messages_change_nothing() {
     running.link.message(&Topic::Desired(device()), wish);
     assert_eq!(running.until_outcome(1).await, Outcome::Committed);
     running.stop().await;
+}
+
+/// Hands the installer's outcomes in until one is of this kind, which is given.
+async fn hand_in_until(
+    updater: &mut Updater,
+    inputs: &mut Inputs,
+    wanted: impl Fn(&SlotInput) -> bool,
+) -> Done {
+    let work = async {
+        loop {
+            let done = inputs.done.recv().await.unwrap();
+            if done.input.as_ref().is_some_and(&wanted) {
+                return done;
+            }
+            updater.handle_done(done);
+            updater.settle();
+        }
+    };
+    tokio::time::timeout(PATIENCE, work).await.unwrap()
+}
+
+fn opened(input: &SlotInput) -> bool {
+    matches!(input, SlotInput::BlobOpened { .. })
+}
+
+fn message(topic: &Topic, payload: Vec<u8>) -> LinkEvent {
+    let receipt = Receipt { connection: 1, packet: 1 };
+    LinkEvent::Message { topic: topic.to_string(), payload: payload.into(), receipt }
+}
+
+/// The digest of the bundle that the wish asks for.
+fn bundle_of(wish: &[u8], keys: &Keys) -> Digest {
+    let desired = Signed::<Desired>::parse(wish).unwrap().verify(&keys.ring()).unwrap().into_inner();
+    desired.assignments[0].bundle
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_comes_before_its_blob_is_known_to_be_open_counts() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let wish = keys.wish(&link, 1, 0, GOLDEN);
+    let digest = bundle_of(&wish, &keys);
+    let envelope = link.cloud.lock().unwrap().blobs[&digest].clone();
+    let (mut updater, mut inputs) = build(folder.path(), link.clone(), &keys);
+    updater.handle_link(vec![LinkEvent::Up { session_present: false }]);
+    updater.handle_link(vec![message(&Topic::Desired(device()), wish)]);
+    updater.settle();
+    let done = hand_in_until(&mut updater, &mut inputs, opened).await;
+    // Another device asked for the first chunk, and it comes before the answer is handed in.
+    let chunk = envelope[..envelope.len().min(CHUNK as usize)].to_vec();
+    updater.handle_link(vec![message(&Topic::BlobBroadcast { digest, index: 0 }, chunk.clone())]);
+    updater.handle_done(done);
+    updater.settle();
+    let wanted: Vec<u32> = {
+        let sent = link.sent.lock().unwrap();
+        let wants = sent.iter().filter(|(topic, _)| matches!(topic, Topic::BlobWant(_)));
+        wants
+            .flat_map(|(_, payload)| {
+                wire::decode_json::<Want>("want", payload).unwrap().indices().collect::<Vec<_>>()
+            })
+            .collect()
+    };
+    let total = wire::chunk_count(envelope.len() as u64, CHUNK);
+    assert_eq!(wanted, (1..total).collect::<Vec<_>>(), "asked for although it is there");
+    // The same chunk once more is told once more, whatever the machine believed.
+    assert_eq!(updater.parts.blobs.write(digest, &[(0, &chunk)]).unwrap(), [0]);
+    let Some(Fetched::Part(present)) = updater.parts.blobs.fetched(digest) else { panic!("not open") };
+    assert_eq!(present.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_opened_after_its_attempt_ended_is_closed_again() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let wish = keys.wish(&link, 1, 0, GOLDEN);
+    let digest = bundle_of(&wish, &keys);
+    let (mut updater, mut inputs) = build(folder.path(), link.clone(), &keys);
+    updater.handle_link(vec![LinkEvent::Up { session_present: false }]);
+    updater.handle_link(vec![message(&Topic::Desired(device()), wish)]);
+    updater.settle();
+    let done = hand_in_until(&mut updater, &mut inputs, opened).await;
+    let other = keys.wish(&link, 2, 1, GOLDEN);
+    updater.handle_link(vec![message(&Topic::Desired(device()), other)]);
+    // The answer comes before the machine's Discard is carried out, and after its attempt is gone.
+    updater.handle_done(done);
+    assert!(!updater.parts.blobs.is_open(digest));
+    let filter = Filter::BlobBroadcast(digest).to_string();
+    assert!(link.unsubscribed.lock().unwrap().contains(&filter));
+    assert!(!folder.path().join("blobs").join(format!("{digest}.partial")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_were_given_up_for_space_are_fetched_again() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    link.cloud.lock().unwrap().chunks_left = Some(0);
+    let wish = keys.wish(&link, 1, 0, GOLDEN);
+    let digest = bundle_of(&wish, &keys);
+    let (mut updater, mut inputs) = build(folder.path(), link.clone(), &keys);
+    updater.handle_link(vec![LinkEvent::Up { session_present: false }]);
+    updater.handle_link(vec![message(&Topic::Desired(device()), wish)]);
+    updater.settle();
+    let done = hand_in_until(&mut updater, &mut inputs, opened).await;
+    // Once before the machine knows that the blob is open, and once after.
+    updater.give_up_parts("no space left");
+    updater.handle_done(done);
+    let phase = |updater: &Updater| updater.machine.reports()[0].phase.clone();
+    assert!(matches!(phase(&updater), wire::Phase::Waiting { .. }), "{:?}", phase(&updater));
+    updater.machine.handle_timeout(updater.clock.monotonic().plus_ms(60_000));
+    updater.settle();
+    let done = hand_in_until(&mut updater, &mut inputs, opened).await;
+    updater.handle_done(done);
+    updater.settle();
+    assert!(matches!(phase(&updater), wire::Phase::Fetching { .. }));
+    updater.give_up_parts("no space left");
+    let wire::Phase::Waiting { reason, bundle, .. } = phase(&updater) else {
+        panic!("{:?}", phase(&updater))
+    };
+    assert_eq!((reason.as_str(), bundle), ("no space left", digest));
+    assert!(!updater.parts.blobs.is_open(digest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_no_state_holds_back_the_machine_and_nothing_else() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let running = start(folder.path(), link, &keys, true);
+    running.until("a report", |running| running.link.reported().is_some()).await;
+    // The state file can be replaced by none while a folder that is not empty has its name.
+    let state = folder.path().join("s.state.json");
+    let _ = std::fs::remove_file(&state);
+    std::fs::create_dir_all(state.join("in the way")).unwrap();
+    let wish = keys.wish(&running.link, 1, 0, GOLDEN);
+    running.link.message(&Topic::Desired(device()), wish);
+    // A message behind it is handled, and its event goes out.
+    running.link.message(&Topic::Desired(device()), b"{".to_vec());
+    running
+        .until("the refusal", |running| {
+            running.link.events().iter().any(|event| event.kind == EventKind::DesiredRefused)
+        })
+        .await;
+    let asked = |running: &Running| {
+        let sent = running.link.sent.lock().unwrap();
+        sent.iter().any(|(topic, _)| matches!(topic, Topic::BlobWant(_)))
+    };
+    assert!(!asked(&running), "asks for chunks of what is not on disk");
+    std::fs::remove_dir_all(&state).unwrap();
+    assert_eq!(running.until_outcome(1).await, Outcome::Committed);
+
+    // And a stop is heard.
+    std::fs::remove_file(&state).unwrap();
+    std::fs::create_dir_all(state.join("in the way")).unwrap();
+    let wish = keys.wish(&running.link, 2, 1, GOLDEN);
+    running.link.message(&Topic::Desired(device()), wish);
+    tokio::time::timeout(PATIENCE, running.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_was_opened_while_offline_is_listened_for_in_a_session_that_does_not_know_it() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let wish = keys.wish(&link, 1, 0, GOLDEN);
+    let digest = bundle_of(&wish, &keys);
+    let (mut updater, mut inputs) = build(folder.path(), link.clone(), &keys);
+    updater.handle_link(vec![message(&Topic::Desired(device()), wish)]);
+    updater.settle();
+    let done = hand_in_until(&mut updater, &mut inputs, opened).await;
+    updater.handle_done(done);
+    link.subscribed.lock().unwrap().clear();
+    updater.handle_link(vec![LinkEvent::Up { session_present: true }]);
+    assert!(link.subscribed.lock().unwrap().contains(&Filter::BlobBroadcast(digest).to_string()));
+    // What the session knows and nobody needs any more is taken back.
+    let stale = Digest::of(b"of an earlier run");
+    let late = Topic::BlobBroadcast { digest: stale, index: 0 };
+    updater.handle_link(vec![message(&late, vec![0; 8]), message(&late, vec![0; 8])]);
+    assert_eq!(*link.unsubscribed.lock().unwrap(), [Filter::BlobBroadcast(stale).to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_cleared_away_while_a_pinned_manifest_cannot_be_read() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let running = start(folder.path(), link, &keys, true);
+    let wish = keys.wish(&running.link, 1, 0, GOLDEN);
+    let digest = bundle_of(&wish, &keys);
+    running.link.message(&Topic::Desired(device()), wish);
+    running.until_outcome(1).await;
+    let link = running.stop().await;
+
+    let (mut updater, _inputs) = build(folder.path(), link, &keys);
+    let blobs = folder.path().join("blobs");
+    let count = || std::fs::read_dir(&blobs).unwrap().count();
+    assert_eq!(count(), 3);
+    let envelope = std::fs::read(blobs.join(digest.to_string())).unwrap();
+    std::fs::write(blobs.join(digest.to_string()), b"rot").unwrap();
+    std::fs::write(blobs.join(Digest::of(b"left over").to_string()), b"left over").unwrap();
+    updater.collect();
+    assert_eq!(count(), 4, "the files of the last good version are gone");
+    std::fs::write(blobs.join(digest.to_string()), envelope).unwrap();
+    updater.collect();
+    assert_eq!(count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_writes_down_what_was_counted_since_the_last_window() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let running = start(folder.path(), link, &keys, true);
+    let wish = keys.wish(&running.link, 1, 0, GOLDEN);
+    running.link.message(&Topic::Desired(device()), wish);
+    running.until_outcome(1).await;
+    running.until("an empty outbox", |running| running.store.depth().total() == 0).await;
+    let (serving, loaded) = running.models.find("default").unwrap();
+    serving.record(&loaded, 1, Some(Duration::from_micros(7)), wall());
+    let store = running.store.clone();
+    running.stop().await;
+    assert_eq!(store.depth().telemetry, 1);
 }

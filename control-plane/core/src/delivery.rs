@@ -3,6 +3,7 @@
 //! Wants are collected for a short window, so that what several devices want goes out once, to all. Devices take
 //! turns, a token bucket keeps the byte rate, and everything that waits is bounded.
 
+use crate::bucket::Bucket;
 use shared::{DeviceId, Digest, Timestamp, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub const WINDOW_MS: u64 = 50;
 /// Most chunks that wait for one device.
 pub const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
-/// Most chunks that wait at all.
+/// Most chunks that wait at all, each counted for every device that waits for it.
 pub const WAITING_MAX: usize = 1_000_000;
 
 /// A chunk of a blob.
@@ -27,7 +28,8 @@ pub struct Chunk {
 pub enum Target {
     /// The one device that wants it.
     Device(DeviceId),
-    /// Everybody who subscribes to the blob; this many want it.
+    /// Everybody who subscribes to the blob; this many want it. Always a chunk of the broadcast size: the topic
+    /// names the chunk by its index alone.
     Everybody(usize),
 }
 
@@ -50,6 +52,9 @@ pub struct Delivery {
     queues: BTreeMap<DeviceId, VecDeque<Chunk>>,
     /// Devices with a queue, in the order of their turns.
     turns: VecDeque<DeviceId>,
+    /// Pairs of a chunk and a device that waits for it.
+    pairs: usize,
+    broadcast_chunk_bytes: u32,
     bucket: Bucket,
 }
 
@@ -60,13 +65,16 @@ struct Waiting {
 }
 
 impl Delivery {
-    /// Nothing waits. `bytes_per_s` of zero sets no limit.
-    pub fn new(bytes_per_s: u64) -> Self {
+    /// Nothing waits. `bytes_per_s` of zero sets no limit. Only chunks of `broadcast_chunk_bytes` go to everybody;
+    /// a device that asks for another size gets its chunks alone.
+    pub fn new(bytes_per_s: u64, broadcast_chunk_bytes: u32) -> Self {
         Self {
             waiting: BTreeMap::new(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
-            bucket: Bucket::new(bytes_per_s),
+            pairs: 0,
+            broadcast_chunk_bytes,
+            bucket: Bucket::new(bytes_per_s, (bytes_per_s / 4).max(u64::from(limits::CHUNK_BYTES_MAX))),
         }
     }
 
@@ -90,7 +98,7 @@ impl Delivery {
     ) -> Result<(), Full> {
         for chunk in chunks {
             let queued = self.queues.get(device).map_or(0, VecDeque::len);
-            let full = queued >= WAITING_PER_DEVICE_MAX || self.waiting.len() >= WAITING_MAX;
+            let full = queued >= WAITING_PER_DEVICE_MAX || self.pairs >= WAITING_MAX;
             let waiting = self.waiting.get(&chunk).is_some_and(|waiting| waiting.devices.contains(device));
             if waiting {
                 continue;
@@ -103,6 +111,7 @@ impl Delivery {
                 .entry(chunk)
                 .or_insert_with(|| Waiting { devices: BTreeSet::new(), ripe_at: now.plus_ms(WINDOW_MS) });
             waiting.devices.insert(device.clone());
+            self.pairs += 1;
             if !self.queues.contains_key(device) {
                 self.turns.push_back(device.clone());
             }
@@ -114,14 +123,19 @@ impl Delivery {
     /// Forgets what a device waits for.
     pub fn forget(&mut self, device: &DeviceId) {
         for chunk in self.queues.remove(device).unwrap_or_default() {
-            if let Some(waiting) = self.waiting.get_mut(&chunk) {
-                waiting.devices.remove(device);
-                if waiting.devices.is_empty() {
-                    self.waiting.remove(&chunk);
-                }
-            }
+            self.served(&chunk, device);
         }
         self.turns.retain(|turn| turn != device);
+    }
+
+    /// The device waits for the chunk no more.
+    fn served(&mut self, chunk: &Chunk, device: &DeviceId) {
+        if let Some(waiting) = self.waiting.get_mut(chunk) {
+            self.pairs -= usize::from(waiting.devices.remove(device));
+            if waiting.devices.is_empty() {
+                self.waiting.remove(chunk);
+            }
+        }
     }
 
     /// The next chunk that may go out at `now`, if any.
@@ -150,10 +164,14 @@ impl Delivery {
             }
             queue.pop_front();
             self.turns.push_back(device.clone());
-            let devices = self.waiting.remove(&chunk).map(|waiting| waiting.devices).unwrap_or_default();
-            let target = match devices.len() {
-                0 | 1 => Target::Device(device),
-                count => Target::Everybody(count),
+            let wanted_by = self.waiting.get(&chunk).map_or(0, |waiting| waiting.devices.len());
+            let target = if wanted_by > 1 && chunk.chunk_bytes == self.broadcast_chunk_bytes {
+                self.waiting.remove(&chunk);
+                self.pairs -= wanted_by;
+                Target::Everybody(wanted_by)
+            } else {
+                self.served(&chunk, &device);
+                Target::Device(device)
             };
             return Some(Send { chunk, target });
         }
@@ -169,55 +187,6 @@ impl Delivery {
         };
         let (ripe_at, chunk_bytes) = self.queues.values().filter_map(first).min()?;
         Some(ripe_at.max(self.bucket.ready_at(u64::from(chunk_bytes))))
-    }
-}
-
-/// A token bucket over bytes.
-#[derive(Debug)]
-struct Bucket {
-    bytes_per_s: u64,
-    capacity: u64,
-    /// Thousandths of bytes, so that short steps lose nothing.
-    level_milli: u64,
-    filled_at: Option<Timestamp>,
-}
-
-impl Bucket {
-    fn new(bytes_per_s: u64) -> Self {
-        let capacity = (bytes_per_s / 4).max(u64::from(limits::CHUNK_BYTES_MAX));
-        Self { bytes_per_s, capacity, level_milli: capacity.saturating_mul(1000), filled_at: None }
-    }
-
-    fn fill(&mut self, now: Timestamp) {
-        if let Some(filled_at) = self.filled_at {
-            let gained = self.bytes_per_s.saturating_mul(now.since_ms(filled_at));
-            self.level_milli =
-                self.level_milli.saturating_add(gained).min(self.capacity.saturating_mul(1000));
-        }
-        self.filled_at = Some(now);
-    }
-
-    fn take(&mut self, bytes: u64) -> bool {
-        if self.bytes_per_s == 0 {
-            return true;
-        }
-        match self.level_milli.checked_sub(bytes.saturating_mul(1000)) {
-            Some(level) => {
-                self.level_milli = level;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn ready_at(&self, bytes: u64) -> Timestamp {
-        let missing = bytes.saturating_mul(1000).saturating_sub(self.level_milli);
-        let now = self.filled_at.unwrap_or_default();
-        if self.bytes_per_s == 0 || missing == 0 {
-            now
-        } else {
-            now.plus_ms(missing.div_ceil(self.bytes_per_s))
-        }
     }
 }
 
@@ -249,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_two_devices_want_within_the_window_goes_out_once_to_all() {
-        let mut delivery = Delivery::new(0);
+        let mut delivery = Delivery::new(0, 1024);
         delivery.want(&id(1), [chunk(0), chunk(1)], Timestamp(1000)).unwrap();
         assert_eq!(delivery.poll_send(Timestamp(1000 + WINDOW_MS - 1)), None);
         delivery.want(&id(2), [chunk(1)], Timestamp(1020)).unwrap();
@@ -267,7 +236,7 @@ mod tests {
 
     #[test]
     fn devices_take_turns_whatever_they_want() {
-        let mut delivery = Delivery::new(0);
+        let mut delivery = Delivery::new(0, 1024);
         delivery.want(&id(1), (0..100).map(chunk), Timestamp(0)).unwrap();
         delivery.want(&id(2), (200..202).map(chunk), Timestamp(0)).unwrap();
         let first: Vec<u32> =
@@ -277,7 +246,7 @@ mod tests {
 
     #[test]
     fn keeps_the_byte_rate() {
-        let mut delivery = Delivery::new(10 * 1024);
+        let mut delivery = Delivery::new(10 * 1024, 1024);
         delivery.want(&id(1), (0..264).map(chunk), Timestamp(0)).unwrap();
         let sent = drain(&mut delivery, Timestamp(50));
         assert_eq!(sent.len(), 264);
@@ -288,7 +257,7 @@ mod tests {
 
     #[test]
     fn refuses_more_than_it_holds_and_goes_on() {
-        let mut delivery = Delivery::new(0);
+        let mut delivery = Delivery::new(0, 1024);
         let many = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap() + 1;
         assert_eq!(delivery.want(&id(1), (0..many).map(chunk), Timestamp(0)), Err(Full));
         assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
@@ -297,8 +266,33 @@ mod tests {
     }
 
     #[test]
+    fn chunks_of_another_size_than_that_of_the_broadcast_go_to_each_device_alone() {
+        let mut delivery = Delivery::new(0, 4096);
+        for number in 1..=2 {
+            delivery.want(&id(number), [chunk(0)], Timestamp(0)).unwrap();
+        }
+        let sent: Vec<Send> = drain(&mut delivery, Timestamp(50)).into_iter().map(|(_, send)| send).collect();
+        assert_eq!(sent, [1, 2].map(|number| Send { chunk: chunk(0), target: Target::Device(id(number)) }));
+        assert!(delivery.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_over_all_devices_however_few_chunks_they_share() {
+        let mut delivery = Delivery::new(0, 1024);
+        let per_device = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap();
+        let devices = u32::try_from(WAITING_MAX / WAITING_PER_DEVICE_MAX).unwrap();
+        for number in 0..devices {
+            delivery.want(&id(number), (0..per_device).map(chunk), Timestamp(0)).unwrap();
+        }
+        assert_eq!(delivery.len(), WAITING_PER_DEVICE_MAX);
+        assert_eq!(delivery.want(&id(devices), (0..per_device).map(chunk), Timestamp(0)), Err(Full));
+        assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
+        assert_eq!(delivery.pairs, 0);
+    }
+
+    #[test]
     fn what_a_lost_device_wanted_is_forgotten() {
-        let mut delivery = Delivery::new(0);
+        let mut delivery = Delivery::new(0, 1024);
         delivery.want(&id(1), [chunk(0), chunk(1)], Timestamp(0)).unwrap();
         delivery.want(&id(2), [chunk(1)], Timestamp(0)).unwrap();
         delivery.forget(&id(1));
@@ -309,7 +303,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_wanted_chunk_goes_out_once(wants in prop::collection::vec((0u32..4, 0u32..30, 0u64..40), 1..80)) {
-            let mut delivery = Delivery::new(0);
+            let mut delivery = Delivery::new(0, 1024);
             let mut wanted: BTreeMap<u32, BTreeSet<DeviceId>> = BTreeMap::new();
             for (device, index, at) in wants {
                 delivery.want(&id(device), [chunk(index)], Timestamp(at)).unwrap();
@@ -325,6 +319,7 @@ mod tests {
                 }
             }
             prop_assert!(delivery.is_empty());
+            prop_assert_eq!(delivery.pairs, 0);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the control plane keeps: data sets, jobs, versions, devices, rollouts. The JSON of these types is the API's.
 
-use crate::rollout::{Member, Policy, Status};
+use crate::rollout::{self, Member, Policy, Status};
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
@@ -102,12 +102,35 @@ pub struct JobProgress {
 pub enum VersionState {
     /// Signed, on no device yet.
     Draft,
-    /// A rollout is under way.
+    /// A rollout is under way, or one ended early and left it on some devices.
     Canary,
-    /// A rollout of it was completed.
+    /// A rollout of it was completed: of each model and board the newest such version.
     Live,
     /// Another version took its place.
     Retired,
+}
+
+impl VersionState {
+    /// What a version becomes when a rollout of it is created.
+    pub fn at_rollout(self) -> Self {
+        match self {
+            Self::Draft | Self::Retired | Self::Canary => Self::Canary,
+            Self::Live => Self::Live,
+        }
+    }
+
+    /// What a version becomes when a rollout of it has ended. `before` is what it was before it became a canary,
+    /// `open` says whether another rollout of it is under way, `held` whether devices shall still run it.
+    pub fn after_rollout(self, ended: rollout::State, before: Self, open: bool, held: bool) -> Self {
+        match (ended, self) {
+            (rollout::State::Completed, _) => Self::Live,
+            (rollout::State::Stopped | rollout::State::Aborted, Self::Canary) => {
+                if open || (held && before == Self::Draft) { Self::Canary } else { before }
+            }
+            (rollout::State::Stopped | rollout::State::Aborted, Self::Draft | Self::Live | Self::Retired)
+            | (rollout::State::Running | rollout::State::Paused, _) => self,
+        }
+    }
 }
 
 /// A version of a model: one signed bundle.
@@ -193,7 +216,10 @@ pub struct SecurityEvent {
     pub subject: String,
     /// As in `foreign_topic`.
     pub kind: String,
+    /// Of the newest.
     pub detail: String,
+    /// How often, where it was refused again and again.
+    pub count: u64,
 }
 
 /// Whom a rollout is for.
@@ -249,13 +275,30 @@ pub struct HistoryEntry {
 /// What ingest has counted since the store was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestCounts {
+    /// Events, feedback and telemetry that were stored.
     pub events: u64,
     pub feedback: u64,
     pub telemetry: u64,
-    /// Records that came again and were not stored again.
+    /// Records that came again under their id and were not stored again.
     pub redelivered: u64,
-    /// Records that are stored more than once.
+    /// Records that were stored although one of the same content, under another id, was there already.
     pub duplicate_rows: u64,
     /// Messages that were refused.
     pub refused: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VersionState::{Canary, Draft, Live, Retired};
+    use crate::rollout::State::{Aborted, Completed, Stopped};
+
+    #[test]
+    fn a_version_goes_back_to_what_it_was_unless_devices_still_run_it() {
+        assert_eq!(Canary.after_rollout(Completed, Draft, false, true), Live);
+        assert_eq!(Canary.after_rollout(Stopped, Draft, false, false), Draft);
+        assert_eq!(Canary.after_rollout(Stopped, Draft, false, true), Canary);
+        assert_eq!(Canary.after_rollout(Aborted, Draft, true, false), Canary);
+        assert_eq!(Canary.after_rollout(Aborted, Retired, false, true), Retired);
+        assert_eq!(Live.after_rollout(Stopped, Draft, false, true), Live);
+    }
 }

@@ -48,6 +48,13 @@ impl Samples {
         self.count == 0
     }
 
+    /// The class of every sample.
+    pub fn classes(&self) -> Vec<i64> {
+        let mut classes = vec![0; self.count];
+        self.labels.copy_data(&mut classes, self.count);
+        classes
+    }
+
     /// Channels-last samples `[B, C, H, W]` and labels `[B]`.
     pub fn batch(&self, indices: &[i64]) -> (Tensor, Tensor) {
         no_grad(|| {
@@ -80,32 +87,18 @@ pub struct Augment {
     pub gain: f32,
     /// Standard deviation of added noise relative to that of the data, series only.
     pub jitter: f32,
-    /// Side of a square (length of a window) set to zero, as a share of each axis; 0 for none.
-    pub cutout: f32,
 }
 
 impl Augment {
     /// What helps small classifiers and keeps labels true.
     pub fn for_dim(dim: Dim) -> Self {
         match dim {
-            Dim::Image => Self {
-                rotate_degrees: 10.0,
-                stretch: 0.1,
-                shift: 0.08,
-                warp: 0.0,
-                gain: 0.0,
-                jitter: 0.0,
-                cutout: 0.0,
-            },
-            Dim::Series => Self {
-                rotate_degrees: 0.0,
-                stretch: 0.05,
-                shift: 0.03,
-                warp: 0.01,
-                gain: 0.1,
-                jitter: 0.05,
-                cutout: 0.0,
-            },
+            Dim::Image => {
+                Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, warp: 0.0, gain: 0.0, jitter: 0.0 }
+            }
+            Dim::Series => {
+                Self { rotate_degrees: 0.0, stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05 }
+            }
         }
     }
 
@@ -160,25 +153,7 @@ impl Augment {
             let noise: Vec<f32> = (0..out.numel()).map(|_| seeds::normal(rng)).collect();
             out += Tensor::from_slice(&noise).reshape(&size) * (f64::from(self.jitter) * deviation);
         }
-        if self.cutout > 0.0 {
-            out *= self.holes(&size, rng);
-        }
         out
-    }
-
-    /// 0 in one random box a sample, 1 elsewhere: `[N, 1, H, W]`.
-    fn holes(&self, size: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
-        let mask = Tensor::ones([size[0], 1, size[2], size[3]], (Kind::Float, tch::Device::Cpu));
-        for sample in 0..size[0] {
-            let mut hole = mask.get(sample);
-            for axis in [1, 2] {
-                let length = size[axis as usize + 1];
-                let side = ((length as f32 * self.cutout) as i64).clamp(1, length);
-                hole = hole.narrow(axis, rng.random_range(0..=length - side), side);
-            }
-            let _ = hole.zero_();
-        }
-        mask
     }
 }
 
@@ -221,7 +196,7 @@ mod tests {
             let elements: usize = shape.iter().product();
             let values: Vec<f32> = (0..4 * elements).map(|i| (i as f32 * 0.37).sin()).collect();
             let samples = Samples::new(&Split { samples: values, labels: vec![0, 1, 0, 1] }, &shape);
-            let augment = Augment { cutout: 0.2, ..Augment::for_dim(dim) };
+            let augment = Augment::for_dim(dim);
             let draw = |step| {
                 let mut rng = seeds::stream(5, Purpose::Augment, step);
                 to_vec(&samples.augmented(&[0, 1, 2, 3], &augment, &mut rng).0)

@@ -16,15 +16,25 @@
 //!
 //! A step is an architecture step and then a weight step, each on a batch of its own, each a forward pass, the mean
 //! cross entropy, and the gradient of it with respect to `alpha` alone (Adam, rate 3e-4, betas 0.5 and 0.999, weight
-//! decay 1e-3) or to the weights alone (SGD, rate 0.025, momentum 0.9 with Nesterov, weight decay 3e-4).
+//! decay 1e-3, decoupled) or to the weights alone (SGD, rate 0.025, momentum 0.9 with Nesterov, weight decay 3e-4 on
+//! kernels and the head's matrix). The loss that a step reports is the weight step's.
+//!
+//! # The start
+//! [`StepBench::start`] writes what the first step begins from, so that another implementation can begin from the
+//! same and show by its losses that it computes the same. Safetensors, f32, row major: `stem.*`, `cell0.adapterA.*`
+//! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.*` (`conv`, `conv_gamma`, `conv_beta`, `depthwise`, `pointwise`,
+//! `sep_gamma`, `sep_beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
+//! batches `x_weights` and `x_arch`.
 
 use crate::{
     genotype::{Adapter, CellPlan, Dim, Skeleton},
     optim::{Adam, Sgd},
-    params::channels_last,
+    params::{channels_last, to_vec},
     seeds::{self, Purpose},
     supernet::{Candidates, Space, Supernet},
 };
+use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
+use serde::Serialize;
 use std::time::Instant;
 use tch::Tensor;
 
@@ -42,8 +52,18 @@ pub struct StepBench {
     candidates: Candidates,
     sgd: Sgd,
     adam: Adam,
-    x: [Tensor; 2],
+    x_weights: Tensor,
+    x_arch: Tensor,
     labels: Tensor,
+}
+
+/// Some steps, in order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Steps {
+    /// Milliseconds of each.
+    pub ms: Vec<f64>,
+    /// Loss of each, before its weights moved.
+    pub loss: Vec<f64>,
 }
 
 impl StepBench {
@@ -65,7 +85,7 @@ impl StepBench {
         let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
         let edges = net.space().edges().len();
         let alpha = (Tensor::from_slice(&normal(edges as i64 * 6)) * 1e-3).reshape([edges as i64, 6]);
-        let x = [0, 1].map(|_| {
+        let [x_weights, x_arch] = [0, 1].map(|_| {
             channels_last(&Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]))
         });
         let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
@@ -75,7 +95,8 @@ impl StepBench {
             candidates: Candidates::all(edges),
             net,
             alpha: alpha.set_requires_grad(true),
-            x,
+            x_weights,
+            x_arch,
             labels: Tensor::from_slice(&labels),
         }
     }
@@ -83,26 +104,51 @@ impl StepBench {
     /// One architecture step and one weight step; the loss of the latter.
     pub fn step(&mut self) -> f64 {
         let mix = self.candidates.weights(&self.alpha, 1.0);
-        let loss = self.net.loss(&self.x[1], &self.labels, &mix, &self.candidates);
+        let loss = self.net.loss(&self.x_arch, &self.labels, &mix, &self.candidates);
         let gradient = Tensor::run_backward(&[loss], &[&self.alpha], false, false).remove(0);
         let decay = self.alpha.ones_like().view(-1);
         self.adam.step(&mut self.alpha.detach().view(-1), &gradient.reshape([-1]), &decay, 3e-4);
         let mix = tch::no_grad(|| self.candidates.weights(&self.alpha, 1.0));
-        let loss = self.net.loss(&self.x[0], &self.labels, &mix, &self.candidates);
+        let loss = self.net.loss(&self.x_weights, &self.labels, &mix, &self.candidates);
         let gradient = self.net.params.gradients(&loss);
         self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), 0.025);
         loss.double_value(&[])
     }
 
-    /// Milliseconds of each of `steps` steps.
-    pub fn run(&mut self, steps: usize) -> Vec<f64> {
-        (0..steps)
-            .map(|_| {
-                let start = Instant::now();
-                self.step();
-                start.elapsed().as_secs_f64() * 1e3
-            })
-            .collect()
+    /// The next `steps` steps.
+    pub fn run(&mut self, steps: usize) -> Steps {
+        let mut done = Steps::default();
+        for _ in 0..steps {
+            let start = Instant::now();
+            let loss = self.step();
+            done.ms.push(start.elapsed().as_secs_f64() * 1e3);
+            done.loss.push(loss);
+        }
+        done
+    }
+
+    /// What the next step begins from, optimisers aside, as the module describes it.
+    ///
+    /// # Errors
+    /// Values that do not fit their shapes, which is a fault of this program.
+    pub fn start(&self) -> Result<Vec<u8>, SafeTensorError> {
+        let mut tensors = self.net.params.named();
+        for (name, tensor) in
+            [("alpha", &self.alpha), ("x_weights", &self.x_weights), ("x_arch", &self.x_arch)]
+        {
+            let shape = tensor.size().iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+            tensors.push((name.to_owned(), shape, to_vec(tensor)));
+        }
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        let views = tensors
+            .iter()
+            .zip(&bytes)
+            .map(|((name, shape, _), bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, SafeTensorError>>()?;
+        safetensors::serialize(views, None)
     }
 }
 
@@ -113,8 +159,26 @@ mod tests {
     #[test]
     fn steps_lower_the_loss() {
         let mut bench = StepBench::new(1);
-        let first = bench.step();
-        bench.run(4);
-        assert!(bench.step() < first);
+        let steps = bench.run(6);
+        assert_eq!((steps.ms.len(), steps.loss.len()), (6, 6));
+        assert!(steps.ms.iter().all(|ms| *ms > 0.0));
+        assert!(steps.loss[5] < steps.loss[0]);
+    }
+
+    #[test]
+    fn the_start_holds_every_weight_and_both_batches() {
+        let bench = StepBench::new(1);
+        let bytes = bench.start().unwrap();
+        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
+        assert_eq!(shape("stem.weight"), [16, 1, 3, 3]);
+        assert_eq!(shape("cell0.adapter1.gamma"), [16]);
+        assert_eq!(shape("cell0.edge2_3.conv"), [16, 16, 3, 3]);
+        assert_eq!(shape("cell0.edge4_5.depthwise"), [16, 1, 5, 5]);
+        assert_eq!(shape("head.weight"), [10, 64]);
+        assert_eq!(shape("alpha"), [8, 6]);
+        assert_eq!(shape("x_arch"), [64, 1, 28, 28]);
+        // Stem and two adapters of three tensors, eight edges of seven, the head's two, alpha, two batches.
+        assert_eq!(start.len(), 3 * 3 + 8 * 7 + 2 + 3);
     }
 }

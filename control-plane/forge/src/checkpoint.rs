@@ -16,7 +16,9 @@ use crate::params::to_vec;
 const FILE: &str = "state.safetensors";
 /// Key of the state in the file's header.
 const STATE_KEY: &str = "state";
-/// Largest file of tensors that is read.
+/// What to do about a checkpoint that cannot be used.
+const AFRESH: &str = "delete it to start afresh";
+/// Largest file of tensors that is read, and that a checkpoint is written to.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Why tensors cannot be written or read.
@@ -62,6 +64,11 @@ impl Checkpoint {
         Ok(Self { dir: dir.to_owned() })
     }
 
+    /// The folder, whether or not it is there.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Replaces the checkpoint. A crash at any point leaves the old one or the new one.
     ///
     /// # Errors
@@ -77,6 +84,13 @@ impl Checkpoint {
             })
             .collect();
         let bytes = encode(&named, Some((STATE_KEY, state))).map_err(|message| damaged(&path, message))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let message = format!(
+                "a checkpoint of {} bytes is over the limit of {FILE_BYTES_MAX}: lower the budget's channels",
+                bytes.len()
+            );
+            return Err(damaged(&path, message));
+        }
         write_whole(&path, &bytes)
     }
 
@@ -89,20 +103,27 @@ impl Checkpoint {
         if !path.exists() {
             return Ok(None);
         }
-        let (header, named) = read(&path)?;
-        let state = header.get(STATE_KEY).map(String::as_str).unwrap_or_default();
-        let state = serde_json::from_str(state).map_err(|error| {
-            damaged(&path, format!("no checkpoint of this version ({error}): delete it to start afresh"))
+        let (header, named) = read(&path).map_err(|error| match error {
+            Error::Damaged { path, message } => damaged(&path, format!("{message}: {AFRESH}")),
+            error @ Error::Io { .. } => error,
         })?;
+        let state = header.get(STATE_KEY).map(String::as_str).unwrap_or_default();
+        let state = serde_json::from_str(state)
+            .map_err(|error| damaged(&path, format!("no checkpoint of this version ({error}): {AFRESH}")))?;
         Ok(Some((state, named)))
     }
 
-    /// Removes the folder; the job is done.
+    /// Removes the folder, if it is there; the job is done.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
-        fs::remove_dir_all(&self.dir).map_err(|source| io(&self.dir, "removed", source))
+        match fs::remove_dir_all(&self.dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(io(&self.dir, "removed", source))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -166,7 +187,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         fs::rename(&temporary, path)?;
         sync_parent(path)
     };
-    write().map_err(|source| io(path, "written", source))
+    write().map_err(|source| {
+        // On a full disk the part that fitted only takes room.
+        let _ = fs::remove_file(&temporary);
+        io(path, "written", source)
+    })
 }
 
 /// Makes a rename in the folder of `path` durable.
@@ -204,7 +229,21 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         for end in 0..bytes.len() {
             fs::write(&path, &bytes[..end]).unwrap();
-            assert!(checkpoint.load::<u32>().is_err(), "{end} bytes were accepted");
+            let error = checkpoint.load::<u32>().unwrap_err().to_string();
+            assert!(error.ends_with("delete it to start afresh"), "{end} bytes: {error}");
         }
+        checkpoint.clone().remove().unwrap();
+        assert!(!folder.path().exists());
+        checkpoint.remove().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_in_its_place_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder that is not empty cannot be replaced by a file.
+        let path = folder.path().join("taken.bin");
+        fs::create_dir_all(path.join("inner")).unwrap();
+        assert!(matches!(write_whole(&path, b"values"), Err(Error::Io { action: "written", .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

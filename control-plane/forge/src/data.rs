@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Largest data file, after decompression.
+/// Largest data file as it lies on the disk.
 pub const FILE_BYTES_MAX: u64 = 2 << 30;
 /// Most samples in one split.
 pub const SAMPLES_MAX: usize = 5_000_000;
@@ -266,11 +266,6 @@ struct Raw {
 impl Raw {
     fn finish(self, digest: Digest) -> Result<Dataset, Error> {
         let whole = |message: String| Error::bad(&self.origin, Place::File, message);
-        if self.labels.len() > limits::LABELS_MAX {
-            let message =
-                format!("{} classes, at most {} are allowed", self.labels.len(), limits::LABELS_MAX);
-            return Err(whole(message));
-        }
         let elements: usize = self.shape.iter().product();
         if elements == 0 || elements > limits::TENSOR_ELEMENTS_MAX {
             return Err(whole(format!(
@@ -294,41 +289,22 @@ impl Raw {
     }
 }
 
-/// Reads a file whole, unpacking gzip, under [`FILE_BYTES_MAX`]; its raw bytes go into the hash with its name.
+/// Reads a file whole as it lies on the disk, under [`FILE_BYTES_MAX`]; its bytes go into the hash with its name.
 fn read_file(path: &Path, hasher: &mut Hasher) -> Result<Vec<u8>, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
-    let too_large = || {
-        Error::bad(
-            path,
-            Place::File,
-            format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read"),
-        )
-    };
     let file = std::fs::File::open(path).map_err(io)?;
     let mut raw = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut raw).map_err(io)?;
     if raw.len() as u64 > FILE_BYTES_MAX {
-        return Err(too_large());
+        let message = format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read");
+        return Err(Error::bad(path, Place::File, message));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     hasher.update(name.as_bytes());
     hasher.update(&[0]);
     hasher.update(&(raw.len() as u64).to_le_bytes());
     hasher.update(&raw);
-    if path.extension().is_none_or(|extension| extension != "gz") {
-        return Ok(raw);
-    }
-    let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(raw.as_slice())
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| {
-            Error::bad(path, Place::Byte(bytes.len()), format!("the gzip data is damaged: {source}"))
-        })?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(too_large());
-    }
-    Ok(bytes)
+    Ok(raw)
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use crate::{
     network::Network,
     onnx,
     params::{channels_last, to_vec},
-    quantise::{self, quantise},
+    quantise::{self, Candidate, quantise},
     seeds::{self, Purpose},
 };
 use runtime::{Golden, LoadOptions, Mismatch, Ort, Runnable, Runtime, Tract, measure_us};
 use shared::{
-    board::Board,
+    board::{Board, RuntimeName},
     job::{LatencyTable, ModelReport},
+    limits,
 };
 use std::{path::Path, sync::Arc};
 use tch::Tensor;
@@ -31,6 +32,15 @@ const FP32_DIFFERENCE_MAX: f32 = 2e-3;
 const INT8_DIFFERENCE_MAX: f32 = 0.25;
 /// Least tolerance that a manifest gets: other processors round otherwise.
 const TOLERANCE_MIN: f32 = 0.05;
+/// How much less accurate than FP32, relative to it, an INT8 model may be before other ranges are tried; what stays
+/// worse gets a remark.
+const INT8_LOSS_MAX: f64 = 0.01;
+/// The same, before the model is refused.
+const INT8_LOSS_REFUSED: f64 = 0.05;
+/// Right answers that INT8 must have lost for a refusal: fewer are within chance on a small test split.
+const INT8_LOST_MIN: f64 = 10.0;
+/// Training samples on which ranges are compared by accuracy.
+const CHOICE_SAMPLES: usize = 2000;
 /// What `check` allows where no report names a tolerance.
 pub const TOLERANCE_DEFAULT: f32 = INT8_DIFFERENCE_MAX;
 
@@ -60,6 +70,43 @@ pub enum Error {
         #[source]
         source: Mismatch,
     },
+    /// The constants of the exported model break the board's limit, which their estimate kept.
+    #[error(
+        "model.onnx holds {needed} bytes of weights, board {board} allows limits.weight_bytes_max = {allowed}"
+    )]
+    TooLarge {
+        /// The board's id.
+        board: String,
+        /// What it allows.
+        allowed: u64,
+        /// What the model takes.
+        needed: u64,
+    },
+    /// INT8 costs too many right answers.
+    #[error(
+        "the INT8 model answers {int8:.4} of the test split right, the FP32 model {fp32:.4}: it is refused; more \
+         train_epochs or channels may help"
+    )]
+    Inaccurate {
+        /// Accuracy of the FP32 model, 0 to 1.
+        fp32: f64,
+        /// Accuracy of the INT8 model on the worse runtime, 0 to 1.
+        int8: f64,
+    },
+    /// The model is slower than the board's target on a processor of the board's own kind.
+    #[error(
+        "one inference takes {us:.0} us on this {arch} machine, board {board} allows limits.latency_us_max = {allowed}: \
+         lower the budget's channels, cells or nodes, or raise the limit",
+        arch = std::env::consts::ARCH
+    )]
+    TooSlow {
+        /// The board's id.
+        board: String,
+        /// What it allows.
+        allowed: u64,
+        /// Microseconds on the best runtime that the board allows.
+        us: f64,
+    },
     /// No golden samples could be made.
     #[error("no golden samples")]
     Golden(#[source] Mismatch),
@@ -68,32 +115,44 @@ pub enum Error {
 /// The exported files with what was measured on them.
 #[derive(Clone, Debug)]
 pub struct Exported {
+    /// The model for the board.
     pub onnx_int8: Vec<u8>,
+    /// The same before quantisation.
     pub onnx_fp32: Vec<u8>,
     /// Inputs, and the trained network's answers to them.
     pub golden: Golden,
+    /// What was measured.
     pub report: ModelReport,
 }
 
-/// Exports `net` for `board` and measures it on the test split.
+/// Exports `net` for `board` and measures it on the test split. `ort` calibrates and measures.
 ///
 /// # Errors
-/// A model that disagrees with the network on either runtime, and whatever stands in the way of finding out.
-pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64) -> Result<Exported, Error> {
+/// A model that disagrees with the network on either runtime, that INT8 makes useless, or that breaks the board's
+/// limits; and whatever stands in the way of finding out.
+pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort) -> Result<Exported, Error> {
     let graph = net.to_graph()?;
-    let ort = Ort::open(None)?;
+    let onnx_fp32 = onnx::write_f32(&graph)?;
     let reduce_range = board.target.starts_with("x86_64") && !board.cpu.int8_dot;
-    let options = quantise::Options { calibrator: None, reduce_range };
-    let quantised = quantise(&graph, &calibration(&set.train, &graph, seed), &ort, &options)?;
+    let some = part(&set.train, &graph, CHOICE_SAMPLES, seed);
+    let each = graph.input_shape().elements();
+    let calibration = &some.samples[..some.samples.len().min(CALIBRATION_SAMPLES * each)];
+    let candidates = quantise(&graph, &onnx_fp32, calibration, ort, reduce_range)?;
+    let chosen = choose(candidates, &onnx_fp32, &some, ort)?;
+    let needed = onnx::constant_bytes(&chosen.onnx_int8)?;
+    if needed > board.limits.weight_bytes_max {
+        let (board, allowed) = (board.id.to_string(), board.limits.weight_bytes_max);
+        return Err(Error::TooLarge { board, allowed, needed });
+    }
     let golden = golden(net, set, seed).map_err(Error::Golden)?;
 
     let mut remarks = vec![format!(
         "calibrated by {}, {:.1} dB over {} training samples",
-        quantised.calibrator,
-        quantised.closeness.sqnr_db,
-        set.train.len().min(CALIBRATION_SAMPLES)
+        chosen.calibrator,
+        chosen.closeness.sqnr_db,
+        calibration.len() / each
     )];
-    let runtimes: [&dyn Runtime; 2] = [&Tract, &ort];
+    let runtimes: [&dyn Runtime; 2] = [&Tract, ort];
     let mut difference_max = 0f32;
     let mut load =
         |file: &'static str, bytes: &[u8], tolerance: f32| -> Result<[Arc<dyn Runnable>; 2], Error> {
@@ -111,8 +170,8 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64) -> Result<
             let [tract, ort] = [0, 1].map(|index| Arc::clone(&models[index]));
             Ok([tract, ort])
         };
-    let [tract_fp32, ort_fp32] = load("model-fp32.onnx", &quantised.onnx_fp32, FP32_DIFFERENCE_MAX)?;
-    let [tract_int8, ort_int8] = load("model.onnx", &quantised.onnx_int8, INT8_DIFFERENCE_MAX)?;
+    let [tract_fp32, ort_fp32] = load("model-fp32.onnx", &onnx_fp32, FP32_DIFFERENCE_MAX)?;
+    let [tract_int8, ort_int8] = load("model.onnx", &chosen.onnx_int8, INT8_DIFFERENCE_MAX)?;
 
     let us = |model: &Arc<dyn Runnable>| measure_us(model.as_ref(), golden.input());
     let us_per_inference = LatencyTable {
@@ -130,34 +189,96 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64) -> Result<
                 .push(format!("INT8 is not faster than FP32 on {name} here: {int8:.0} against {fp32:.0} us"));
         }
     }
+    let accuracy_fp32 = accuracy(ort_fp32.as_ref(), &set.test)?;
+    let accuracy_int8 = accuracy(ort_int8.as_ref(), &set.test)?;
+    let accuracy_int8_tract = accuracy(tract_int8.as_ref(), &set.test)?;
+    remarks.extend(judge_accuracy(accuracy_fp32, accuracy_int8.min(accuracy_int8_tract), set.test.len())?);
+    remarks.extend(judge_latency(&us_per_inference, board)?);
     let report = ModelReport {
         parameters: graph.parameters() as u64,
         macs: graph.macs(),
         activation_bytes: graph.peak_activation_bytes() as u64,
-        accuracy_fp32: accuracy(ort_fp32.as_ref(), &set.test)?,
-        accuracy_int8: accuracy(ort_int8.as_ref(), &set.test)?,
-        accuracy_int8_tract: accuracy(tract_int8.as_ref(), &set.test)?,
-        bytes_fp32_onnx: quantised.onnx_fp32.len() as u64,
-        bytes_int8_onnx: quantised.onnx_int8.len() as u64,
+        accuracy_fp32,
+        accuracy_int8,
+        accuracy_int8_tract,
+        bytes_fp32_onnx: onnx_fp32.len() as u64,
+        bytes_int8_onnx: chosen.onnx_int8.len() as u64,
         us_per_inference,
         golden_difference_max: difference_max,
         golden_tolerance: (difference_max * 2.0).clamp(TOLERANCE_MIN, INT8_DIFFERENCE_MAX),
+        tensors: chosen.tensors,
         remarks,
     };
-    Ok(Exported { onnx_int8: quantised.onnx_int8, onnx_fp32: quantised.onnx_fp32, golden, report })
+    Ok(Exported { onnx_int8: chosen.onnx_int8, onnx_fp32, golden, report })
 }
 
-/// Values of random training samples, one sample after another.
-fn calibration(train: &Split, graph: &Graph, seed: u64) -> Vec<f32> {
+/// The closest candidate, unless it costs too many right answers on training samples: then the first that does not, or
+/// the most accurate.
+fn choose(candidates: Vec<Candidate>, onnx_fp32: &[u8], some: &Split, ort: &Ort) -> Result<Candidate, Error> {
+    let on_ort = |bytes: &[u8]| -> Result<f64, Error> {
+        Ok(accuracy(ort.load(bytes, &LoadOptions::default())?.as_ref(), some)?)
+    };
+    let fp32 = on_ort(onnx_fp32)?;
+    let mut best: Option<(f64, Candidate)> = None;
+    for candidate in candidates {
+        let found = on_ort(&candidate.onnx_int8)?;
+        if found >= fp32 * (1.0 - INT8_LOSS_MAX) {
+            return Ok(candidate);
+        }
+        if best.as_ref().is_none_or(|(most, _)| found > *most) {
+            best = Some((found, candidate));
+        }
+    }
+    let none = || quantise::Error::Samples("no rule was tried".to_owned());
+    Ok(best.map(|(_, candidate)| candidate).ok_or_else(none)?)
+}
+
+/// A remark where INT8 costs more right answers of `count` than it should.
+fn judge_accuracy(fp32: f64, int8: f64, count: usize) -> Result<Option<String>, Error> {
+    let lost = fp32 - int8;
+    if lost > fp32 * INT8_LOSS_REFUSED && lost * count as f64 >= INT8_LOST_MIN {
+        return Err(Error::Inaccurate { fp32, int8 });
+    }
+    Ok((lost > fp32 * INT8_LOSS_MAX).then(|| {
+        format!(
+            "INT8 is more than {:.0} % less accurate than FP32: {int8:.4} against {fp32:.4}",
+            INT8_LOSS_MAX * 100.0
+        )
+    }))
+}
+
+/// A remark where the INT8 model is slower here than the board shall be, on the best runtime that the board allows. A
+/// worker is at least as fast as a board with its kind of processor, so there it is an error.
+fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Option<String>, Error> {
+    let us = |runtime: &RuntimeName| match runtime {
+        RuntimeName::OnnxRuntime => table.ort_int8,
+        RuntimeName::Tract => table.tract_int8,
+    };
+    let us = board.runtime.allowed.iter().map(us).fold(f64::INFINITY, f64::min);
+    let allowed = board.limits.latency_us_max;
+    if us <= allowed as f64 {
+        return Ok(None);
+    }
+    let board_id = board.id.to_string();
+    let mut target = board.target.split('-');
+    if target.next() == Some(std::env::consts::ARCH) && target.any(|part| part == std::env::consts::OS) {
+        return Err(Error::TooSlow { board: board_id, allowed, us });
+    }
+    Ok(Some(format!(
+        "one inference takes {us:.0} us even here, board {board_id} allows limits.latency_us_max = {allowed}"
+    )))
+}
+
+/// Up to `count` random training samples.
+fn part(train: &Split, graph: &Graph, count: usize, seed: u64) -> Split {
     let each = graph.input_shape().elements();
     let mut order: Vec<usize> = (0..train.len()).collect();
     seeds::shuffle(&mut order, &mut seeds::stream(seed, Purpose::Samples, 0));
-    order
-        .iter()
-        .take(CALIBRATION_SAMPLES)
-        .flat_map(|index| &train.samples[index * each..][..each])
-        .copied()
-        .collect()
+    order.truncate(count);
+    Split {
+        samples: order.iter().flat_map(|index| &train.samples[index * each..][..each]).copied().collect(),
+        labels: order.iter().map(|index| train.labels[*index]).collect(),
+    }
 }
 
 /// Random test samples that the network is sure of (the surest, where too few are), with its answers.
@@ -220,6 +341,7 @@ pub fn accuracy(model: &dyn Runnable, split: &Split) -> Result<f64, runtime::Err
 /// One runtime's answer to `check`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
+    /// Its name.
     pub runtime: &'static str,
     /// Largest difference from a golden output.
     pub difference_max: f32,
@@ -261,12 +383,16 @@ pub fn check(folder: &Path, tolerance: Option<f32>) -> Result<Vec<Checked>, Chec
     };
     onnx::inspect(&model).map_err(|error| named(shared::manifest::MODEL_FILE, &error))?;
     let golden = Golden::read(&golden).map_err(|error| named(shared::manifest::GOLDEN_FILE, &error))?;
-    let reported = || -> Option<f32> {
-        let text = std::fs::read(folder.join(shared::job::REPORT_FILE)).ok()?;
-        let report: shared::job::JobReport = serde_json::from_slice(&text).ok()?;
-        Some(report.model.golden_tolerance)
+    let tolerance = match tolerance {
+        Some(tolerance) => tolerance,
+        None if folder.join(shared::job::REPORT_FILE).is_file() => {
+            let text = read(shared::job::REPORT_FILE, limits::REPORT_BYTES_MAX)?;
+            // A report of another kind names no tolerance.
+            serde_json::from_slice(&text)
+                .map_or(TOLERANCE_DEFAULT, |report: shared::job::JobReport| report.model.golden_tolerance)
+        }
+        None => TOLERANCE_DEFAULT,
     };
-    let tolerance = tolerance.or_else(reported).unwrap_or(TOLERANCE_DEFAULT);
     let ort = Ort::open(None).map_err(|error| CheckError::Input(error.to_string()))?;
     let runtimes: [&dyn Runtime; 2] = [&Tract, &ort];
     let mut passed = Vec::new();
@@ -281,3 +407,6 @@ pub fn check(folder: &Path, tolerance: Option<f32>) -> Result<Vec<Checked>, Chec
     }
     Ok(passed)
 }
+
+#[cfg(test)]
+mod tests;

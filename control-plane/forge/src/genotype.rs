@@ -100,7 +100,7 @@ pub struct Genotype {
 pub const NODES_MAX: usize = 8;
 
 impl Genotype {
-    /// Checks that each node reads one to two earlier states through real operations.
+    /// Checks that each node reads one earlier state or two different ones, through real operations.
     ///
     /// # Errors
     /// A sentence that names the node.
@@ -111,6 +111,11 @@ impl Genotype {
         for (node, edges) in self.nodes.iter().enumerate() {
             if edges.is_empty() || edges.len() > 2 {
                 return Err(format!("node {} has {} edges, allowed are 1 and 2", node + 2, edges.len()));
+            }
+            if let [a, b] = edges.as_slice()
+                && a.from == b.from
+            {
+                return Err(format!("node {} reads state {} twice", node + 2, a.from));
             }
             for edge in edges {
                 if edge.from >= node + 2 {
@@ -253,6 +258,33 @@ impl Architecture {
         Skeleton::new(&self.input, self.classes, self.channels, self.cells, self.genotype.nodes.len())
     }
 
+    /// Whether any node of the cell reads `state`.
+    pub fn reads(&self, state: usize) -> bool {
+        self.genotype.nodes.iter().flatten().any(|edge| edge.from == state)
+    }
+
+    /// Weights of all convolutions and of the linear layer, without biases, counted without building the network.
+    pub fn weights(&self) -> u64 {
+        let s = self.skeleton();
+        let (input, classes) = (self.input[0] as u64, self.classes as u64);
+        let taps = |kernel: i64| match s.dim {
+            Dim::Series => kernel.unsigned_abs(),
+            Dim::Image => (kernel * kernel).unsigned_abs(),
+        };
+        let mut weights = s.stem_channels.unsigned_abs() * input * taps(s.stem_kernel);
+        for cell in &s.cells {
+            let channels = cell.channels.unsigned_abs();
+            for (side, adapter) in cell.adapters.iter().enumerate() {
+                if self.reads(side) {
+                    weights += channels * adapter.channels_in.unsigned_abs() * taps(adapter.kernel);
+                }
+            }
+            let edges = self.genotype.nodes.iter().flatten();
+            weights += edges.map(|edge| edge.op.weights(s.dim, channels)).sum::<u64>();
+        }
+        weights + s.features.unsigned_abs() * classes
+    }
+
     /// Reads what [`Self::to_json`] wrote.
     ///
     /// # Errors
@@ -320,6 +352,9 @@ mod tests {
             Architecture::from_json(&bad.to_json()),
             Err("node 2 reads state 2, which comes after it".into())
         );
+        let mut bad = architecture();
+        bad.genotype.nodes[1][0].from = 2;
+        assert_eq!(Architecture::from_json(&bad.to_json()), Err("node 3 reads state 2 twice".into()));
         let mut bad = architecture();
         bad.genotype.nodes[1][0].op = Operation::Zero;
         assert_eq!(Architecture::from_json(&bad.to_json()), Err("node 3 has the operation zero".into()));

@@ -434,16 +434,6 @@ impl Graph {
             .sum()
     }
 
-    /// Bytes of the parameters in INT8 form: one a weight, four a bias, five an output channel for its scale
-    /// and zero point.
-    pub fn weight_bytes_int8(&self) -> usize {
-        self.nodes
-            .iter()
-            .filter_map(|node| node.op.weights())
-            .map(|(weight, bias)| weight.len() + bias.len() * (4 + 5))
-            .sum()
-    }
-
     /// The most bytes of INT8 activations (one an element, one sample) alive at once when the nodes run in
     /// order and a value is freed after its last reader.
     pub fn peak_activation_bytes(&self) -> usize {

@@ -1,39 +1,44 @@
 //! The job driver: takes a folder with `job.json` through loading, search, training, quantising and checking to a
 //! `result/` that appears whole or not at all. A killed job goes on from its checkpoint and ends the same.
 
+mod clock;
+mod lock;
 mod result;
+mod spec;
 
 use crate::{
     batch::{Augment, Samples},
     checkpoint::{self, Checkpoint, Named},
     data::{self, Dataset},
     finish,
-    genotype::{self, Architecture, Dim},
+    genotype::{Architecture, Dim, Skeleton},
     network::{FitError, Network, broken_limit},
     search::{Search, SearchState},
     seeds::{self, Purpose},
-    train::{Plan, TrainState, Training},
+    supernet::{self, Space},
+    train::{self, Plan, TrainState, Training},
 };
+use clock::Clock;
+use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
     job::{self, JobKind, JobReport, JobSpec, Progress, SearchReport, Stage},
 };
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tch::Tensor;
 
-/// Largest `job.json`.
-const SPEC_BYTES_MAX: u64 = 1 << 20;
-/// Most threads of libtorch.
-const THREADS_MAX: u32 = 256;
 /// A retraining starts with this share of the usual rate: its weights are already good.
 const RETRAIN_RATE_SHARE: f64 = 0.3;
-/// How much wider the derived network may be than the supernet was.
-const WIDTH_FACTOR: usize = 2;
+/// How long a worker waits for another one on its folder to end.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Steps of the search between two looks at its accuracy.
+const ACCURACY_EVERY: u64 = 20;
+/// How often the accuracy of a training is looked at.
+const ACCURACY_TIMES: u64 = 10;
 
 /// Why a job did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +59,18 @@ pub enum Error {
     #[error(transparent)]
     Finish(#[from] finish::Error),
     /// Training gave values that are not finite.
-    #[error(
-        "{stage} diverged at step {step}: the loss is not a number; look for wild values in the data set"
-    )]
+    #[error("{stage} diverged at step {step}: a loss is not a number; look for wild values in the data set")]
     Diverged {
         /// `search` or `training`.
         stage: &'static str,
         /// The step.
         step: u64,
+    },
+    /// Another worker is at it.
+    #[error("{}: another worker is at this job; wait for it, or end it", dir.display())]
+    Busy {
+        /// The job's folder.
+        dir: PathBuf,
     },
     /// The caller asked to stop; the checkpoint is there.
     #[error("stopped; run it again to go on")]
@@ -71,7 +80,14 @@ pub enum Error {
 impl Error {
     /// Whether a person has to change the input; exit code 2.
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Input(_) | Self::Data(_) | Self::Fit(_))
+        use finish::Error::{Inaccurate, TooLarge, TooSlow};
+        matches!(
+            self,
+            Self::Input(_)
+                | Self::Data(_)
+                | Self::Fit(_)
+                | Self::Finish(Inaccurate { .. } | TooLarge { .. } | TooSlow { .. })
+        )
     }
 }
 
@@ -111,25 +127,34 @@ enum Phase {
     Trained,
 }
 
-/// Runs the job in `dir` to its result. A job whose result is there is done.
+/// Runs the job in `dir` to its result. A job whose result is there is done. No other worker runs it meanwhile.
 ///
 /// # Errors
 /// [`Error`]; `result/` is then not there.
 pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
+    let _alone = lock::take(dir, LOCK_WAIT)?;
     if dir.join(job::RESULT_DIR).join(job::REPORT_FILE).is_file() {
+        // A worker that was ended after its result was in place has left these.
+        Checkpoint::at(&dir.join(job::CHECKPOINT_DIR)).remove()?;
         let message = Some("the result is there already".to_owned());
         let done = Progress { message, ..plain(Stage::Done, 1, 1) };
         (hooks.progress)(&done);
         return Ok(());
     }
-    let (spec, digest) = read_spec(dir)?;
-    tch::set_num_threads(spec.threads as i32);
+    let (spec, digest) = spec::read(dir)?;
     (hooks.progress)(&plain(Stage::Load, 0, 1));
     let set = data::open_ref(&spec.dataset)?;
-    (hooks.progress)(&plain(Stage::Load, 1, 1));
+    // Needed at the end: better to know at the beginning.
+    let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
     let samples = Samples::new(&set.train, &set.schema.shape);
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
-    let found = checkpoint.load::<State>()?.filter(|(state, _)| state.spec == digest);
+    let mut found = checkpoint.load::<State>()?;
+    let mut message = None;
+    if found.as_ref().is_some_and(|(state, _)| state.spec != digest) {
+        message = Some(format!("{} changed since the checkpoint: the job starts afresh", job::SPEC_FILE));
+        found = None;
+    }
+    (hooks.progress)(&Progress { message, ..plain(Stage::Load, 1, 1) });
     let fresh = State {
         spec: digest,
         phase: Phase::Search(SearchState { step: 0, arch_steps: 0, masks: Vec::new() }),
@@ -141,7 +166,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let mut driver = Driver { spec, set: &set, samples: &samples, checkpoint, hooks, state, saved };
     let net = driver.network()?;
-    driver.finish(dir, &net)
+    driver.finish(dir, &net, &ort)
 }
 
 /// A job under way.
@@ -173,6 +198,8 @@ impl Driver<'_, '_> {
             Some(from) => {
                 let (architecture, weights) = result::read_parent(from)?;
                 self.check_parent(from, &architecture)?;
+                let parent = result::read_report(from)?.dataset.labels;
+                result::check_labels(from, &parent, &self.set.schema.labels)?;
                 self.state.architecture = Some(architecture);
                 Some(weights)
             }
@@ -189,7 +216,7 @@ impl Driver<'_, '_> {
             net.load(|name| weights.get(name).cloned())
                 .map_err(|error| Error::Input(format!("{}: {error}", path.display())))?;
             if let Some((limit, allowed, needed)) =
-                broken_limit(&net.to_graph().map_err(finish::Error::from)?, &self.spec.board.limits)
+                broken_limit(&net.to_graph().map_err(finish::Error::from)?, &self.spec.board)
             {
                 return Err(Error::Input(format!(
                     "{}: the model needs {needed}, board {} allows {limit} = {allowed}: search anew for this board",
@@ -218,16 +245,15 @@ impl Driver<'_, '_> {
 
     fn search(&mut self) -> Result<(), Error> {
         let spec = &self.spec;
-        let schema = &self.set.schema;
-        let mut search = Search::new(
-            self.samples,
-            &schema.shape,
-            schema.labels.len(),
-            &spec.budget,
-            &spec.board.limits,
-            spec.seed,
-        )
-        .map_err(Error::Input)?;
+        let (shape, classes) = (&self.set.schema.shape, self.set.schema.labels.len());
+        let [channels, cells, nodes] =
+            [spec.budget.channels, spec.budget.cells, spec.budget.nodes].map(|value| value as usize);
+        let skeleton = Skeleton::new(shape, classes, channels, cells, nodes);
+        let batch = u64::from(spec.budget.search_batch).min(self.samples.len() as u64);
+        spec::set_threads(spec.threads, batch * supernet::largest_state(&skeleton));
+        spec::check_memory("search", supernet::search_bytes(&skeleton, &Space::all_earlier(nodes), batch))?;
+        let mut search = Search::new(self.samples, shape, classes, &spec.budget, &spec.board, spec.seed)
+            .map_err(Error::Input)?;
         let mut resumed_from = None;
         if let (Phase::Search(state), Some(saved)) = (&self.state.phase, self.saved.take()) {
             search.restore(state, |name| tensor(&saved, name)).map_err(Error::Input)?;
@@ -241,11 +267,11 @@ impl Driver<'_, '_> {
             }
             let outcome = search.step();
             let step = step + 1;
-            if !outcome.loss.is_finite() {
+            if !outcome.finite {
                 return Err(Error::Diverged { stage: "search", step });
             }
-            if clock.due_for_report() || step == total {
-                let accuracy = (step == total || step % 20 == 0).then(|| search.accuracy());
+            let accuracy = (step == total || step % ACCURACY_EVERY == 0).then(|| search.accuracy());
+            if clock.due_for_report() || accuracy.is_some() {
                 let progress = Progress {
                     loss: Some(outcome.loss),
                     accuracy,
@@ -264,9 +290,7 @@ impl Driver<'_, '_> {
                 return Err(Error::Stopped);
             }
         }
-        let mut found = search.derive();
-        found.channels *= WIDTH_FACTOR;
-        let found = found.fit(&self.spec.board)?;
+        let found = search.derive().fit(&self.spec.board)?;
         self.state.search_seconds = clock.seconds();
         self.state.search = Some(SearchReport {
             seconds: clock.seconds(),
@@ -305,6 +329,10 @@ impl Driver<'_, '_> {
             net.stats.set_flat(&take("stats", net.stats.len())?);
             return Ok(net);
         }
+        let batch = (train::BATCH_MAX as u64).min(self.samples.len() as u64);
+        let largest = supernet::largest_state(&net.architecture().skeleton());
+        spec::set_threads(self.spec.threads, batch * largest);
+        spec::check_memory("training", supernet::training_bytes(net.architecture(), batch))?;
         let dim = net.architecture().dim;
         let plan = plan(dim, self.spec.budget.train_epochs, retrain);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed);
@@ -326,9 +354,9 @@ impl Driver<'_, '_> {
             if !loss.is_finite() {
                 return Err(Error::Diverged { stage: "training", step });
             }
-            if clock.due_for_report() || step == total {
-                let tenth = (total / 10).max(1);
-                let accuracy = if step % tenth == 0 || step == total { training.accuracy() } else { None };
+            let look = step == total || step % (total / ACCURACY_TIMES).max(1) == 0;
+            let accuracy = if look { training.accuracy() } else { None };
+            if clock.due_for_report() || look {
                 let progress = Progress {
                     loss: Some(loss),
                     accuracy,
@@ -354,10 +382,10 @@ impl Driver<'_, '_> {
         Ok(net)
     }
 
-    fn finish(mut self, dir: &Path, net: &Network) -> Result<(), Error> {
+    fn finish(mut self, dir: &Path, net: &Network, ort: &Ort) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let exported = finish::export(net, self.set, &self.spec.board, self.spec.seed)?;
+        let exported = finish::export(net, self.set, &self.spec.board, self.spec.seed, ort)?;
         let quantise_seconds = start.elapsed().as_secs_f64();
         (self.hooks.progress)(&Progress {
             accuracy: Some(exported.report.accuracy_int8),
@@ -398,66 +426,6 @@ fn tensor(named: &Named, name: &str) -> Option<Tensor> {
     let (shape, values) = named.get(name)?;
     let shape: Vec<i64> = shape.iter().map(|axis| *axis as i64).collect();
     Some(Tensor::from_slice(values).reshape(shape))
-}
-
-fn read_spec(dir: &Path) -> Result<(JobSpec, Digest), Error> {
-    let path = dir.join(job::SPEC_FILE);
-    let input = |message: String| Error::Input(format!("{}: {message}", path.display()));
-    let size = fs::metadata(&path).map_err(|error| input(format!("cannot be read: {error}")))?.len();
-    if size > SPEC_BYTES_MAX {
-        return Err(input(format!("{size} bytes, at most {SPEC_BYTES_MAX} are read")));
-    }
-    let bytes = fs::read(&path).map_err(|error| input(format!("cannot be read: {error}")))?;
-    let spec: JobSpec = serde_json::from_slice(&bytes).map_err(|error| input(format!("no job: {error}")))?;
-    spec.budget.validate().map_err(input)?;
-    if spec.budget.nodes as usize > genotype::NODES_MAX || !(1..=THREADS_MAX).contains(&spec.threads) {
-        return Err(input(format!("threads is {}, allowed are 1 to {THREADS_MAX}", spec.threads)));
-    }
-    Ok((spec, Digest::of(&bytes)))
-}
-
-/// Measures a stage over restarts, and says when something is due.
-struct Clock {
-    start: Instant,
-    before: f64,
-    every: Duration,
-    saved: Instant,
-    reported: Option<Instant>,
-}
-
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(250);
-
-impl Clock {
-    fn start(before: f64, every: Duration) -> Self {
-        let now = Instant::now();
-        Self { start: now, before, every, saved: now, reported: None }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.before + self.start.elapsed().as_secs_f64()
-    }
-
-    fn due_for_report(&mut self) -> bool {
-        let due = self.reported.is_none_or(|last| last.elapsed() >= REPORT_EVERY);
-        if due {
-            self.reported = Some(Instant::now());
-        }
-        due
-    }
-
-    fn due_for_checkpoint(&mut self) -> bool {
-        let due = self.saved.elapsed() >= self.every;
-        if due {
-            self.saved = Instant::now();
-        }
-        due
-    }
-}
-
-/// Where a job keeps its result.
-pub fn result_dir(dir: &Path) -> PathBuf {
-    dir.join(job::RESULT_DIR)
 }
 
 #[cfg(test)]

@@ -113,8 +113,20 @@ impl Head {
         }
     }
 
-    /// `[N, C, H, W]` to logits `[N, classes]`: mean over space, then linear.
-    pub fn forward(&self, p: &Params, x: &Tensor) -> Tensor {
-        x.mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float).linear(&p[self.weight], Some(&p[self.bias]))
+    /// Channels-last `[N, C, H, W]`, together of as many channels as the layer has features, to logits
+    /// `[N, classes]`: mean over space, then linear.
+    ///
+    /// The mean is taken over a view in the order of the memory, so that its gradient is channels last too; the nodes
+    /// are joined when they are small.
+    pub fn forward(&self, p: &Params, nodes: &[Tensor]) -> Tensor {
+        let means: Vec<Tensor> = nodes
+            .iter()
+            .map(|x| {
+                let size = x.size();
+                let rows = x.permute([0, 2, 3, 1]).reshape([size[0], -1, size[1]]);
+                rows.mean_dim([1i64].as_slice(), false, tch::Kind::Float)
+            })
+            .collect();
+        Tensor::cat(&means, 1).linear(&p[self.weight], Some(&p[self.bias]))
     }
 }

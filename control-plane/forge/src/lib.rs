@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bench_step;
 pub mod checkpoint;
 pub mod data;
+pub mod failure;
 pub mod finish;
 pub mod genotype;
 pub mod graph;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use forge::{
     bench_step::StepBench,
-    data, finish,
+    data, failure, finish,
     job::{self, Hooks},
     memory,
 };
@@ -23,6 +23,8 @@ use std::{
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 /// Exit code for input that a person has to change.
 const INPUT_EXIT: u8 = 2;
+/// Seed of the weights and batches of `bench-step`.
+const BENCH_SEED: u64 = 1;
 /// Longest request line of `bench-step --serve`.
 const REQUEST_BYTES_MAX: u64 = 4096;
 /// Most steps of one bench request.
@@ -79,9 +81,13 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
-        /// Answer lines {"run": N} on the standard input with a list of N times, to be measured in turn with others.
+        /// Answer lines {"run": N} on the standard input with {"ms": [...], "loss": [...]} of N steps, to be
+        /// measured in turn with others.
         #[arg(long)]
         serve: bool,
+        /// Only write the weights and batches that the first step begins from to this safetensors file.
+        #[arg(long, value_name = "FILE", conflicts_with = "serve")]
+        start: Option<PathBuf>,
     },
 }
 
@@ -112,7 +118,10 @@ fn main() -> ExitCode {
         Command::Run { job, progress } => run(&job, progress),
         Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
-        Command::BenchStep { steps, threads, json, serve } => bench_step(steps, threads, json, serve),
+        Command::BenchStep { start: Some(file), .. } => write_start(&file),
+        Command::BenchStep { steps, threads, json, serve, start: None } => {
+            bench_step(steps, threads, json, serve)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,7 +150,7 @@ fn run(dir: &std::path::Path, bar: bool) -> anyhow::Result<()> {
         }
     };
     let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every: CHECKPOINT_EVERY };
-    job::run(dir, hooks)?;
+    failure::caught(|| job::run(dir, hooks)).map_err(anyhow::Error::msg)??;
     Ok(())
 }
 
@@ -220,17 +229,23 @@ fn bench_step(steps: usize, threads: u32, json: bool, serve: bool) -> anyhow::Re
     anyhow::ensure!((1..=STEPS_MAX).contains(&steps), "--steps is {steps}, allowed are 1 to {STEPS_MAX}");
     anyhow::ensure!((1..=256).contains(&threads), "--threads is {threads}, allowed are 1 to 256");
     tch::set_num_threads(threads as i32);
-    let mut bench = StepBench::new(1);
+    let mut bench = StepBench::new(BENCH_SEED);
     if serve {
         return serve_bench(&mut bench);
     }
     bench.run(2);
-    let mut times = bench.run(steps);
+    let done = bench.run(steps);
     if json {
-        return print(&json!({ "threads": threads, "ms": times }).to_string());
+        return print(&json!({ "threads": threads, "ms": done.ms, "loss": done.loss }).to_string());
     }
+    let mut times = done.ms;
     times.sort_by(f64::total_cmp);
     print(&format!("{threads} threads: median {:.1} ms of {steps} steps", times[times.len() / 2]))
+}
+
+fn write_start(file: &std::path::Path) -> anyhow::Result<()> {
+    let bytes = StepBench::new(BENCH_SEED).start().context("writing down where the steps start")?;
+    std::fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))
 }
 
 #[derive(Debug, Deserialize)]

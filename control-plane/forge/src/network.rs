@@ -1,8 +1,12 @@
 //! A derived network: the found cell repeated, trained for itself, and turned into the graph that is exported.
 
 mod export;
+mod fit;
+pub mod latency;
+#[cfg(test)]
+mod tests;
 
-pub use export::{FitError, broken_limit};
+pub use fit::{BrokenLimit, FitError, broken_limit, load_on};
 
 use crate::{
     genotype::{Architecture, Operation, Skeleton},
@@ -82,11 +86,9 @@ impl Network {
         let mut cells = Vec::with_capacity(skeleton.cells.len());
         for (index, plan) in skeleton.cells.iter().enumerate() {
             let c = plan.channels;
-            let read =
-                |state: usize| architecture.genotype.nodes.iter().flatten().any(|edge| edge.from == state);
             let adapters = [0, 1].map(|side| {
                 let name = format!("cell{index}.adapter{side}");
-                read(side).then(|| {
+                architecture.reads(side).then(|| {
                     let adapter = &plan.adapters[side];
                     b.unit(&name, c, |params| ConvBn::adapter(params, &name, skeleton.dim, c, adapter))
                 })
@@ -116,8 +118,9 @@ impl Network {
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let dim = self.skeleton.dim;
         let stem = self.unit(&self.stem, x, train).relu_();
-        let mut outputs = [stem.shallow_clone(), stem];
-        for cell in &self.cells {
+        let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
+        let mut nodes = vec![stem];
+        for (index, cell) in self.cells.iter().enumerate() {
             let mut states: Vec<Option<Tensor>> = [0, 1]
                 .map(|side| {
                     cell.adapters[side].as_ref().map(|unit| self.unit(unit, &outputs[side], train).relu_())
@@ -144,11 +147,13 @@ impl Network {
                 }
                 states.push(sum.map(|sum| sum.relu()));
             }
-            let nodes: Vec<&Tensor> = states[2..].iter().flatten().collect();
-            let [_, previous] = outputs;
-            outputs = [previous, Tensor::cat(&nodes, 1)];
+            nodes = states.split_off(2).into_iter().flatten().collect();
+            if index + 1 < self.cells.len() {
+                let [_, previous] = outputs;
+                outputs = [previous, Tensor::cat(&nodes, 1)];
+            }
         }
-        self.head.forward(&self.params, &outputs[1])
+        self.head.forward(&self.params, &nodes)
     }
 
     fn unit(&self, unit: &Unit, x: &Tensor, train: bool) -> Tensor {

@@ -127,3 +127,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Summary, Error> {
     let quantised = graph.node.iter().any(|node| node.op_type == "QuantizeLinear");
     Ok(Summary { opset, nodes: graph.node.len(), inputs, outputs, quantised })
 }
+
+/// Bytes of all constants of a file that this module wrote.
+///
+/// # Errors
+/// Not an ONNX model.
+pub fn constant_bytes(bytes: &[u8]) -> Result<u64, Error> {
+    let model = ModelProto::decode(bytes).map_err(|error| Error::NotOnnx(error.to_string()))?;
+    let constants = model.graph.iter().flat_map(|graph| &graph.initializer);
+    Ok(constants.map(|tensor| tensor.raw_data.len() as u64).sum())
+}

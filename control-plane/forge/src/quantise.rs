@@ -1,8 +1,8 @@
 //! Static post-training quantisation: run the f32 network over calibration samples, look at every activation,
 //! choose its range, write the INT8 model.
 //!
-//! Ranges follow one of three rules ([`Calibrator`]); by default all three models are built and the one whose
-//! answers are closest to the f32 network's is kept. See Nagel et al., "A White Paper on Neural Network
+//! Ranges follow one of three rules ([`Calibrator`]); all three models are built, the one whose answers are closest to
+//! the f32 network's first. See Nagel et al., "A White Paper on Neural Network
 //! Quantization" (2021), sections 2 and 3.
 
 mod encoding;
@@ -10,7 +10,7 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
-pub use encoding::{Affine, Encoding, WeightEncoding};
+pub use encoding::{Affine, Encoding, WeightEncoding, weight_bytes};
 
 use crate::{
     graph::{Graph, ValueId},
@@ -18,7 +18,7 @@ use crate::{
 };
 use observe::Observer;
 use runtime::{LoadOptions, Ort, Probe, Runtime, golden::argmax};
-use serde::{Deserialize, Serialize};
+use shared::job::TensorReport;
 use std::fmt;
 
 /// Most calibration samples that are looked at; more change nothing.
@@ -47,8 +47,7 @@ pub enum Error {
 }
 
 /// How an activation's range is chosen from what was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calibrator {
     /// From the smallest to the largest value.
     MinMax,
@@ -73,34 +72,8 @@ impl fmt::Display for Calibrator {
     }
 }
 
-/// How to quantise.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The rule; `None` tries all and keeps the best.
-    pub calibrator: Option<Calibrator>,
-    /// 7-bit weights, for x86 without VNNI, whose u8 x s8 sums saturate in 16 bits.
-    pub reduce_range: bool,
-}
-
-/// One activation in the INT8 model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TensorReport {
-    /// `input`, or node index and operation.
-    pub name: String,
-    /// Smallest value that the integers can hold.
-    pub low: f32,
-    /// Largest value that the integers can hold.
-    pub high: f32,
-    /// Value of one integer step.
-    pub scale: f32,
-    /// The integer that stands for zero.
-    pub zero_point: u8,
-    /// Signal to quantisation noise over the calibration samples, in decibels; at most 200.
-    pub sqnr_db: f64,
-}
-
 /// How close an INT8 model is to the f32 one over the calibration samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Closeness {
     /// Signal to noise of the probabilities, in decibels; at most 200.
     pub sqnr_db: f64,
@@ -110,56 +83,48 @@ pub struct Closeness {
     pub difference_max: f32,
 }
 
-/// A quantised network.
+/// One way to quantise a network.
 #[derive(Clone, Debug)]
-pub struct Quantised {
+pub struct Candidate {
     /// The INT8 model.
     pub onnx_int8: Vec<u8>,
-    /// The f32 model that it stands for.
-    pub onnx_fp32: Vec<u8>,
-    /// The rule that was kept.
+    /// The rule of its ranges.
     pub calibrator: Calibrator,
-    /// The kept model against the f32 one.
+    /// The model against the f32 one.
     pub closeness: Closeness,
-    /// Every rule that was tried.
-    pub tried: Vec<(Calibrator, Closeness)>,
     /// One row an activation that is quantised, in the order of the network.
     pub tensors: Vec<TensorReport>,
 }
 
-/// Quantises `graph` with the ranges seen over `calibration` (samples of the graph's input shape, one after
-/// another; the first [`SAMPLES_MAX`] are used).
+/// Quantises `graph` by every rule with the ranges seen over `calibration` (samples of the graph's input shape, one
+/// after another; the first [`SAMPLES_MAX`] are used). The first candidate is the closest to `onnx_fp32`, the graph's
+/// f32 form. `reduce_range` gives 7-bit weights, for x86 without VNNI, whose u8 x s8 sums saturate in 16 bits.
 ///
 /// # Errors
 /// Samples that are none, ragged or not finite; activations that are not finite; an incomplete graph; a failure of
 /// ONNX Runtime.
 pub fn quantise(
     graph: &Graph,
+    onnx_fp32: &[u8],
     calibration: &[f32],
     ort: &Ort,
-    options: &Options,
-) -> Result<Quantised, Error> {
+    reduce_range: bool,
+) -> Result<Vec<Candidate>, Error> {
     let samples = check_samples(graph, calibration)?;
-    let onnx_fp32 = onnx::write_f32(graph)?;
     let observers = observe_all(graph, samples, ort)?;
-    let reference = answers(ort, &onnx_fp32, samples)?;
-    let rules = options.calibrator.map_or_else(|| Calibrator::ALL.to_vec(), |rule| vec![rule]);
-    let mut tried = Vec::new();
-    let mut best: Option<(Calibrator, Closeness, Encoding, Vec<u8>)> = None;
-    for rule in rules {
-        let ranges: Vec<(f32, f32)> = observers.iter().map(|observer| observer.range(rule)).collect();
-        let encoding = Encoding::from_ranges(graph, &ranges, options.reduce_range)?;
-        let bytes = onnx::write_qdq(graph, &encoding)?;
-        let closeness = compare(&reference, &answers(ort, &bytes, samples)?, graph.classes()?);
-        tried.push((rule, closeness));
-        if best.as_ref().is_none_or(|(_, least, _, _)| closeness.sqnr_db > least.sqnr_db) {
-            best = Some((rule, closeness, encoding, bytes));
-        }
+    let reference = answers(ort, onnx_fp32, samples)?;
+    let mut candidates = Vec::new();
+    for calibrator in Calibrator::ALL {
+        let ranges: Vec<(f32, f32)> = observers.iter().map(|observer| observer.range(calibrator)).collect();
+        let encoding = Encoding::from_ranges(graph, &ranges, reduce_range)?;
+        let onnx_int8 = onnx::write_qdq(graph, &encoding)?;
+        let closeness = compare(&reference, &answers(ort, &onnx_int8, samples)?, graph.classes()?);
+        let tensors = report(graph, &encoding, &observers);
+        candidates.push(Candidate { onnx_int8, calibrator, closeness, tensors });
     }
-    let (calibrator, closeness, encoding, onnx_int8) =
-        best.ok_or_else(|| Error::Samples("no rule was given".into()))?;
-    let tensors = report(graph, &encoding, &observers);
-    Ok(Quantised { onnx_int8, onnx_fp32, calibrator, closeness, tried, tensors })
+    // Stable: of equals the earlier rule.
+    candidates.sort_by(|a, b| b.closeness.sqnr_db.total_cmp(&a.closeness.sqnr_db));
+    Ok(candidates)
 }
 
 impl From<crate::graph::Error> for Error {

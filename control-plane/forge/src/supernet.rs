@@ -3,14 +3,17 @@
 //! A node sums its incoming edges and applies a ReLU; an edge is the mean of its operations, weighted by a softmax
 //! over architecture weights. It is computed restructured, with the same result as operation by operation:
 //!
-//! - the two pools of a state are computed once, whatever reads it, and mixed with the state itself for all readers
-//!   by one matrix product;
-//! - the dense convolutions of one state run as one, their outputs normalised together;
+//! - the maximum over a state is computed once, whatever reads it;
+//! - an average (padding counted) and the state itself, each by its weight, are one depthwise convolution over 3 whose
+//!   kernel those two weights make;
 //! - the softmax weight of a convolution is folded into BatchNorm's scale and shift;
+//! - the terms of a node are added in place;
 //! - activations and weights are channels last.
 
+mod size;
 mod space;
 
+pub use size::{largest_state, search_bytes, training_bytes};
 pub use space::{Candidates, Space, costs};
 
 use crate::{
@@ -62,33 +65,22 @@ struct Cell {
     edges: Vec<EdgeParams>,
 }
 
-/// What has been added to a node so far.
+/// What has been added to a node so far. Every term is a tensor of its own, and no backward pass needs what it adds up
+/// to, so the first one takes the others in.
 #[derive(Debug, Default)]
-enum Sum {
-    #[default]
-    Nothing,
-    /// One term, which may be a view that must not be written to.
-    One(Tensor),
-    /// A sum of its own, added to in place: the backward pass of an addition needs none of its operands.
-    Many(Tensor),
-}
+struct Sum(Option<Tensor>);
 
 impl Sum {
     fn add(&mut self, term: Tensor) {
-        *self = match std::mem::take(self) {
-            Self::Nothing => Self::One(term),
-            Self::One(first) => Self::Many(first + term),
-            Self::Many(mut sum) => Self::Many(sum.g_add_(&term)),
-        };
+        self.0 = Some(match self.0.take() {
+            Some(mut sum) => sum.g_add_(&term),
+            None => term,
+        });
     }
 
     /// The node's value; zeros shaped like `like` if nothing was added.
     fn relu(self, like: &Tensor) -> Tensor {
-        match self {
-            Self::Nothing => like.zeros_like(),
-            Self::One(term) => term.relu(),
-            Self::Many(mut sum) => sum.relu_(),
-        }
+        self.0.map_or_else(|| like.zeros_like(), |mut sum| sum.relu_())
     }
 }
 
@@ -136,22 +128,26 @@ impl Supernet {
     /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`].
     pub fn forward(&self, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
         let stem = self.stem.forward(&self.params, x);
-        let mut outputs = [stem.shallow_clone(), stem];
-        for cell in &self.cells {
+        let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
+        let mut nodes = vec![stem];
+        for (index, cell) in self.cells.iter().enumerate() {
             let inputs = [0, 1].map(|side| cell.adapters[side].forward(&self.params, &outputs[side]));
-            let out = self.cell(cell, inputs, mix, candidates);
-            let [_, previous] = outputs;
-            outputs = [previous, out];
+            nodes = self.cell(cell, inputs, mix, candidates);
+            if index + 1 < self.cells.len() {
+                let [_, previous] = outputs;
+                outputs = [previous, Tensor::cat(&nodes, 1)];
+            }
         }
-        self.head.forward(&self.params, &outputs[1])
+        self.head.forward(&self.params, &nodes)
     }
 
-    fn cell(&self, cell: &Cell, inputs: [Tensor; 2], mix: &Tensor, candidates: &Candidates) -> Tensor {
+    /// The values of a cell's nodes.
+    fn cell(&self, cell: &Cell, inputs: [Tensor; 2], mix: &Tensor, candidates: &Candidates) -> Vec<Tensor> {
         let mut sums: Vec<Sum> = Vec::new();
         sums.resize_with(self.space.nodes(), Sum::default);
         let mut nodes = Vec::with_capacity(self.space.nodes());
         let [first, second] = inputs;
-        for state in 0..self.space.nodes() + 1 {
+        for state in 0..self.space.nodes() + 2 {
             let value = match state {
                 0 => first.shallow_clone(),
                 1 => second.shallow_clone(),
@@ -165,8 +161,7 @@ impl Supernet {
                 sums[to - 2].add(term);
             }
         }
-        nodes.push(sums.pop().unwrap_or_default().relu(&first));
-        Tensor::cat(&nodes, 1)
+        nodes
     }
 
     /// What one state contributes to each state that reads it.
@@ -178,91 +173,58 @@ impl Supernet {
         mix: &Tensor,
         candidates: &Candidates,
     ) -> Vec<(usize, Tensor)> {
-        let readers: Vec<usize> = self.space.readers(state).collect();
-        let to = |edge: usize| self.space.edges()[edge].1;
         let mut terms = Vec::new();
-        let with = |op: Operation| -> Vec<usize> {
-            readers.iter().copied().filter(|edge| candidates.is_active(*edge, op)).collect()
-        };
-
-        let dense = with(Operation::Conv);
-        if !dense.is_empty() {
-            let joined = self.dense(cell, &dense, x, mix);
-            let parts = if dense.len() == 1 { vec![joined] } else { joined.chunk(dense.len() as i64, 1) };
-            terms.extend(dense.iter().map(|edge| to(*edge)).zip(parts));
-        }
-        for edge in with(Operation::SepConv) {
+        let mut pooled = None;
+        for edge in self.space.readers(state) {
+            let to = self.space.edges()[edge].1;
             let p = &cell.edges[edge];
-            let groups = x.size()[1];
-            let depthwise = layers::conv(x, &self.params[p.depthwise], [1, 1], groups);
-            let y = layers::conv(&depthwise, &self.params[p.pointwise], [1, 1], 1);
-            let weight = mix.get(edge as i64).get(Operation::SepConv as i64);
-            let (gamma, beta) = (&self.params[p.sep_gamma] * &weight, &self.params[p.sep_beta] * &weight);
-            terms.push((to(edge), layers::batch_norm(&y, &gamma, &beta)));
+            let share = |op: Operation| mix.get(edge as i64).get(op as i64);
+            let norm = |y: &Tensor, gamma: ParamId, beta: ParamId, op: Operation| {
+                let share = share(op);
+                layers::batch_norm(y, &(&self.params[gamma] * &share), &(&self.params[beta] * &share))
+            };
+            if candidates.is_active(edge, Operation::Conv) {
+                let y = layers::conv(x, &self.params[p.conv], [1, 1], 1);
+                terms.push((to, norm(&y, p.conv_gamma, p.conv_beta, Operation::Conv)));
+            }
+            if candidates.is_active(edge, Operation::SepConv) {
+                let depthwise = layers::conv(x, &self.params[p.depthwise], [1, 1], x.size()[1]);
+                let y = layers::conv(&depthwise, &self.params[p.pointwise], [1, 1], 1);
+                terms.push((to, norm(&y, p.sep_gamma, p.sep_beta, Operation::SepConv)));
+            }
+            let smoothed = self.smoothed(edge, x, mix, candidates);
+            if candidates.is_active(edge, Operation::MaxPool) {
+                let top = &*pooled.get_or_insert_with(|| layers::max_pool(self.skeleton.dim, x));
+                let share = share(Operation::MaxPool);
+                terms.push((
+                    to,
+                    match smoothed {
+                        Some(mut sum) => sum.addcmul_(top, &share),
+                        None => top * share,
+                    },
+                ));
+            } else if let Some(smoothed) = smoothed {
+                terms.push((to, smoothed));
+            }
         }
-        terms.extend(
-            self.linear(&readers, x, mix, candidates).into_iter().map(|(edge, term)| (to(edge), term)),
-        );
         terms
     }
 
-    /// The dense convolutions of several edges that read `x`, as one.
-    fn dense(&self, cell: &Cell, edges: &[usize], x: &Tensor, mix: &Tensor) -> Tensor {
-        let pick = |id: fn(&EdgeParams) -> ParamId| -> Vec<&Tensor> {
-            edges.iter().map(|edge| &self.params[id(&cell.edges[*edge])]).collect()
-        };
-        let weight = Tensor::cat(&pick(|p| p.conv), 0);
-        let y = layers::conv(x, &weight, [1, 1], 1);
-        let index = Tensor::from_slice(&edges.iter().map(|edge| *edge as i64).collect::<Vec<_>>());
-        let share = mix.select(1, Operation::Conv as i64).index_select(0, &index).unsqueeze(1);
-        let gamma = (Tensor::stack(&pick(|p| p.conv_gamma), 0) * &share).reshape([-1]);
-        let beta = (Tensor::stack(&pick(|p| p.conv_beta), 0) * &share).reshape([-1]);
-        layers::batch_norm(&y, &gamma, &beta)
-    }
-
-    /// The operations without weights (both pools and skip): a matrix product of what readers want with what `x` gives.
-    fn linear(
-        &self,
-        readers: &[usize],
-        x: &Tensor,
-        mix: &Tensor,
-        candidates: &Candidates,
-    ) -> Vec<(usize, Tensor)> {
-        let free = [Operation::MaxPool, Operation::AvgPool, Operation::Skip];
-        let ops: Vec<Operation> = free
-            .into_iter()
-            .filter(|op| readers.iter().any(|edge| candidates.is_active(*edge, *op)))
-            .collect();
-        let edges: Vec<usize> = readers
-            .iter()
-            .copied()
-            .filter(|edge| free.iter().any(|op| candidates.is_active(*edge, *op)))
-            .collect();
-        if edges.is_empty() {
-            return Vec::new();
+    /// The average pool and the skip connection of one edge by their weights; `None` where neither is left.
+    fn smoothed(&self, edge: usize, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Option<Tensor> {
+        let left =
+            |op: Operation| candidates.is_active(edge, op).then(|| mix.get(edge as i64).get(op as i64));
+        let (average, skip) = (left(Operation::AvgPool), left(Operation::Skip));
+        let Some(average) = average else { return skip.map(|share| x * share) };
+        let [h, w] = layers::window(self.skeleton.dim, Operation::AvgPool.kernel(self.skeleton.dim));
+        let mut kernel = (average / (h * w) as f64).expand([1, 1, h, w], false);
+        if let Some(skip) = skip {
+            let mut centre = vec![0f32; (h * w) as usize];
+            centre[(h * w / 2) as usize] = 1.0;
+            kernel = Tensor::from_slice(&centre).view([1, 1, h, w]) * skip + kernel;
         }
-        let size = x.size();
-        let nhwc = [size[0], size[2], size[3], size[1]];
-        // Channels last, a permuted view is contiguous: rows of the product are whole activations.
-        let flat = |value: &Tensor| value.permute([0, 2, 3, 1]).reshape([-1]);
-        let rows: Vec<Tensor> = ops
-            .iter()
-            .map(|op| match op {
-                Operation::MaxPool => flat(&layers::max_pool(self.skeleton.dim, x)),
-                Operation::AvgPool => flat(&layers::avg_pool(self.skeleton.dim, x)),
-                _ => flat(x),
-            })
-            .collect();
-        let indices = |list: Vec<i64>| Tensor::from_slice(&list);
-        let wanted = mix
-            .index_select(0, &indices(edges.iter().map(|edge| *edge as i64).collect()))
-            .index_select(1, &indices(ops.iter().map(|op| *op as i64).collect()));
-        let product = wanted.matmul(&Tensor::stack(&rows, 0));
-        edges
-            .into_iter()
-            .zip(product.unbind(0))
-            .map(|(edge, row)| (edge, row.view(nhwc).permute([0, 3, 1, 2])))
-            .collect()
+        let channels = x.size()[1];
+        Some(layers::conv(x, &kernel.expand([channels, 1, h, w], false), [1, 1], channels))
     }
 
     /// Cross entropy of a batch.

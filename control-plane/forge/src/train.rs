@@ -17,7 +17,7 @@ const GRADIENT_NORM_MAX: f64 = 5.0;
 /// The average reaches back over this share of the steps.
 const AVERAGE_SHARE: f64 = 0.04;
 /// Samples in one step of a large set; small sets use less, for more steps.
-const BATCH_MAX: usize = 128;
+pub const BATCH_MAX: usize = 128;
 /// Steps that one pass should have at least.
 const STEPS_PER_EPOCH_MIN: usize = 4;
 /// Samples in one forward pass of an evaluation.
@@ -193,3 +193,6 @@ pub fn accuracy(net: &Network, samples: &Samples, indices: &[i64]) -> f64 {
     }
     right as f64 / indices.len().max(1) as f64
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,42 +1,14 @@
 //! The API through its router, without a socket: who gets in, what bad input is answered, pages, uploads.
 
 use super::*;
-use crate::{
-    app::{Parts, Settings, now},
-    jobs::Forge,
-    signer::Signer,
-    store::Store,
-};
+use crate::app::testing;
 use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode, header},
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use shared::board::Board;
 use tower::ServiceExt;
-
-const BOARD: &str = r#"
-id = "x86-64"
-name = "A board"
-target = "x86_64-unknown-linux-gnu"
-[cpu]
-cores = 4
-clock_mhz = 1500
-vector_bits = 256
-int8_dot = false
-[memory]
-ram_bytes = 1073741824
-flash_bytes = 8589934592
-[limits]
-weight_bytes_max = 4194304
-activation_bytes_max = 8388608
-macs_max = 100000000
-latency_us_max = 20000
-[runtime]
-allowed = ["tract"]
-threads = 1
-"#;
 
 struct World {
     folder: tempfile::TempDir,
@@ -45,10 +17,10 @@ struct World {
 }
 
 /// A stand-in for the worker. `inspect` describes a small image set, `check` agrees unless a file says not.
-const WORKER: &str = r#"#!/bin/sh
+const WORKER: &str = r#"
 case "$1" in
 inspect) test -d "$3" || { echo "$3: no such folder" >&2; exit 2; }
-  echo '{"format":"idx","task":"image_classification","digest":"DIGEST","shape":[1,2,2],"labels":["a","b"],"train_count":8,"test_count":4}' ;;
+  cat "$(dirname "$0")/schema.json" ;;
 check) if grep -q wrong "$2/golden.safetensors"; then echo 'golden output 0 is 0.4 off' >&2; exit 1; fi ;;
 esac
 "#;
@@ -56,29 +28,8 @@ esac
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().to_path_buf();
-        let worker = data.join("worker.sh");
-        std::fs::write(&worker, WORKER.replace("DIGEST", &shared::Digest::of(b"data").to_string())).unwrap();
-        std::os::unix::fs::chown(&worker, None, None).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&worker, mode).unwrap();
-        let board = Board::from_toml(BOARD, "x86-64.toml").unwrap();
-        let parts = Parts {
-            store: Store::open(&data).await.unwrap(),
-            signer: Signer::open(&data.join("keys"), &[], now()).unwrap(),
-            forge: Forge::new(worker),
-            boards: [(board.id.clone(), board)].into(),
-        };
-        let settings = Settings {
-            data,
-            chunk_bytes: 65_536,
-            blob_bytes_per_s: 0,
-            jobs: 1,
-            mqtt_host: "127.0.0.1".to_owned(),
-            mqtt_port: 8883,
-            public_api: "https://127.0.0.1:8443".to_owned(),
-        };
-        let (app, _messages) = App::new(settings, parts);
+        std::fs::write(folder.path().join("schema.json"), testing::schema().to_string()).unwrap();
+        let app = testing::app(folder.path(), WORKER).await;
         let router = router(Arc::clone(&app));
         Self { folder, app, router }
     }
@@ -172,8 +123,13 @@ async fn nobody_gets_in_without_the_token() {
 async fn the_cookie_of_the_page_is_good_for_looking_only() {
     let world = World::new().await;
     let token = world.app.signer().admin_token().to_owned();
-    let entered = world.send(Request::get(format!("/?token={token}")).body(Body::empty()).unwrap()).await;
+    let form = Request::post("/login")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(format!("token={token}")))
+        .unwrap();
+    let entered = world.send(form).await;
     assert_eq!(entered.status(), StatusCode::SEE_OTHER);
+    assert_eq!(entered.headers()[header::LOCATION], "/");
     let cookie = entered.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
     assert!(cookie.contains("HttpOnly") && cookie.contains("Secure") && cookie.contains("SameSite=Strict"));
     let pair = cookie.split(';').next().unwrap().to_owned();
@@ -186,9 +142,14 @@ async fn the_cookie_of_the_page_is_good_for_looking_only() {
     let page = world.send(with(Request::get("/")).body(Body::empty()).unwrap()).await;
     let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
     assert!(html.contains("Devices online") && !html.contains(&token));
-    let stranger = world.send(Request::get("/").body(Body::empty()).unwrap()).await;
-    let html = String::from_utf8(to_bytes(stranger.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
-    assert!(html.contains("type=\"password\"") && !html.contains("Devices online"));
+    // In an address the token is good for nothing: those stay in histories.
+    for path in ["/".to_owned(), format!("/?token={token}")] {
+        let stranger = world.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert!(stranger.headers().get(header::SET_COOKIE).is_none());
+        let html = to_bytes(stranger.into_body(), 1 << 20).await.unwrap();
+        let html = String::from_utf8(html.to_vec()).unwrap();
+        assert!(html.contains("type=\"password\"") && !html.contains("Devices online"));
+    }
 }
 
 #[tokio::test]
@@ -209,7 +170,23 @@ async fn a_token_enrols_once_and_every_refusal_says_why() {
     let (status, _) = world.enrol("nonsense", "x86-64").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let (_, refused) = world.call("GET", "/security-events", None).await;
-    assert_eq!(refused["items"].as_array().unwrap().len(), 3);
+    let counts = refused["items"].as_array().unwrap().iter().map(|event| event["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 3);
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_enrolments_is_answered_with_429_and_costs_few_rows() {
+    let world = World::new().await;
+    let mut answers = Vec::new();
+    for _ in 0..200 {
+        answers.push(world.enrol("nonsense", "x86-64").await.0);
+    }
+    assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
+    assert!(answers.contains(&StatusCode::TOO_MANY_REQUESTS));
+    let (_, status) = world.call("GET", "/status", None).await;
+    assert_eq!(status["ingest"]["refused"], 200);
+    let (_, refused) = world.call("GET", "/security-events", None).await;
+    assert_eq!(refused["items"].as_array().unwrap().len(), 2, "{refused}");
 }
 
 #[tokio::test]
@@ -232,7 +209,9 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         ("POST", "/searches", body)
     };
     let rollout = |policy: Value| ("POST", "/rollouts", json!({ "version": "m@v1.0", "policy": policy }));
-    let policy = |waves: Value, pause: u64| json!({ "waves": waves, "pause_ms": pause, "failed_permille_max": 0, "device_timeout_ms": 1000, "rollback_committed": false });
+    let policy = |waves: Value, pause: u64| json!({ "waves": waves, "pause_ms": pause, "failed_permille_max": 0, "device_timeout_ms": 40_000, "rollback_committed": false });
+    let mut late = rollout(policy(json!([{ "count": 1 }]), 0));
+    late.2["policy"]["device_timeout_ms"] = json!(39_999);
     let cases = [
         (search(json!({ "dataset": "tinny" })), 404, "did you mean \"tiny\""),
         (search(json!({ "board": "x86-46" })), 404, "did you mean \"x86-64\""),
@@ -249,6 +228,7 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         (rollout(policy(json!([]), 0)), 400, "has 0 waves"),
         (rollout(policy(json!([{ "percent": 101 }]), 0)), 400, "a wave of 101 %"),
         (rollout(policy(json!([{ "count": 1 }]), u64::MAX)), 400, "policy.pause_ms"),
+        (late, 400, "policy.device_timeout_ms is 39999, with a trial of 30000 ms at least 40000"),
         (rollout(policy(json!([{ "count": 1 }]), 0)), 404, "version \"m@v1.0\" is not known"),
     ];
     for ((method, path, body), status, says) in cases {

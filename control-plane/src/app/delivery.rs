@@ -1,140 +1,124 @@
 //! Sends out what devices want, as the delivery planner says.
 
+mod grants;
+mod inbox;
+
+pub use inbox::Inbox;
+
 use super::{App, Result, chain, now};
 use crate::store::Store;
 use control_core::delivery::{Chunk, Delivery, Send, Target};
-use shared::{
-    DeviceId, Digest, RolloutId, Timestamp,
-    topic::Topic,
-    wire::{Want, chunk_count},
-};
+use grants::Grants;
+use inbox::FromDevice;
+use shared::{DeviceId, Digest, RolloutId, Timestamp, topic::Topic, wire::chunk_count};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
-
-/// What delivery is told.
-#[derive(Debug)]
-pub enum Message {
-    Want(DeviceId, Want),
-    Forget(DeviceId),
-}
 
 /// How often the counts of rollouts go into the store.
 const FLUSH_PERIOD: Duration = Duration::from_millis(250);
 
 /// Runs until the application stops.
-pub async fn run(app: Arc<App>, mut messages: mpsc::Receiver<Message>) {
-    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s);
-    let mut served = Served::default();
-    let mut flush = tokio::time::interval(FLUSH_PERIOD);
-    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        while let Some(send) = delivery.poll_send(now()) {
-            app.send_chunk(&send, &served).await;
-            // Wants that came meanwhile may join what still waits.
-            while let Ok(message) = messages.try_recv() {
-                app.take_message(message, &mut delivery, &mut served).await;
+pub async fn run(app: Arc<App>) {
+    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes);
+    let mut known = Known::default();
+    let mut flushed_at = Instant::now();
+    while !app.is_stopping() {
+        // Wants that came meanwhile may join what still waits.
+        for (device, came) in app.inbox.take() {
+            app.take_wants(&device, came, &mut delivery, &mut known).await;
+        }
+        if flushed_at.elapsed() >= FLUSH_PERIOD {
+            flushed_at = Instant::now();
+            if let Err(error) = app.flush_published().await {
+                tracing::warn!("the count of published bytes waits: {}", chain(&error));
             }
         }
+        let send = delivery.poll_send(now());
         app.counters.chunks_waiting.store(delivery.len() as u64, Ordering::Relaxed);
+        if let Some(send) = send {
+            app.send_chunk(&send, &mut known).await;
+            continue;
+        }
         let ready = delivery.poll_timeout().map(|at| Duration::from_millis(at.since_ms(now()).max(1)));
         tokio::select! {
-            message = messages.recv() => match message {
-                Some(message) => app.take_message(message, &mut delivery, &mut served).await,
-                None => return,
-            },
-            () = tokio::time::sleep(ready.unwrap_or(Duration::MAX)), if ready.is_some() => {}
-            _ = flush.tick() => {
-                if let Err(error) = app.flush_published().await {
-                    tracing::warn!("the count of published bytes waits: {}", chain(&error));
-                }
-            }
-            () = app.stopped() => return,
+            () = app.inbox.came() => {}
+            () = tokio::time::sleep(ready.unwrap_or(FLUSH_PERIOD).min(FLUSH_PERIOD)) => {}
+            () = app.stopped() => {}
         }
     }
 }
 
-/// Blobs that have been asked for: their sizes, and the rollouts that they belong to.
+/// What delivery has looked up.
 #[derive(Debug, Default)]
-struct Served {
-    sizes: HashMap<Digest, u64>,
+struct Known {
+    grants: Grants,
+    /// The open rollouts that blobs belong to.
     rollouts: HashMap<Digest, BTreeSet<RolloutId>>,
-    /// When the rollouts were looked up.
+    /// When those were looked up.
     looked_at: Timestamp,
 }
 
-/// Blobs of which the size is remembered.
-const SERVED_MAX: usize = 4096;
-/// Which rollouts are open is looked up again after this long.
+/// Which rollouts are open is looked up again after this long at the latest.
 const ROLLOUTS_MS_MAX: u64 = 1000;
+/// And after this long for a blob of none, which may belong to one that was created a moment ago.
+const ROLLOUTS_MS_MIN: u64 = 100;
 
 impl App {
-    async fn take_message(&self, message: Message, delivery: &mut Delivery, served: &mut Served) {
-        match message {
-            Message::Forget(device) => delivery.forget(&device),
-            Message::Want(device, want) => {
-                let size = match self.served_size(&want.digest, served).await {
-                    Ok(Some(size)) => size,
-                    Ok(None) => {
-                        tracing::warn!("{device} wants {}, which is no published blob", want.digest);
-                        return;
-                    }
-                    Err(error) => {
-                        tracing::error!("a want of {device} cannot be served: {}", chain(&error));
-                        return;
-                    }
-                };
-                let count = chunk_count(size, want.chunk_bytes);
-                let chunks = want.indices().filter(|&index| index < count).map(|index| Chunk {
-                    digest: want.digest,
-                    index,
-                    chunk_bytes: want.chunk_bytes,
-                });
-                if let Err(full) = delivery.want(&device, chunks, now()) {
-                    tracing::warn!("a want of {device} is dropped: {full}");
+    async fn take_wants(
+        &self,
+        device: &DeviceId,
+        came: FromDevice,
+        delivery: &mut Delivery,
+        known: &mut Known,
+    ) {
+        if came.gone {
+            delivery.forget(device);
+            known.grants.forget(device);
+        }
+        for want in came.wants {
+            let size = match self.granted(device, &want, &mut known.grants).await {
+                Ok(Some(size)) => size,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!("a want of {device} cannot be served: {}", chain(&error));
+                    continue;
                 }
+            };
+            let count = chunk_count(size, want.chunk_bytes);
+            let chunks = want.indices().filter(|&index| index < count).map(|index| Chunk {
+                digest: want.digest,
+                index,
+                chunk_bytes: want.chunk_bytes,
+            });
+            if let Err(full) = delivery.want(device, chunks, now()) {
+                tracing::debug!("a want of {device} is dropped: {full}");
             }
         }
     }
 
-    /// Nothing goes out but bundles and their files.
-    async fn served_size(&self, digest: &Digest, served: &mut Served) -> Result<Option<u64>> {
-        if served.sizes.len() > SERVED_MAX {
-            *served = Served::default();
-        }
-        self.look_up_rollouts(digest, served).await?;
-        if let Some(size) = served.sizes.get(digest) {
-            return Ok(Some(*size));
-        }
-        if !self.store.is_published(digest).await? {
-            return Ok(None);
-        }
-        let size = self.store.blobs.size_bytes(digest)?;
-        if let Some(size) = size {
-            served.sizes.insert(*digest, size);
-        }
-        Ok(size)
-    }
-
-    /// A blob without a rollout may belong to one that was created a moment ago.
-    async fn look_up_rollouts(&self, digest: &Digest, served: &mut Served) -> Result<()> {
+    async fn look_up_rollouts(&self, digest: &Digest, known: &mut Known) -> Result<()> {
         let now = now();
-        if served.rollouts.contains_key(digest) && now.since_ms(served.looked_at) < ROLLOUTS_MS_MAX {
+        let age_ms = now.since_ms(known.looked_at);
+        let limit_ms = if known.rollouts.contains_key(digest) { ROLLOUTS_MS_MAX } else { ROLLOUTS_MS_MIN };
+        if age_ms < limit_ms {
             return Ok(());
         }
         let mut rollouts: HashMap<Digest, BTreeSet<RolloutId>> = HashMap::new();
         for (rollout, digest) in self.store.open_blobs().await? {
             rollouts.entry(digest).or_default().insert(rollout);
         }
-        (served.rollouts, served.looked_at) = (rollouts, now);
+        (known.rollouts, known.looked_at) = (rollouts, now);
         Ok(())
     }
 
-    async fn send_chunk(&self, send: &Send, served: &Served) {
+    async fn send_chunk(&self, send: &Send, known: &mut Known) {
         let Chunk { digest, index, chunk_bytes } = send.chunk;
+        if let Err(error) = self.look_up_rollouts(&digest, known).await {
+            tracing::error!("the rollouts of a chunk cannot be looked up: {}", chain(&error));
+        }
         let Some(bytes) = read_chunk(&self.store, send.chunk).await else { return };
         let Some(broker) = self.broker.get() else { return };
         let (topic, counter) = match &send.target {
@@ -151,7 +135,7 @@ impl App {
         counter.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_published.fetch_add(size, Ordering::Relaxed);
         if let Ok(mut published) = self.published.lock() {
-            for rollout in served.rollouts.get(&digest).into_iter().flatten() {
+            for rollout in known.rollouts.get(&digest).into_iter().flatten() {
                 *published.entry(*rollout).or_default() += size;
             }
         }
@@ -194,3 +178,6 @@ async fn read_chunk(store: &Store, chunk: Chunk) -> Option<Vec<u8>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
-//! Devices: showing, labelling, revoking, and publishing what they shall run.
+//! Devices: showing, labelling, revoking.
 
-use super::{App, Error, Page, Result, chain, now, unknown};
+use super::{App, Error, Page, Result, now, unknown};
 use control_core::entity::{Device, DeviceEvent, SecurityEvent};
-use shared::{DeviceId, topic::Topic, wire::Desired};
+use shared::DeviceId;
 use std::collections::BTreeMap;
 
 /// Most labels of one device.
@@ -38,6 +38,7 @@ impl App {
 
     /// What was refused, the newest first.
     pub async fn security_events(&self, page: Page) -> Result<Vec<SecurityEvent>> {
+        self.flush_refusals().await;
         Ok(self.store.security_events(page).await?)
     }
 
@@ -68,33 +69,5 @@ impl App {
         }
         self.planner_wake.notify_one();
         self.device(id).await
-    }
-
-    /// Publishes what a device shall run. A device without a generation has not been told anything yet.
-    pub(super) async fn publish_desired(&self, device: &Device) -> Result<()> {
-        if device.generation == 0 || device.revoked_at.is_some() {
-            return Ok(());
-        }
-        let Some(broker) = self.broker.get() else { return Ok(()) };
-        let desired = Desired {
-            device: device.id.clone(),
-            generation: device.generation,
-            issued_at: device.desired_at,
-            chunk_bytes: device.chunk_bytes,
-            assignments: device.assignments.clone(),
-        };
-        let envelope = self.signer.sign_desired(&desired).map_err(|error| Error::Internal(chain(&error)))?;
-        broker
-            .publish(&Topic::Desired(device.id.clone()), envelope.into(), true)
-            .await
-            .map_err(|error| Error::Internal(chain(&error)))
-    }
-
-    /// After a start the broker remembers nothing: everybody's desired state goes out again.
-    pub async fn publish_all_desired(&self) -> Result<()> {
-        for device in self.store.fleet().await? {
-            self.publish_desired(&device).await?;
-        }
-        Ok(())
     }
 }

@@ -5,16 +5,16 @@ use crate::{
     signer::{self, CSR_BYTES_MAX},
     store::tokens::{Issued, TokenRefused},
 };
-use control_core::entity::{SecurityEvent, Token};
+use control_core::entity::Token;
 use serde::{Deserialize, Serialize};
-use shared::{BoardId, DeviceId, Digest, signing::Keyring};
+use shared::{BoardId, DeviceId, Digest, limits::AGENT_VERSION_BYTES_MAX, signing::Keyring};
+use std::{net::IpAddr, sync::PoisonError};
 use uuid::Uuid;
 
 /// A token's life where none is given: an hour.
 pub const TTL_S_DEFAULT: u64 = 3600;
 /// Longest life of a token: thirty days.
 pub const TTL_S_MAX: u64 = 30 * 24 * 3600;
-const AGENT_VERSION_BYTES_MAX: usize = 64;
 
 /// A token to make.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -91,19 +91,22 @@ impl App {
         Ok(self.store.tokens(page).await?)
     }
 
-    /// Enrols a device: checks the token, signs its certificate, and uses the token up, all or nothing.
-    pub async fn enrol(&self, request: EnrolRequest) -> Result<Enrolled> {
+    /// Enrols a device: checks the token, signs its certificate, and uses the token up, all or nothing. A `peer` that
+    /// was refused too often is not listened to for a while.
+    pub async fn enrol(&self, request: EnrolRequest, peer: IpAddr) -> Result<Enrolled> {
+        if !self.admission.lock().unwrap_or_else(PoisonError::into_inner).begin(peer, now()) {
+            let text = "too many enrolments from this address were refused; try again in some seconds";
+            self.note_refusal(&peer.to_string(), "enrolment_flood", text);
+            return Err(Error::Busy(text.to_owned()));
+        }
         let result = self.try_enrol(&request).await;
-        if let Err(error) = &result {
-            let subject = request.device.as_ref().map_or("a device", DeviceId::as_str).to_owned();
-            let event = SecurityEvent {
-                at: now(),
-                subject,
-                kind: "enrolment_refused".to_owned(),
-                detail: error.to_string(),
-            };
-            if let Err(error) = self.store.add_security_event(&event).await {
-                tracing::error!("a refused enrolment is not on record: {}", chain(&error));
+        match &result {
+            Ok(_) | Err(Error::Internal(_) | Error::Full) => {
+                self.admission.lock().unwrap_or_else(PoisonError::into_inner).succeeded(peer);
+            }
+            Err(error) => {
+                let subject = request.device.as_ref().map_or("a device", DeviceId::as_str);
+                self.note_refusal(subject, "enrolment_refused", &error.to_string());
             }
         }
         result
@@ -124,23 +127,15 @@ impl App {
             let text = unknown("board", request.board.as_str(), known, "edgewright board list");
             return Err(Error::Invalid(text));
         }
+        // Only a token made for a device replaces its key.
+        let may_replace = token.device.is_some();
         let device = match (token.device, &request.device) {
             (Some(bound), Some(wanted)) if bound != *wanted => {
                 return Err(Error::Unauthorized(format!("the token is for {bound}, not for {wanted}")));
             }
             (Some(bound), _) => bound,
-            (None, wanted) => {
-                let device = match wanted {
-                    Some(wanted) => wanted.clone(),
-                    None => fresh_id()?,
-                };
-                if self.store.device(&device).await?.is_some() {
-                    return Err(Error::Conflict(format!(
-                        "device {device} is enrolled; only a token made for it replaces its key"
-                    )));
-                }
-                device
-            }
+            (None, Some(wanted)) => wanted.clone(),
+            (None, None) => fresh_id()?,
         };
         let certificate = self.signer.issue(&request.csr_pem, &device, now).map_err(|error| match error {
             signer::Error::Request(_) => Error::Invalid(error.to_string()),
@@ -153,7 +148,11 @@ impl App {
             serial: certificate.serial,
             expires_at: certificate.expires_at,
         };
-        self.store.enrol(&hash, &issued, now).await?.map_err(token_refused)?;
+        self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
+        if may_replace && let Some(broker) = self.broker.get() {
+            // A session under the certificate that was good before, if there is one.
+            broker.kick(&device).await;
+        }
         Ok(Enrolled {
             device,
             certificate_pem: certificate.pem,
@@ -172,6 +171,9 @@ fn token_refused(refused: TokenRefused) -> Error {
         TokenRefused::Used => Error::Conflict(format!("the enrolment token was used already; {again}")),
         TokenRefused::Expired => Error::Unauthorized(format!("the enrolment token has expired; {again}")),
         TokenRefused::Revoked => Error::Conflict("the device was revoked; give it another id".to_owned()),
+        TokenRefused::Taken => Error::Conflict(
+            "a device of that name is enrolled; only a token made for it replaces its key".to_owned(),
+        ),
     }
 }
 

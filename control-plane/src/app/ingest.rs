@@ -1,13 +1,12 @@
 //! What devices say: into the store first, and only then acknowledged.
 
-use super::{App, chain, delivery, now};
+use super::{App, chain, now};
 use crate::{
     broker::{Ingest, Refused},
     store,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use control_core::entity::SecurityEvent;
 use shared::{
     DeviceId,
     topic::Topic,
@@ -57,11 +56,7 @@ impl Ingest for App {
     }
 
     async fn refused(&self, subject: &str, kind: &'static str, detail: String) {
-        tracing::warn!("refused {kind} of {subject:?}: {detail}");
-        let event = SecurityEvent { at: now(), subject: subject.to_owned(), kind: kind.to_owned(), detail };
-        if let Err(error) = self.store.add_security_event(&event).await {
-            tracing::error!("a security event is not on record: {}", chain(&error));
-        }
+        self.note_refusal(subject, kind, &detail);
     }
 }
 
@@ -88,6 +83,7 @@ impl App {
                 "it names another device than its sender".to_owned(),
             )));
         }
+        reported.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
         self.store.set_reported(&reported, now()).await?;
         self.planner_wake.notify_one();
         Ok(())
@@ -97,20 +93,16 @@ impl App {
         let presence: Presence = decode(wire::decode_json("presence", payload)).map_err(Failed::Refused)?;
         self.store.set_online(device, presence.online, now()).await?;
         if !presence.online {
-            // A full queue only means that some chunks go out for nobody.
-            let _ = self.delivery.try_send(delivery::Message::Forget(device.clone()));
+            self.inbox.forget(device);
         }
         self.planner_wake.notify_one();
         Ok(())
     }
 
-    /// A want that finds the queue full is dropped: the device asks again.
     fn take_want(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
         let want: Want = decode(wire::decode_json("want", payload)).map_err(Failed::Refused)?;
         want.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
-        if self.delivery.try_send(delivery::Message::Want(device.clone(), want)).is_err() {
-            tracing::warn!("a want of {device} found the queue full");
-        }
+        self.inbox.want(device, want);
         Ok(())
     }
 }

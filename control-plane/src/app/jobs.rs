@@ -2,13 +2,20 @@
 
 use super::{App, Error, Page, Result, chain, now, versions::VersionName};
 use crate::{jobs as worker, store::jobs::JobEnd};
-use control_core::entity::{Job, JobProgress, JobState, JobTask};
+use control_core::{
+    entity::{Job, JobProgress, JobState, JobTask},
+    restart::{Restarts, Verdict},
+};
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Progress},
+    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, Stage},
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -57,6 +64,14 @@ pub struct Effort {
     pub search_steps: Option<u32>,
     #[serde(default)]
     pub epochs: Option<u32>,
+}
+
+/// How the work on a job ended.
+enum Worked {
+    /// Its result is there.
+    Finished,
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 impl App {
@@ -161,13 +176,7 @@ impl App {
     /// checkpoints.
     pub async fn run_jobs(self: Arc<Self>) {
         match self.store.jobs_in(JobState::Running).await {
-            Ok(jobs) => {
-                for job in &jobs {
-                    if let Some(pid) = job.pid {
-                        worker::end_leftover(pid, job.id);
-                    }
-                }
-            }
+            Ok(jobs) => jobs.iter().for_each(|job| worker::end_leftovers(&self.job_folder(job.id))),
             Err(error) => tracing::error!("interrupted jobs cannot be looked up: {}", chain(&error)),
         }
         let mut workers = tokio::task::JoinSet::new();
@@ -217,9 +226,6 @@ impl App {
         let id = job.id;
         let end = match self.try_job(job, cancelled).await {
             Ok(end) => end,
-            Err(Error::Conflict(reason)) if reason == worker::Error::Cancelled.to_string() => {
-                JobEnd::Cancelled
-            }
             Err(error) => JobEnd::Failed { error: error.to_string() },
         };
         match &end {
@@ -233,18 +239,27 @@ impl App {
     }
 
     async fn try_job(&self, job: Job, cancelled: watch::Receiver<bool>) -> Result<JobEnd> {
+        // It may have ended since it was looked up.
+        if !self.store.set_job_running(job.id, None, now()).await? {
+            return Ok(JobEnd::Cancelled);
+        }
         let dataset = self.dataset(&job.dataset).await?;
-        let folder = self.job_folder(job.id);
         if !self.result_folder(job.id).is_dir() {
             let spec = self.spec(&job, &dataset).await?;
-            worker::write_spec(&folder, &spec)?;
-            self.store.set_job_running(job.id, None, now()).await?;
-            self.work(&job, &folder, cancelled).await?;
+            worker::write_spec(&self.job_folder(job.id), &spec)?;
+            match self.work(job.id, cancelled).await? {
+                Worked::Finished => {}
+                Worked::Cancelled => return Ok(JobEnd::Cancelled),
+            }
         }
         let result = self.result_folder(job.id);
         let report = worker::read_report(&result)?
             .ok_or_else(|| Error::Forge("edgewright-forge ended without a report".to_owned()))?;
         let cell = worker::read_cell(&result)?;
+        // A job that was cancelled while its worker ended gives no version.
+        if self.job(job.id).await?.state.is_final() {
+            return Ok(JobEnd::Cancelled);
+        }
         let version = self.version_of(&job, &dataset, report.clone()).await?;
         Ok(JobEnd::Done { version: version.name, report: Box::new(report), cell })
     }
@@ -277,46 +292,79 @@ impl App {
         })
     }
 
-    async fn work(
+    /// Has a worker run the job to its result. One that is killed is started again, and goes on from its checkpoint.
+    async fn work(&self, job: JobId, mut cancelled: watch::Receiver<bool>) -> Result<Worked> {
+        let folder = self.job_folder(job);
+        let mut restarts = Restarts::default();
+        loop {
+            if !self.store.set_job_running(job, None, now()).await? {
+                return Ok(Worked::Cancelled);
+            }
+            let (result, reached) = self.attempt(job, &folder, cancelled.clone()).await;
+            let killed = match result {
+                Ok(()) => return Ok(Worked::Finished),
+                Err(worker::Error::Cancelled) => return Ok(Worked::Cancelled),
+                Err(killed @ worker::Error::Killed { .. }) => killed,
+                Err(error) => return Err(error.into()),
+            };
+            match restarts.killed(reached) {
+                Verdict::GiveUp { kills } => {
+                    let text = format!("{killed} It was started {kills} times and got no further");
+                    return Err(Error::Forge(text));
+                }
+                Verdict::Again { after_ms } => {
+                    tracing::warn!("the worker of job {job} starts again in {after_ms} ms: {killed}");
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_millis(after_ms)) => {}
+                        Ok(_) = cancelled.wait_for(|&cancelled| cancelled) => return Ok(Worked::Cancelled),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs one worker; how it ended, and how far it had come.
+    async fn attempt(
         &self,
-        job: &Job,
-        folder: &std::path::Path,
+        job: JobId,
+        folder: &Path,
         cancelled: watch::Receiver<bool>,
-    ) -> Result<()> {
+    ) -> (std::result::Result<(), worker::Error>, Option<(Stage, u64)>) {
         let (started, mut pids) = mpsc::channel(1);
         let (said, mut progress) = watch::channel(None::<Progress>);
+        let newest = progress.clone();
         let run = self.forge.run(folder, started, said, cancelled);
-        let id = job.id;
         let record = async {
             if let Some(pid) = pids.recv().await
-                && let Err(error) = self.store.set_job_running(id, Some(pid), now()).await
+                && let Err(error) = self.store.set_job_running(job, Some(pid), now()).await
             {
-                tracing::warn!("the worker of job {id} is not on record: {}", chain(&error));
+                tracing::warn!("the worker of job {job} is not on record: {}", chain(&error));
             }
-            let mut resumed_from = None;
             while progress.changed().await.is_ok() {
                 let Some(newest) = progress.borrow_and_update().clone() else { continue };
-                resumed_from = newest.resumed_from.or(resumed_from);
-                if let Err(error) = self.store.set_job_progress(id, &progress_of(newest, resumed_from)).await
-                {
-                    tracing::warn!("the progress of job {id} is not on record: {}", chain(&error));
+                if let Err(error) = self.store.set_job_progress(job, &progress_of(newest)).await {
+                    tracing::warn!("the progress of job {job} is not on record: {}", chain(&error));
                 }
                 tokio::time::sleep(PROGRESS_PERIOD).await;
             }
         };
         let (result, ()) = tokio::join!(run, record);
-        Ok(result?)
+        let reached = newest.borrow().as_ref().map(|said| (said.stage, said.step));
+        (result, reached)
     }
 }
 
-fn progress_of(said: Progress, resumed_from: Option<u64>) -> JobProgress {
+fn progress_of(said: Progress) -> JobProgress {
     JobProgress {
         stage: Some(said.stage),
         step: said.step,
         total: said.total,
         loss: said.loss,
         accuracy: said.accuracy,
-        resumed_from,
+        resumed_from: said.resumed_from,
         message: said.message.as_deref().map(shared::wire::cut),
     }
 }
+
+#[cfg(test)]
+mod tests;

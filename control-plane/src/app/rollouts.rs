@@ -2,19 +2,22 @@
 
 use super::{App, Error, Page, Result, chain, now, versions::VersionName};
 use control_core::{
-    entity::{Device, Rollout, Selector, Version, VersionState},
-    rollout::{self, Input, MEMBERS_MAX, Observed, Order, Plan, Policy, State, Status, divide},
+    entity::{Device, Rollout, Selector, Version},
+    rollout::{self, Fleet, Input, MEMBERS_MAX, Observed, Order, Plan, Policy, Status, divide},
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    DeviceId, RolloutId, SlotName, Timestamp, limits,
+    DeviceId, RolloutId, SlotName, Timestamp,
     wire::{Assignment, TrialPolicy},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The planner looks at least this often.
 const TICK: Duration = Duration::from_secs(1);
+/// And at most this often: what a fleet reports in between is looked at together.
+const LOOK_PERIOD_MIN: Duration = Duration::from_millis(50);
 /// A plan that met a change is made again this often.
 const ATTEMPTS_MAX: usize = 5;
 
@@ -39,13 +42,14 @@ fn default_slot() -> String {
 }
 
 impl App {
-    /// Creates a rollout for the devices that the selector names at this moment.
+    /// Creates a rollout for the devices of the version's board that the selector names at this moment.
     pub async fn create_rollout(&self, new: NewRollout) -> Result<Rollout> {
-        new.policy.validate().map_err(Error::Invalid)?;
         new.trial.validate().map_err(Error::Invalid)?;
+        new.policy.validate(&new.trial).map_err(Error::Invalid)?;
         let slot: SlotName = new.slot.parse().map_err(|error| Error::Invalid(format!("{error}")))?;
         let version = self.version(&new.version).await?;
-        let devices = self.eligible(&new.selector, &version, &slot).await?;
+        let devices = self.eligible(&new.selector, &version).await?;
+        tracing::info!("{} goes to {} devices", version.name, devices.len());
         let rollout = Rollout {
             id: RolloutId(Uuid::now_v7()),
             version: version.name.clone(),
@@ -64,28 +68,36 @@ impl App {
             finished_at: None,
         };
         self.store.add_rollout(&rollout).await?;
-        if version.state == VersionState::Draft || version.state == VersionState::Retired {
-            self.store.set_version_state(version.id, VersionState::Canary).await?;
-        }
         self.planner_wake.notify_one();
         self.rollout(rollout.id).await
     }
 
-    async fn eligible(
-        &self,
-        selector: &Selector,
-        version: &Version,
-        slot: &SlotName,
-    ) -> Result<Vec<DeviceId>> {
+    async fn eligible(&self, selector: &Selector, version: &Version) -> Result<Vec<DeviceId>> {
         for id in &selector.devices {
             let device = self.device(id).await?;
             if device.revoked_at.is_some() {
                 return Err(Error::Conflict(format!("device {id} was revoked; leave it out")));
             }
+            if device.board != version.board {
+                return Err(Error::Conflict(format!(
+                    "device {id} is a {}, {} is for {}; leave it out",
+                    device.board, version.name, version.board
+                )));
+            }
         }
         let fleet = self.store.fleet().await?;
-        let devices: Vec<&Device> =
-            fleet.iter().filter(|device| device.revoked_at.is_none() && selector.matches(device)).collect();
+        let (devices, others): (Vec<&Device>, Vec<&Device>) = fleet
+            .iter()
+            .filter(|device| device.revoked_at.is_none() && selector.matches(device))
+            .partition(|device| device.board == version.board);
+        if devices.is_empty() && !others.is_empty() {
+            return Err(Error::Invalid(format!(
+                "none of the {} devices that the selector matches is a {}, for which {} was made",
+                others.len(),
+                version.board,
+                version.name
+            )));
+        }
         if devices.is_empty() {
             return Err(Error::Invalid(
                 "the selector matches no device; see `edgewright device list`".to_owned(),
@@ -97,40 +109,44 @@ impl App {
                 devices.len()
             )));
         }
-        for device in &devices {
-            let other_slots = device.assignments.iter().filter(|assignment| assignment.slot != *slot).count();
-            if other_slots >= limits::SLOTS_MAX {
-                return Err(Error::Conflict(format!(
-                    "device {} has {} slots in use, at most {}; use one of them",
-                    device.id,
-                    other_slots,
-                    limits::SLOTS_MAX
-                )));
-            }
-        }
-        tracing::info!("{} goes to {} devices", version.name, devices.len());
         Ok(devices.into_iter().map(|device| device.id.clone()).collect())
     }
 
-    /// One rollout.
+    /// One rollout, with the reasons as they are at this moment.
     pub async fn rollout(&self, id: RolloutId) -> Result<Rollout> {
-        let rollout = self.store.rollout(id).await?;
-        rollout.ok_or_else(|| {
-            Error::NotFound(format!("rollout {id} is not known; see `edgewright rollout list`"))
-        })
+        let mut rollout = self.store.rollout(id).await?.ok_or_else(|| not_known(id))?;
+        self.explain(&mut rollout).await?;
+        Ok(rollout)
     }
 
     /// Rollouts, the newest first.
     pub async fn rollouts(&self, page: Page) -> Result<Vec<Rollout>> {
-        Ok(self.store.rollouts(page).await?)
+        let mut rollouts = self.store.rollouts(page).await?;
+        for rollout in &mut rollouts {
+            self.explain(rollout).await?;
+        }
+        Ok(rollouts)
     }
 
-    /// Pauses, resumes or aborts a rollout.
-    pub async fn order_rollout(&self, id: RolloutId, order: Order) -> Result<Rollout> {
-        self.rollout(id).await?;
-        self.step(id, Some(order)).await?;
+    async fn explain(&self, rollout: &mut Rollout) -> Result<()> {
+        if !rollout.status.state.is_final() {
+            let fleet = self.observe(rollout).await?;
+            rollout::explain(&mut rollout.status, &mut rollout.devices, &fleet);
+        }
+        Ok(())
+    }
+
+    /// Pauses, resumes or aborts a rollout. Once begun it is carried through, whether or not the caller waits.
+    pub async fn order_rollout(self: &Arc<Self>, id: RolloutId, order: Order) -> Result<Rollout> {
+        let app = Arc::clone(self);
+        let carried_out = tokio::spawn(async move {
+            app.step(id, Some(order)).await?;
+            app.publish_desired().await?;
+            app.rollout(id).await
+        });
+        let result = carried_out.await;
         self.planner_wake.notify_one();
-        self.rollout(id).await
+        result.map_err(|error| Error::Internal(format!("the order broke off: {error}")))?
     }
 
     /// Runs until the application stops.
@@ -143,28 +159,39 @@ impl App {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stopped() => return,
             }
-            wake_at = match self.step_all().await {
+            let next_look = Instant::now() + LOOK_PERIOD_MIN;
+            wake_at = match self.look().await {
                 Ok(at) => at,
                 Err(error) => {
                     tracing::error!("the planner could not do its work: {}", chain(&error));
                     None
                 }
             };
+            tokio::time::sleep_until(next_look).await;
         }
     }
 
-    async fn step_all(&self) -> Result<Option<Timestamp>> {
+    /// One look of the planner at everything that is open, whatever became of the look before.
+    async fn look(&self) -> Result<Option<Timestamp>> {
+        self.heard_since(now());
         let mut wake_at = None;
-        for rollout in self.store.open_rollouts().await? {
-            match self.step(rollout.id, None).await {
+        for id in self.store.open_rollouts().await? {
+            match self.step(id, None).await {
                 Ok(at) => wake_at = [wake_at, at].into_iter().flatten().min(),
-                Err(error) => tracing::error!("rollout {} is stuck: {}", rollout.id, chain(&error)),
+                Err(error) => tracing::error!("rollout {id} is stuck: {}", chain(&error)),
             }
         }
+        self.publish_desired().await?;
         Ok(wake_at)
     }
 
-    /// Reads, plans, executes, publishes. Meeting a change, it begins again.
+    /// Since when the fleet has been listened to without a break.
+    fn heard_since(&self, now: Timestamp) -> Timestamp {
+        let mut attention = self.attention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        attention.look(now)
+    }
+
+    /// Reads, plans, executes. Meeting a change, it begins again.
     async fn step(&self, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
         let _one_at_a_time = self.planner.lock().await;
         let mut attempt = 0;
@@ -180,7 +207,7 @@ impl App {
     }
 
     async fn step_once(&self, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
-        let rollout = self.rollout(id).await?;
+        let rollout = self.store.rollout_to_plan(id).await?.ok_or_else(|| not_known(id))?;
         let fleet = self.observe(&rollout).await?;
         let now = now();
         let plan = rollout::plan(Input {
@@ -191,6 +218,8 @@ impl App {
             members: &rollout.devices,
             fleet: &fleet,
             order,
+            created_at: rollout.created_at,
+            heard_since: self.heard_since(now),
             now,
         })
         .map_err(|rejected| Error::Conflict(rejected.to_string()))?;
@@ -200,9 +229,10 @@ impl App {
         Ok(plan.wake_at)
     }
 
-    async fn observe(&self, rollout: &Rollout) -> Result<BTreeMap<DeviceId, Observed>> {
-        let fleet = self.store.fleet().await?;
-        let observed = fleet.into_iter().map(|device| {
+    /// The members of a rollout as they are seen.
+    async fn observe(&self, rollout: &Rollout) -> Result<Fleet> {
+        let devices = self.store.member_devices(rollout.id).await?;
+        let observed = devices.into_iter().map(|device| {
             let slot = device
                 .reported
                 .as_ref()
@@ -233,20 +263,17 @@ impl App {
             trial: rollout.trial.clone(),
         };
         self.flush_published().await?;
-        let changed = self.store.execute(rollout, plan, &assignment, self.settings.chunk_bytes, now).await?;
+        self.store.execute(rollout, plan, &assignment, self.settings.chunk_bytes, now).await?;
         for note in &plan.notes {
             tracing::info!("rollout {} of {}: {note}", rollout.id, rollout.version);
-        }
-        for device in &changed {
-            self.publish_desired(device).await?;
-        }
-        match plan.status.state {
-            State::Completed => self.store.set_version_state(version.id, VersionState::Live).await?,
-            State::Stopped | State::Aborted if version.state == VersionState::Canary => {
-                self.store.set_version_state(version.id, VersionState::Draft).await?;
-            }
-            State::Running | State::Paused | State::Stopped | State::Aborted => {}
         }
         Ok(())
     }
 }
+
+fn not_known(id: RolloutId) -> Error {
+    Error::NotFound(format!("rollout {id} is not known; see `edgewright rollout list`"))
+}
+
+#[cfg(test)]
+mod tests;

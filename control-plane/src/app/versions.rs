@@ -1,7 +1,7 @@
 //! Versions of models: packing a result into a signed bundle, publishing one from elsewhere, finding them.
 
 use super::{App, Error, Page, Result, chain, now, unknown};
-use crate::jobs as worker;
+use crate::{jobs as worker, store::blobs::Blobs};
 use control_core::entity::{Dataset, Job, JobTask, Version, VersionState};
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -255,9 +255,6 @@ impl App {
     }
 
     async fn pack(&self, packing: Packing<'_>) -> Result<Version> {
-        let _one_at_a_time = self.labels.lock().await;
-        let label = self.next_label(&packing).await?;
-        let id = ModelVersionId(Uuid::now_v7());
         let lineage = Lineage {
             dataset: packing.schema.digest,
             job: packing.job.map(|job| job.id),
@@ -268,7 +265,14 @@ impl App {
                 .unwrap_or(0),
             parent: packing.parent,
         };
-        let files = self.put_files(&packing, &lineage)?;
+        let described =
+            serde_json::to_vec_pretty(&serde_json::json!({ "lineage": lineage, "report": packing.report }))
+                .map_err(|error| Error::Internal(error.to_string()))?;
+        let (blobs, folder) = (self.store.blobs.clone(), packing.folder.to_path_buf());
+        let files = off_the_loop(move || put_files(&blobs, &folder, &described)).await?;
+        let _one_at_a_time = self.labels.lock().await;
+        let label = self.next_label(&packing).await?;
+        let id = ModelVersionId(Uuid::now_v7());
         let manifest = describe(&packing, &lineage, label, id, files);
         let envelope = self.signer.sign_manifest(&manifest).map_err(|error| match error {
             crate::signer::Error::Sign(shared::signing::Error::Invalid { reason, .. }) => {
@@ -276,7 +280,8 @@ impl App {
             }
             error => Error::Internal(chain(&error)),
         })?;
-        let (bundle, bundle_bytes) = self.store.blobs.put(&envelope[..])?;
+        let blobs = self.store.blobs.clone();
+        let (bundle, bundle_bytes) = off_the_loop(move || Ok(blobs.put(&envelope[..])?)).await?;
         let version = Version {
             id,
             name: format!("{}@{label}", packing.model),
@@ -314,29 +319,31 @@ impl App {
         let newest = self.store.newest_label(&packing.model, Some(major)).await?;
         Ok(VersionLabel { major, minor: newest.map_or(0, |newest| newest.minor.saturating_add(1)) })
     }
+}
 
-    fn put_files(&self, packing: &Packing<'_>, lineage: &Lineage) -> Result<Vec<FileEntry>> {
-        let mut files = Vec::new();
-        for name in [MODEL_FILE, GOLDEN_FILE] {
-            let path = packing.folder.join(name);
-            let file = File::open(&path).map_err(|error| file_error(name, &error))?;
-            let size = file.metadata().map_err(|error| file_error(name, &error))?.len();
-            if size == 0 || size > limits::BUNDLE_FILE_BYTES_MAX {
-                return Err(Error::Invalid(format!(
-                    "{name} has {size} bytes, allowed are 1 to {}",
-                    limits::BUNDLE_FILE_BYTES_MAX
-                )));
-            }
-            let (digest, size_bytes) = self.store.blobs.put(file)?;
-            files.push(FileEntry { name: name.to_owned(), digest, size_bytes });
+/// Runs what copies and hashes large files where it holds up nobody.
+async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::Internal(format!("packing a version broke off: {error}"))))
+}
+
+fn put_files(blobs: &Blobs, folder: &Path, lineage: &[u8]) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    for name in [MODEL_FILE, GOLDEN_FILE] {
+        let file = File::open(folder.join(name)).map_err(|error| file_error(name, &error))?;
+        let size = file.metadata().map_err(|error| file_error(name, &error))?.len();
+        if size == 0 || size > limits::BUNDLE_FILE_BYTES_MAX {
+            return Err(Error::Invalid(format!(
+                "{name} has {size} bytes, allowed are 1 to {}",
+                limits::BUNDLE_FILE_BYTES_MAX
+            )));
         }
-        let text =
-            serde_json::to_vec_pretty(&serde_json::json!({ "lineage": lineage, "report": packing.report }))
-                .map_err(|error| Error::Internal(error.to_string()))?;
-        let (digest, size_bytes) = self.store.blobs.put(&text[..])?;
-        files.push(FileEntry { name: LINEAGE_FILE.to_owned(), digest, size_bytes });
-        Ok(files)
+        let (digest, size_bytes) = blobs.put(file)?;
+        files.push(FileEntry { name: name.to_owned(), digest, size_bytes });
     }
+    let (digest, size_bytes) = blobs.put(lineage)?;
+    files.push(FileEntry { name: LINEAGE_FILE.to_owned(), digest, size_bytes });
+    Ok(files)
 }
 
 fn describe(

@@ -4,6 +4,10 @@
 //! the second gives. A message is therefore taken in by the second: it has passed the check, it is kept before the
 //! PUBACK, and when it cannot be kept the device learns so. A last will passes `MessagePublish` alone; its topic
 //! was checked when the device connected.
+//!
+//! Whoever revokes a device ends its session, but one that is just being made is not there yet to be ended. Therefore
+//! the certificate is looked up once more after the session has been made: either that look sees the revocation, or
+//! the revocation sees the session.
 
 use super::{Ingest, Refused};
 use async_trait::async_trait;
@@ -28,17 +32,20 @@ pub(super) async fn install(context: &ServerContext, ingest: Arc<dyn Ingest>) {
     let register = context.extends.hook_mgr().register();
     for kind in [
         Type::ClientAuthenticate,
+        Type::ClientConnected,
         Type::ClientSubscribeCheckAcl,
         Type::MessagePublishCheckAcl,
         Type::MessagePublish,
     ] {
-        register.add(kind, Box::new(Hooks { ingest: Arc::clone(&ingest) })).await;
+        let hooks = Hooks { ingest: Arc::clone(&ingest), context: context.clone() };
+        register.add(kind, Box::new(hooks)).await;
     }
     register.start().await;
 }
 
 struct Hooks {
     ingest: Arc<dyn Ingest>,
+    context: ServerContext,
 }
 
 #[async_trait]
@@ -54,6 +61,10 @@ impl Handler for Hooks {
                     }
                 };
                 (false, Some(HookResult::AuthResult(verdict)))
+            }
+            Parameter::ClientConnected(session) => {
+                self.check_again(session).await;
+                (true, before)
             }
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
                 (false, Some(HookResult::SubscribeAclResult(self.subscribe(session, subscribe).await)))
@@ -99,6 +110,20 @@ impl Hooks {
             return Err(("unknown_certificate", format!("serial {} is unknown or revoked", quoted(serial))));
         }
         Ok(())
+    }
+
+    async fn check_again(&self, session: &Session) {
+        let verdict = match session.connect_info().await {
+            Ok(info) => self.authenticate(&info).await,
+            Err(error) => Err(("no_certificate", format!("the connection is not known: {error:#}"))),
+        };
+        if let Err((kind, detail)) = verdict {
+            let client = session.id.client_id.to_string();
+            self.ingest.refused(&client, kind, detail).await;
+            // The session takes the kick when it runs, which is after this hook.
+            let context = self.context.clone();
+            tokio::spawn(async move { super::kick(&context, &client).await });
+        }
     }
 
     async fn subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {

@@ -25,12 +25,18 @@ struct Recorder {
     received: Mutex<Vec<(String, String, Vec<u8>)>>,
     refused: Mutex<Vec<(String, &'static str)>>,
     unavailable: Mutex<bool>,
+    /// Whoever is admitted is revoked a moment later.
+    revokes_who_comes: Mutex<bool>,
 }
 
 #[async_trait]
 impl Ingest for Recorder {
     async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
-        self.good.lock().unwrap().contains(&format!("{device} {serial}"))
+        let certificate = format!("{device} {serial}");
+        if *self.revokes_who_comes.lock().unwrap() {
+            return self.good.lock().unwrap().remove(&certificate);
+        }
+        self.good.lock().unwrap().contains(&certificate)
     }
 
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
@@ -285,6 +291,41 @@ async fn a_kicked_device_is_disconnected() {
     let (_client, events) = world.connect("cam-01").await;
     world.broker.kick(&"cam-01".parse().unwrap()).await;
     refusal(events).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_revoked_while_it_connects_does_not_stay() {
+    let world = World::new().await;
+    *world.recorder.revokes_who_comes.lock().unwrap() = true;
+    let (_client, events) = world.connect("cam-01").await;
+    refusal(events).await;
+    let refused = world.recorder.refused.lock().unwrap().clone();
+    assert_eq!(refused, [("cam-01".to_owned(), "unknown_certificate")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_say_when_they_are_of_no_more_use_and_desired_state_never_expires() {
+    let world = World::new().await;
+    let (client, mut events) = world.connect("cam-01").await;
+    let device: DeviceId = "cam-01".parse().unwrap();
+    client.subscribe("ew/v1/device/cam-01/#", Qos::AtLeastOnce).await.unwrap();
+    next(&mut events, |packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+    let chunk = Topic::BlobChunk { device: device.clone(), digest: shared::Digest::of(b"x"), index: 0 };
+    for (topic, expires) in [(chunk, true), (Topic::Desired(device), false)] {
+        world.broker.publish(&topic, Bytes::from_static(b"x"), false).await.unwrap();
+        let expiry_s = next(&mut events, |packet| match packet {
+            Packet::Publish(publish) => {
+                Some(publish.properties.as_ref().and_then(|properties| properties.message_expiry_interval))
+            }
+            _ => None,
+        })
+        .await;
+        assert_eq!(
+            expiry_s.is_some_and(|s| (1..=CHUNK_EXPIRY_S).contains(&s)),
+            expires,
+            "{topic}: {expiry_s:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

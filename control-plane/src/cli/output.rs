@@ -14,7 +14,7 @@ pub(super) fn show<T: Serialize>(
     let text = if json {
         serde_json::to_string_pretty(value).map_err(|error| Failure::Failed(format!("no JSON: {error}")))?
     } else {
-        table(value)
+        plain(&table(value), true)
     };
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
         // Whoever reads has seen enough.
@@ -31,7 +31,7 @@ pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     let mut empty = true;
     for row in rows {
         empty = false;
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| plain(cell, false)));
     }
     if empty { "none".to_owned() } else { table.to_string() }
 }
@@ -41,8 +41,18 @@ pub(super) fn facts(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .map(|(name, value)| format!("{name:width$}  {}\n", plain(value, false)))
         .collect()
+}
+
+/// Text without characters that move the cursor, change the terminal or turn the direction of writing: what devices
+/// say is printed, not obeyed.
+pub(super) fn plain(text: &str, keeps_lines: bool) -> String {
+    let obeyed = |c: char| {
+        (c.is_control() && !(keeps_lines && c == '\n'))
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The wire's word for an enum of unit variants.
@@ -66,5 +76,20 @@ pub(super) fn ago(at: shared::Timestamp) -> String {
         s @ 120..7200 => format!("{} min ago", s / 60),
         s @ 7200..172_800 => format!("{} h ago", s / 3600),
         s => format!("{} d ago", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_says_does_not_reach_the_terminal_as_an_order() {
+        let hostile = "\u{1b}[2J\u{9b}31mgood\r\nsecond \u{202e}line";
+        let printed = facts(&[("agent", hostile.to_owned())]) + &table(&["why"], [vec![hostile.to_owned()]]);
+        assert!(printed.contains("good") && printed.contains("line"));
+        assert!(!printed.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{printed:?}");
+        assert_eq!(facts(&[("agent", hostile.to_owned())]).lines().count(), 1);
+        assert_eq!(plain("a\nb", true), "a\nb");
     }
 }

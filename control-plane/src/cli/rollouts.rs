@@ -4,7 +4,7 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     devices::pair,
-    output::{ago, bytes, facts, show, table, word},
+    output::{ago, bytes, facts, plain, show, table, word},
 };
 use crate::{
     api::List,
@@ -174,7 +174,7 @@ fn watch(client: &Client, mut rollout: Rollout) -> Outcome {
     let mut lost = 0;
     while !rollout.status.state.is_final() {
         bar.set_position(count(&rollout, MemberState::Committed) as u64);
-        bar.set_message(rollout.status.reason.clone());
+        bar.set_message(plain(&rollout.status.reason, false));
         std::thread::sleep(POLL);
         match client.get(&format!("/rollouts/{}", rollout.id)) {
             Ok(newer) => (rollout, lost) = (newer, 0),

@@ -3,7 +3,7 @@
 use super::{
     Failure, Outcome, PageArgs,
     client::Client,
-    output::{ago, bytes, facts, show, table, word},
+    output::{ago, bytes, facts, plain, show, table, word},
 };
 use crate::{
     api::List,
@@ -12,8 +12,14 @@ use crate::{
 use clap::{Args, Subcommand};
 use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::{BoardId, DatasetId, JobId, ModelName, job::Budget};
-use std::{fs, time::Duration};
+use shared::{
+    BoardId, DatasetId, JobId, ModelName,
+    job::{Budget, Stage},
+};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 /// Searches.
 #[derive(Debug, Subcommand)]
@@ -139,6 +145,8 @@ pub(super) fn finish(client: &Client, job: Job, wait: bool) -> Outcome {
 }
 
 const POLL: Duration = Duration::from_millis(300);
+/// Between two lines of a stage, where there is no bar.
+const LINE_EVERY: Duration = Duration::from_secs(20);
 /// A server that is being restarted is asked again this often.
 const LOST_MAX: u32 = 100;
 
@@ -148,12 +156,19 @@ fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
     let mut lost = 0;
+    let mut said: Option<(Option<Stage>, Instant)> = None;
     while !job.state.is_final() {
         let progress = &job.progress;
         bar.set_prefix(progress.stage.map_or_else(|| word(&job.state), |stage| word(&stage)));
         bar.set_length(progress.total);
         bar.set_position(progress.step);
-        bar.set_message(figures(&job));
+        bar.set_message(plain(&figures(&job), false));
+        // Where no person watches a bar, a line a stage and now and then one in between.
+        let due = said.is_none_or(|(stage, at)| stage != progress.stage || at.elapsed() >= LINE_EVERY);
+        if bar.is_hidden() && due && progress.stage.is_some() {
+            said = Some((progress.stage, Instant::now()));
+            eprintln!("  {}", plain(&self::progress(&job), false));
+        }
         std::thread::sleep(POLL);
         match client.get(&format!("/jobs/{}", job.id)) {
             Ok(newer) => (job, lost) = (newer, 0),

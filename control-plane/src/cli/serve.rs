@@ -48,6 +48,8 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG_DEFAULT));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // What the server and its workers write is for nobody else's eyes, also in a folder that was there before.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -65,33 +67,36 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     };
     let outcome = runtime.block_on(serve(options, json));
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-    outcome.map_err(|error| Failure::Usage(format!("{error:#}").lines().collect::<Vec<_>>().join(" ")))
+    outcome
 }
 
-async fn serve(options: Options, json: bool) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn serve(options: Options, json: bool) -> Outcome {
+    let failed = |error: anyhow::Error| Failure::Failed(one_line(&error));
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(error.into()))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(error.into()))?;
     let mut server = tokio::select! {
-        server = serve::start(options) => server?,
+        // What keeps a server from starting is what it was given: an address, a folder.
+        server = serve::start(options) => server.map_err(|error| Failure::Usage(one_line(&error)))?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     let ready = &server.ready;
     let line = if json {
-        serde_json::to_string(ready)?
+        serde_json::to_string(ready).map_err(|error| failed(error.into()))?
     } else {
         format!("ready: API {}, MQTT {}, context {}", ready.api, ready.mqtt, ready.context.display())
     };
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush())?;
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        error = server.failed() => Some(error),
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| failed(error.into()))?;
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = server.failed() => Err(failed(error)),
     };
     server.stop().await;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    outcome
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().collect::<Vec<_>>().join(" ")
 }

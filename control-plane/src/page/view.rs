@@ -237,7 +237,7 @@ fn security(shown: &Shown) -> Markup {
     html! {
         table {
             @for event in &shown.security {
-                tr { td.soft { (ago(event.at, shown.now)) " ago" } td { b { (event.subject) } } td.bad { (event.kind) } td { (event.detail) } }
+                tr { td.soft { (ago(event.at, shown.now)) " ago" } td { b { (event.subject) } } td.bad { (event.kind) @if event.count > 1 { " × " (event.count) } } td { (event.detail) } }
             }
         }
     }

@@ -116,22 +116,39 @@ impl Store {
         Ok(())
     }
 
+    /// Makes a device run `assignments`, without a rollout.
+    #[cfg(test)]
+    pub(crate) async fn assign(
+        &self,
+        id: &DeviceId,
+        assignments: &[shared::wire::Assignment],
+        chunk_bytes: u32,
+    ) {
+        sqlx::query("UPDATE devices SET assignments = ?, chunk_bytes = ?, generation = 1 WHERE id = ?")
+            .bind(json(&assignments).unwrap())
+            .bind(chunk_bytes)
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await
+            .unwrap();
+    }
+
     /// After a start nobody is connected until they say so.
     pub async fn set_all_offline(&self) -> Result<()> {
         sqlx::query("UPDATE devices SET online = 0").execute(&self.writer).await?;
         Ok(())
     }
 
-    /// Events of one device or of all, the newest first.
+    /// Events of one device or of all, the last that came first: a device's clock and ids say nothing of the order.
     pub async fn device_events(&self, id: Option<&DeviceId>, page: Page) -> Result<Vec<DeviceEvent>> {
-        let rows = sqlx::query(
-            "SELECT * FROM events WHERE ?1 IS NULL OR device = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3",
-        )
-        .bind(id.map(DeviceId::as_str))
-        .bind(page.sql_limit())
-        .bind(page.sql_offset())
-        .fetch_all(&self.readers)
-        .await?;
+        let rows = match id {
+            Some(id) => {
+                sqlx::query("SELECT * FROM events WHERE device = ? ORDER BY rowid DESC LIMIT ? OFFSET ?")
+                    .bind(id.as_str())
+            }
+            None => sqlx::query("SELECT * FROM events ORDER BY rowid DESC LIMIT ? OFFSET ?"),
+        };
+        let rows = rows.bind(page.sql_limit()).bind(page.sql_offset()).fetch_all(&self.readers).await?;
         rows.iter().map(read_event).collect()
     }
 

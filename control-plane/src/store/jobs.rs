@@ -90,9 +90,18 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// A worker runs the job; `pid` of `None` is one that is being started.
-    pub async fn set_job_running(&self, id: JobId, pid: Option<u32>, now: Timestamp) -> Result<()> {
-        sqlx::query(
+    /// Jobs that have not ended.
+    pub async fn count_open_jobs(&self) -> Result<u64> {
+        let row = sqlx::query("SELECT count(*) AS n FROM jobs WHERE state IN ('queued', 'running')")
+            .fetch_one(&self.readers)
+            .await?;
+        Reader::new("jobs", &row).number("n")
+    }
+
+    /// A worker runs the job; `pid` of `None` is one that is being started. `false` if the job has ended: nothing may
+    /// run for it then.
+    pub async fn set_job_running(&self, id: JobId, pid: Option<u32>, now: Timestamp) -> Result<bool> {
+        let done = sqlx::query(
             "UPDATE jobs SET state = 'running', pid = ?, started_at = coalesce(started_at, ?) \
              WHERE id = ? AND state IN ('queued', 'running')",
         )
@@ -101,7 +110,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&self.writer)
         .await?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// The newest progress.

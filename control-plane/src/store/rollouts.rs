@@ -1,19 +1,20 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
-use super::{Error, Page, Reader, Result, Store, devices, json, number, time, word};
+use super::{Error, Page, Reader, Result, Store, devices, json, number, time, versions, word};
 use control_core::{
     entity::{Device, HistoryEntry, Rollout},
     rollout::{Action, Member, Plan},
 };
 use shared::{
-    DeviceId, Digest, ModelName, RolloutId, Timestamp, VersionLabel, manifest::FileEntry, wire::Assignment,
+    DeviceId, Digest, ModelName, RolloutId, Timestamp, VersionLabel, limits, manifest::FileEntry,
+    wire::Assignment,
 };
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
 const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle FROM rollouts r \
                       JOIN versions v ON v.id = r.version";
 
-/// History entries that are shown with a rollout.
+/// History entries that are shown with a rollout: the newest ones.
 const HISTORY_MAX: i64 = 1000;
 
 fn read(row: &SqliteRow) -> Result<Rollout> {
@@ -40,26 +41,11 @@ fn read(row: &SqliteRow) -> Result<Rollout> {
 }
 
 impl Store {
-    /// Adds a rollout. A device that another open rollout has for the same slot is a conflict.
+    /// Adds a rollout; its version is a canary from then on. A device that another open rollout has for the same
+    /// slot is a conflict, and so is one that would have more than [`limits::SLOTS_MAX`] slots in use once all open
+    /// rollouts have reached it.
     pub async fn add_rollout(&self, rollout: &Rollout) -> Result<()> {
         let mut tx = self.begin().await?;
-        for member in &rollout.devices {
-            let other = sqlx::query(
-                "SELECT r.id FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
-                 WHERE r.state IN ('running', 'paused') AND r.slot = ? AND m.device = ? LIMIT 1",
-            )
-            .bind(rollout.slot.as_str())
-            .bind(member.device.as_str())
-            .fetch_optional(&mut *tx)
-            .await?;
-            if let Some(row) = other {
-                let other = Reader::new("rollouts", &row).text("id")?;
-                return Err(Error::Conflict(format!(
-                    "rollout {other} is under way in slot {} of {}; wait for it or abort it",
-                    rollout.slot, member.device
-                )));
-            }
-        }
         sqlx::query(
             "INSERT INTO rollouts (id, version, slot, selector, policy, trial, state, status, bytes_published, created_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
@@ -78,6 +64,9 @@ impl Store {
         for member in &rollout.devices {
             write_member(&mut tx, rollout.id, member).await?;
         }
+        refuse_taken_slot(&mut tx, rollout).await?;
+        refuse_too_many_slots(&mut tx, rollout).await?;
+        versions::begin_rollout(&mut tx, rollout.version_id).await?;
         add_history(
             &mut tx,
             rollout.id,
@@ -90,13 +79,46 @@ impl Store {
 
     /// One rollout with its members and history.
     pub async fn rollout(&self, id: RolloutId) -> Result<Option<Rollout>> {
+        let Some(mut rollout) = self.rollout_to_plan(id).await? else { return Ok(None) };
+        self.fill_history(&mut rollout).await?;
+        Ok(Some(rollout))
+    }
+
+    /// One rollout with its members and without its history: what the planner reads.
+    pub async fn rollout_to_plan(&self, id: RolloutId) -> Result<Option<Rollout>> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE r.id = ?")))
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
         let Some(mut rollout) = row.as_ref().map(read).transpose()? else { return Ok(None) };
-        self.fill(&mut rollout).await?;
+        self.fill_members(&mut rollout).await?;
         Ok(Some(rollout))
+    }
+
+    /// The members of a rollout as devices.
+    pub async fn member_devices(&self, id: RolloutId) -> Result<Vec<Device>> {
+        let rows = sqlx::query(
+            "SELECT d.* FROM rollout_members m JOIN devices d ON d.id = m.device WHERE m.rollout = ? \
+             ORDER BY m.device",
+        )
+        .bind(id.to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(devices::read).collect()
+    }
+
+    /// The newest desired generation of every device that was told something and is not revoked.
+    pub async fn desired_generations(&self) -> Result<Vec<(DeviceId, u64)>> {
+        let rows = sqlx::query(
+            "SELECT id, generation FROM devices WHERE generation > 0 AND revoked_at IS NULL ORDER BY id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let read = |row| {
+            let row = Reader::new("devices", row);
+            Ok((row.parse("id", "device id")?, row.number("generation")?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Rollouts with their members, the newest first.
@@ -108,20 +130,18 @@ impl Store {
             .await?;
         let mut rollouts: Vec<Rollout> = rows.iter().map(read).collect::<Result<_>>()?;
         for rollout in &mut rollouts {
-            self.fill(rollout).await?;
+            self.fill_members(rollout).await?;
+            self.fill_history(rollout).await?;
         }
         Ok(rollouts)
     }
 
     /// Rollouts that are not through, the oldest first.
-    pub async fn open_rollouts(&self) -> Result<Vec<Rollout>> {
-        let sql = format!("{SELECT} WHERE r.state IN ('running', 'paused') ORDER BY r.id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await?;
-        let mut rollouts: Vec<Rollout> = rows.iter().map(read).collect::<Result<_>>()?;
-        for rollout in &mut rollouts {
-            self.fill(rollout).await?;
-        }
-        Ok(rollouts)
+    pub async fn open_rollouts(&self) -> Result<Vec<RolloutId>> {
+        let rows = sqlx::query("SELECT id FROM rollouts WHERE state IN ('running', 'paused') ORDER BY id")
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Reader::new("rollouts", row).parse("id", "rollout id")).collect()
     }
 
     /// The blobs of open rollouts: of each its bundle and the bundle's files.
@@ -143,7 +163,7 @@ impl Store {
         Ok(blobs)
     }
 
-    async fn fill(&self, rollout: &mut Rollout) -> Result<()> {
+    async fn fill_members(&self, rollout: &mut Rollout) -> Result<()> {
         let rows = sqlx::query("SELECT member FROM rollout_members WHERE rollout = ? ORDER BY device")
             .bind(rollout.id.to_string())
             .fetch_all(&self.readers)
@@ -152,11 +172,18 @@ impl Store {
             .iter()
             .map(|row| Reader::new("rollout_members", row).json("member", "member"))
             .collect::<Result<_>>()?;
-        let rows = sqlx::query("SELECT at, text FROM rollout_history WHERE rollout = ? ORDER BY id LIMIT ?")
-            .bind(rollout.id.to_string())
-            .bind(HISTORY_MAX)
-            .fetch_all(&self.readers)
-            .await?;
+        Ok(())
+    }
+
+    async fn fill_history(&self, rollout: &mut Rollout) -> Result<()> {
+        let rows = sqlx::query(
+            "SELECT at, text FROM (SELECT id, at, text FROM rollout_history WHERE rollout = ? \
+             ORDER BY id DESC LIMIT ?) ORDER BY id",
+        )
+        .bind(rollout.id.to_string())
+        .bind(HISTORY_MAX)
+        .fetch_all(&self.readers)
+        .await?;
         rollout.history = rows
             .iter()
             .map(|row| {
@@ -167,9 +194,9 @@ impl Store {
         Ok(())
     }
 
-    /// Executes a plan: status, members, history and the desired state of every device that it acts on, all or
-    /// nothing. Gives the devices whose desired state changed, as they are afterwards. An open rollout that
-    /// somebody else has changed since it was read is a conflict.
+    /// Executes a plan: status, members, history, the desired state of every device that it acts on, and what the
+    /// end of the rollout makes of its version, all or nothing. An open rollout that somebody else has changed since
+    /// it was read is a conflict.
     pub async fn execute(
         &self,
         rollout: &Rollout,
@@ -177,7 +204,7 @@ impl Store {
         assignment: &Assignment,
         chunk_bytes: u32,
         now: Timestamp,
-    ) -> Result<Vec<Device>> {
+    ) -> Result<()> {
         let mut tx = self.begin().await?;
         let finished = plan.status.state.is_final();
         let done = sqlx::query(
@@ -201,12 +228,13 @@ impl Store {
         for note in &plan.notes {
             add_history(&mut tx, rollout.id, now, note).await?;
         }
-        let mut changed = Vec::with_capacity(plan.actions.len());
         for action in &plan.actions {
-            changed.push(act(&mut tx, rollout, action, assignment, chunk_bytes, now).await?);
+            act(&mut tx, rollout, action, assignment, chunk_bytes, now).await?;
         }
-        tx.commit().await?;
-        Ok(changed)
+        if finished {
+            versions::end_rollout(&mut tx, rollout.version_id, plan.status.state).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Adds to what delivery has published for open rollouts of a bundle.
@@ -223,6 +251,47 @@ impl Store {
     }
 }
 
+async fn refuse_taken_slot(tx: &mut Transaction<'static, Sqlite>, rollout: &Rollout) -> Result<()> {
+    let other = sqlx::query(
+        "SELECT r.id AS other, m.device AS device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
+         JOIN rollout_members mine ON mine.rollout = ?1 AND mine.device = m.device \
+         WHERE r.state IN ('running', 'paused') AND r.slot = ?2 AND r.id <> ?1 LIMIT 1",
+    )
+    .bind(rollout.id.to_string())
+    .bind(rollout.slot.as_str())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = &other else { return Ok(()) };
+    let row = Reader::new("rollouts", row);
+    Err(Error::Conflict(format!(
+        "rollout {} is under way in slot {} of {}; wait for it or abort it",
+        row.text("other")?,
+        rollout.slot,
+        row.text("device")?
+    )))
+}
+
+/// Counts what is assigned together with what open rollouts, this one among them, may still assign.
+async fn refuse_too_many_slots(tx: &mut Transaction<'static, Sqlite>, rollout: &Rollout) -> Result<()> {
+    let full = sqlx::query(
+        "SELECT d.id AS device FROM rollout_members mine JOIN devices d ON d.id = mine.device \
+         WHERE mine.rollout = ?1 AND (SELECT count(*) FROM ( \
+         SELECT a.value ->> 'slot' FROM json_each(d.assignments) AS a UNION \
+         SELECT r.slot FROM rollouts r JOIN rollout_members m ON m.rollout = r.id AND m.device = d.id \
+         WHERE r.state IN ('running', 'paused'))) > ?2 LIMIT 1",
+    )
+    .bind(rollout.id.to_string())
+    .bind(number(limits::SLOTS_MAX as u64))
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = &full else { return Ok(()) };
+    Err(Error::Conflict(format!(
+        "device {} has {} slots in use or promised by open rollouts already, which is the most; use one of them",
+        Reader::new("devices", row).text("device")?,
+        limits::SLOTS_MAX
+    )))
+}
+
 async fn act(
     tx: &mut Transaction<'static, Sqlite>,
     rollout: &Rollout,
@@ -230,7 +299,7 @@ async fn act(
     assignment: &Assignment,
     chunk_bytes: u32,
     now: Timestamp,
-) -> Result<Device> {
+) -> Result<()> {
     let (device, generation) = match action {
         Action::Assign { device, generation } | Action::Restore { device, generation } => {
             (device, *generation)
@@ -260,7 +329,12 @@ async fn act(
         }
         Action::Restore { .. } => place(&mut state, at, previous(tx, rollout.id, device).await?),
     }
-    (state.generation, state.desired_at, state.chunk_bytes) = (generation, now, chunk_bytes);
+    if state.assignments.len() > limits::SLOTS_MAX {
+        return Err(Error::Conflict(format!(
+            "device {device} has {} slots in use already",
+            limits::SLOTS_MAX
+        )));
+    }
     sqlx::query(
         "UPDATE devices SET generation = ?, desired_at = ?, chunk_bytes = ?, assignments = ? WHERE id = ?",
     )
@@ -271,7 +345,7 @@ async fn act(
     .bind(device.as_str())
     .execute(&mut **tx)
     .await?;
-    Ok(state)
+    Ok(())
 }
 
 async fn previous(
@@ -332,3 +406,6 @@ async fn add_history(
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

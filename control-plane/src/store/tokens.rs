@@ -25,6 +25,8 @@ pub enum TokenRefused {
     Expired,
     /// The device has been revoked.
     Revoked,
+    /// A device of that name is enrolled, and the token does not replace it.
+    Taken,
 }
 
 /// A certificate that was made for a device.
@@ -82,12 +84,14 @@ impl Store {
         })
     }
 
-    /// Uses a token up, and adds the device with its certificate, all or nothing. Of two that use the same token
-    /// at once one is refused.
+    /// Uses a token up, and adds the device with its certificate, all or nothing. Of two that use the same token, or
+    /// ask for the same name, at once one is refused. With `may_replace` a device that is there gets the certificate,
+    /// and those that it had before are good no more.
     pub async fn enrol(
         &self,
         hash: &Digest,
         issued: &Issued,
+        may_replace: bool,
         now: Timestamp,
     ) -> Result<std::result::Result<(), TokenRefused>> {
         let mut tx = self.begin().await?;
@@ -106,17 +110,23 @@ impl Store {
             "INSERT INTO devices (id, board, agent_version, labels, online, enrolled_at, generation, assignments) \
              VALUES (?, ?, ?, '{}', 0, ?, 0, '[]') \
              ON CONFLICT (id) DO UPDATE SET board = excluded.board, agent_version = excluded.agent_version \
-             WHERE revoked_at IS NULL",
+             WHERE revoked_at IS NULL AND ?",
         )
         .bind(issued.device.as_str())
         .bind(issued.board.as_str())
         .bind(&issued.agent_version)
         .bind(time(now))
+        .bind(may_replace)
         .execute(&mut *tx)
         .await?;
         if added.rows_affected() == 0 {
-            return Ok(Err(TokenRefused::Revoked));
+            return Ok(Err(if may_replace { TokenRefused::Revoked } else { TokenRefused::Taken }));
         }
+        sqlx::query("UPDATE certificates SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL")
+            .bind(time(now))
+            .bind(issued.device.as_str())
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("INSERT INTO certificates (serial, device, issued_at, expires_at) VALUES (?, ?, ?, ?)")
             .bind(&issued.serial)
             .bind(issued.device.as_str())

@@ -1,9 +1,12 @@
 //! Versions of models.
 
 use super::{Error, Page, Reader, Result, Store, json, number, time, word};
-use control_core::entity::{Version, VersionState};
-use shared::{Digest, JobId, ModelName, ModelVersionId, VersionLabel};
-use sqlx::sqlite::SqliteRow;
+use control_core::{
+    entity::{Version, VersionState},
+    rollout,
+};
+use shared::{JobId, ModelName, ModelVersionId, VersionLabel};
+use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
 fn read(row: &SqliteRow) -> Result<Version> {
     let row = Reader::new("versions", row);
@@ -119,37 +122,78 @@ impl Store {
         let row = Reader::new("versions", row);
         Ok(Some(VersionLabel { major: row.small("major")?, minor: row.small("minor")? }))
     }
+}
 
-    /// Sets the state of a version. One that becomes live retires the others of its model that are.
-    pub async fn set_version_state(&self, id: ModelVersionId, state: VersionState) -> Result<()> {
-        let mut tx = self.begin().await?;
-        if state == VersionState::Live {
-            sqlx::query(
-                "UPDATE versions SET state = 'retired' WHERE state = 'live' AND id <> ?1 \
-                 AND model = (SELECT model FROM versions WHERE id = ?1)",
-            )
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        }
-        sqlx::query("UPDATE versions SET state = ? WHERE id = ?")
-            .bind(word(&state)?)
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx.commit().await?)
+/// A rollout of the version is created, in this transaction.
+pub(super) async fn begin_rollout(tx: &mut Transaction<'static, Sqlite>, id: ModelVersionId) -> Result<()> {
+    let states = states(tx, id).await?;
+    let next = states.now.at_rollout();
+    if next != states.now {
+        write_states(tx, id, next, states.now).await?;
     }
+    Ok(())
+}
 
-    /// Bundles and their files that a blob belongs to: every digest that devices may ask for.
-    pub async fn is_published(&self, digest: &Digest) -> Result<bool> {
-        let text = digest.to_string();
-        let row = sqlx::query(
-            "SELECT 1 FROM versions WHERE bundle = ?1 \
-             OR EXISTS (SELECT 1 FROM json_each(files) WHERE json_each.value ->> 'digest' = ?1) LIMIT 1",
+/// A rollout of the version has ended, and the transaction shows how. A version that becomes live retires those of
+/// its model and board that were, and the canaries that no rollout brings on.
+pub(super) async fn end_rollout(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: ModelVersionId,
+    ended: rollout::State,
+) -> Result<()> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM rollouts WHERE version = ?1 AND state IN ('running', 'paused')) AS open, \
+         EXISTS (SELECT 1 FROM devices, json_each(devices.assignments) AS a \
+         WHERE devices.revoked_at IS NULL AND a.value ->> 'version_id' = ?1) AS held",
+    )
+    .bind(id.to_string())
+    .fetch_one(&mut **tx)
+    .await?;
+    let row = Reader::new("versions", &row);
+    let (open, held) = (row.flag("open")?, row.flag("held")?);
+    let states = states(tx, id).await?;
+    let next = states.now.after_rollout(ended, states.before_canary, open, held);
+    if ended == rollout::State::Completed {
+        sqlx::query(
+            "UPDATE versions SET state = 'retired' WHERE id <> ?1 \
+             AND (model, board) = (SELECT model, board FROM versions WHERE id = ?1) \
+             AND (state = 'live' OR (state = 'canary' AND NOT EXISTS (SELECT 1 FROM rollouts \
+             WHERE rollouts.version = versions.id AND rollouts.state IN ('running', 'paused'))))",
         )
-        .bind(text)
-        .fetch_optional(&self.readers)
+        .bind(id.to_string())
+        .execute(&mut **tx)
         .await?;
-        Ok(row.is_some())
     }
+    write_states(tx, id, next, states.before_canary).await
+}
+
+struct States {
+    now: VersionState,
+    before_canary: VersionState,
+}
+
+async fn states(tx: &mut Transaction<'static, Sqlite>, id: ModelVersionId) -> Result<States> {
+    let row = sqlx::query("SELECT state, before_canary FROM versions WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or_else(|| Error::Conflict(format!("version {id} is gone")))?;
+    let row = Reader::new("versions", &row);
+    let state = |column| row.word(column, "version state");
+    Ok(States { now: state("state")?, before_canary: state("before_canary")? })
+}
+
+async fn write_states(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: ModelVersionId,
+    state: VersionState,
+    before_canary: VersionState,
+) -> Result<()> {
+    sqlx::query("UPDATE versions SET state = ?, before_canary = ? WHERE id = ?")
+        .bind(word(&state)?)
+        .bind(word(&before_canary)?)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }

@@ -55,11 +55,33 @@ fn a_private_key_does_not_show_in_debug() {
     assert!(text.len() < 60);
 }
 
+/// An envelope with a good signature over `payload`, whatever that is.
+fn sign_bytes(payload: &[u8], key: &SigningKey) -> Vec<u8> {
+    let message = pre_authentication_encoding(Desired::TYPE, payload);
+    let signature =
+        Signature { keyid: key.public.id(), sig: BASE64.encode(key.pair.sign(&message).as_ref()) };
+    let envelope = Envelope {
+        payload_type: Desired::TYPE.to_owned(),
+        payload: BASE64.encode(payload),
+        signatures: vec![signature],
+    };
+    serde_json::to_vec(&envelope).unwrap()
+}
+
 #[test]
 fn an_invalid_payload_is_neither_signed_nor_accepted() {
     let key = key();
+    let ring = ring_of(Role::Director, &[&key]);
+    let accept = |payload: &[u8]| Signed::<Desired>::parse(&sign_bytes(payload, &key)).unwrap().verify(&ring);
     let bad = Desired { chunk_bytes: 1, ..desired() };
     assert!(matches!(Signed::sign(&bad, &[&key]), Err(Error::Invalid { .. })));
+
+    assert_eq!(accept(&serde_json::to_vec(&desired()).unwrap()).unwrap().into_inner(), desired());
+    let error = accept(&serde_json::to_vec(&bad).unwrap()).unwrap_err();
+    assert!(matches!(&error, Error::Invalid { reason, .. } if reason.contains("chunk_bytes")), "{error:?}");
+    for payload in [&b"{}"[..], b"", b"\xff", b"[]"] {
+        assert!(matches!(accept(payload), Err(Error::Payload { .. })), "{payload:?}");
+    }
 }
 
 #[test]

@@ -24,6 +24,35 @@ fn a_batch_round_trips() {
 }
 
 #[test]
+fn an_event_of_a_kind_that_only_a_newer_peer_knows_is_read() {
+    #[derive(Serialize)]
+    struct Newer {
+        id: Uuid,
+        at: Timestamp,
+        slot: Option<crate::SlotName>,
+        bundle: Option<Digest>,
+        kind: &'static str,
+        detail: &'static str,
+    }
+    let newer = Newer {
+        id: Uuid::nil(),
+        at: Timestamp(1),
+        slot: None,
+        bundle: None,
+        kind: "fan_stopped",
+        detail: "",
+    };
+    let mut cbor = Vec::new();
+    ciborium::into_writer(&newer, &mut cbor).unwrap();
+    let event: Event = ciborium::from_reader(cbor.as_slice()).unwrap();
+    assert_eq!(event.kind, EventKind::Unknown);
+    let json = serde_json::to_vec(&newer).unwrap();
+    assert_eq!(serde_json::from_slice::<Event>(&json).unwrap(), event);
+    let known: EventKind = serde_json::from_str("\"slot_emptied\"").unwrap();
+    assert_eq!(known, EventKind::SlotEmptied);
+}
+
+#[test]
 fn a_batch_in_anothers_name_is_refused() {
     let bytes = Batch { device: device(), records: vec![event(1)] }.encode().unwrap();
     let error = Batch::<Event>::decode(&bytes, &"cam-02".parse().unwrap()).unwrap_err();
@@ -96,6 +125,60 @@ fn a_desired_state_keeps_its_rules() {
     assert!(Desired { assignments: vec![huge], ..desired.clone() }.validate().is_err());
     let trial = TrialPolicy { agreement_permille_min: Some(1001), ..TrialPolicy::default() };
     assert!(Desired { assignments: vec![Assignment { trial, ..assignment }], ..desired }.validate().is_err());
+}
+
+#[test]
+fn a_report_keeps_its_rules() {
+    let slot = |number: usize| SlotReport {
+        slot: format!("s{number}").parse().unwrap(),
+        active: None,
+        last_good: None,
+        runtime: Some("tract".to_owned()),
+        phase: Phase::Waiting {
+            bundle: Digest::of(b"b"),
+            until: Timestamp(1),
+            reason: "no space".to_owned(),
+        },
+        attempt: None,
+    };
+    let good = Reported {
+        device: device(),
+        board: "x86-64".parse().unwrap(),
+        agent_version: "0.1.0".to_owned(),
+        at: Timestamp(1),
+        generation: 1,
+        slots: (0..limits::REPORTED_SLOTS_MAX).map(slot).collect(),
+        disk_free_bytes: None,
+        api: Some("127.0.0.1:8700".to_owned()),
+    };
+    good.validate().unwrap();
+    let long = "x".repeat(limits::REASON_BYTES_MAX + 1);
+    let phase = Phase::Waiting { bundle: Digest::of(b"b"), until: Timestamp(1), reason: long.clone() };
+    let version = VersionRef {
+        model: "m".parse().unwrap(),
+        version: "v1.0".parse().unwrap(),
+        version_id: ModelVersionId(Uuid::from_u128(1)),
+        bundle: Digest::of(b"b"),
+    };
+    let attempt = Attempt {
+        generation: 1,
+        rollout: None,
+        version,
+        outcome: Outcome::RolledBack { detail: long.clone() },
+        at: Timestamp(1),
+    };
+    let slots = |slot: SlotReport| Reported { slots: vec![slot], ..good.clone() };
+    for (bad, says) in [
+        (Reported { agent_version: long.clone(), ..good.clone() }, "agent_version is over 64 bytes"),
+        (Reported { api: Some(long.clone()), ..good.clone() }, "api is over 256 bytes"),
+        (Reported { slots: vec![slot(1), slot(1)], ..good.clone() }, "slot s1 is there twice"),
+        (Reported { slots: (0..17).map(slot).collect(), ..good.clone() }, "17 slots, at most 16"),
+        (slots(SlotReport { runtime: Some(long), ..slot(1) }), "runtime is over 32 bytes"),
+        (slots(SlotReport { phase, ..slot(1) }), "reason is over 512 bytes"),
+        (slots(SlotReport { attempt: Some(attempt), ..slot(1) }), "detail is over 512 bytes"),
+    ] {
+        assert_eq!(bad.validate().unwrap_err(), says);
+    }
 }
 
 #[test]

@@ -1,31 +1,29 @@
-//! Microseconds of one inference: through our agent's API, inside it, raw runtimes, Python's onnxruntime.
+//! Microseconds of one inference of the exported models: through our agent's API, inside it, raw runtimes, Python's
+//! onnxruntime; all in turn, on one thread each, one sample a time.
 
-use super::{peer::Peer, spread::Spread};
+pub mod exported;
+pub mod ways;
+
+use super::{machine::Machine, spread::Spread, turns::Turns};
 use crate::{
-    demo::Subject,
-    harness::{
-        Agent, AgentOptions, ControlPlane, ServeOptions, binary, cache, control::text_of, ort_library, root,
-        wait_for,
-    },
+    demo::{self, Subject, TaskChoice},
+    harness::{Agent, AgentOptions, ControlPlane, ServeOptions, binary, ort_library},
 };
-use anyhow::{Context, Result, ensure};
-use runtime::{LoadOptions, Ort, Runnable, Runtime, Tract};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use exported::Exported;
+use ort::environment::Environment;
 use serde::Serialize;
-use serde_json::json;
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc};
+use ways::{Api, Form, Python, RawOrt, RawTract, Samples, Way};
 
 /// Options of the bench.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A forge result with `model.onnx` and `model-fp32.onnx`; without it a quick one is made from MNIST.
+    /// Folders in which `cargo xtask demo --report FILE` kept exported models (FILE with the ending `models`). What
+    /// none of them keeps, of MNIST and of one series set, is trained first.
     #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// Inferences of each.
+    pub models: Vec<PathBuf>,
+    /// Inferences of each, at least.
     #[arg(long, default_value_t = 2000)]
     pub runs: usize,
     /// Inferences that one does before it is another's turn.
@@ -33,178 +31,244 @@ pub struct Options {
     pub turn: usize,
 }
 
+impl Options {
+    fn validate(&self) -> Result<()> {
+        let Self { models, runs, turn } = self;
+        ensure!(
+            (RUNS_MIN..=RUNS_MAX).contains(runs),
+            "--runs is {runs}, allowed are {RUNS_MIN} to {RUNS_MAX}"
+        );
+        ensure!(
+            (1..=runs / TURNS_MIN).contains(turn),
+            "--turn is {turn}, allowed are 1 to {}: each runs in {TURNS_MIN} turns or more",
+            runs / TURNS_MIN
+        );
+        for folder in models {
+            ensure!(folder.is_dir(), "--models {} is no folder", folder.display());
+        }
+        Ok(())
+    }
+}
+
+/// Inferences of each between which a median is worth reporting and a person waits.
+const RUNS_MIN: usize = 100;
+const RUNS_MAX: usize = 1_000_000;
+/// Fewest turns of each from which a ratio's spread is worth reporting.
+const TURNS_MIN: usize = 5;
+/// Test samples that are run over and over; each way runs all of them once before the clock counts.
+const SAMPLES: usize = 256;
+/// Every way but raw tract has to give the label of raw ONNX Runtime on this share of the samples: two runtimes round
+/// differently, and a sample may lie between two classes. What raw tract makes of a quantised model is only reported.
+const AGREEMENT_MIN: f64 = 0.95;
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    pub machine: Machine,
+    pub models: Vec<Model>,
     pub lines: Vec<Line>,
 }
 
-/// One way to run one model; microseconds.
+/// One exported file.
+#[derive(Debug, Serialize)]
+pub struct Model {
+    pub model: String,
+    /// `fp32` or `int8`.
+    pub precision: String,
+    pub bytes: u64,
+    /// The runtime that the agent chose for it.
+    pub agent_runtime: String,
+}
+
+/// One way to run one exported file.
 #[derive(Debug, Serialize)]
 pub struct Line {
     pub model: String,
+    pub precision: String,
     pub way: String,
+    /// Microseconds of one inference; inside the agent, means of turns.
     pub us: Spread,
-    /// Divided by raw ONNX Runtime on the same model.
-    pub ratio_to_raw_ort: f64,
+    /// Divided by raw ONNX Runtime on the same file, turn by turn; below 1 it is faster.
+    pub ratio_to_raw_ort: Spread,
+    /// Share of the samples with the label of raw ONNX Runtime, 0 to 1.
+    pub agreement: f64,
 }
 
-/// One inference of one sample.
-type Work = Box<dyn FnMut(&[f32]) -> Result<()>>;
-
-enum Way {
-    Here(Work),
-    Python(Peer, PathBuf),
-}
+/// The ways, in the order of [`contenders`]; behind them what the agent measures during its own.
+const WAYS: [&str; 5] =
+    ["raw ort", "raw tract", "python onnxruntime", "agent, binary tensors", "agent, JSON"];
+const RAW_ORT: usize = 0;
+const RAW_TRACT: usize = 1;
+const AGENT: usize = 3;
+const INSIDE: usize = WAYS.len();
+const INSIDE_NAME: &str = "inside the agent";
 
 /// Measures every way in turn.
 pub fn run(options: &Options) -> Result<Report> {
-    ensure!(options.turn >= 1 && options.runs >= options.turn, "--runs is at least --turn");
-    let folder = tempfile::tempdir()?;
-    let subject = crate::demo::mnist()?;
+    options.validate()?;
+    binary("edgewright-forge")?;
+    let environment = open_ort()?;
+    let folder = tempfile::tempdir().context("making a folder")?;
     let control = ControlPlane::start(&folder.path().join("control"), ServeOptions::default())?;
-    let (version, result) = publish(&control, &subject, options.model.as_deref())?;
-    let agent = Agent::enrol(&control, "bench-1", &folder.path().join("devices"), AgentOptions::default())?;
-    roll_out(&control, &agent, &subject, &version)?;
-    let chosen = agent.runtime(&subject.name)?;
-    let (int8, fp32) = (result.join(shared::manifest::MODEL_FILE), result.join(shared::job::MODEL_FP32_FILE));
-    let ort = Ort::open(Some(&ort_library()?))?;
-    let mut ways: Vec<(String, String, Way)> = Vec::new();
-    for (model, path) in [("int8", &int8), ("fp32", &fp32)] {
-        let raw = |runtime: &dyn Runtime| -> Result<Way> { Ok(Way::Here(direct(runtime, path)?)) };
-        ways.push((model.to_owned(), "raw ort".to_owned(), raw(&ort)?));
-        ways.push((model.to_owned(), "raw tract".to_owned(), raw(&Tract)?));
-        let mut command = Command::new(cache()?.join("venv-tools/bin/python"));
-        let python = Peer::start("python onnxruntime", command.arg(root().join("tests/peers/infer.py")))?;
-        ways.push((model.to_owned(), "python onnxruntime".to_owned(), Way::Python(python, path.clone())));
-    }
-    let inside: &dyn Runtime = if chosen == "tract" { &Tract } else { &ort };
-    ways.push(("int8".to_owned(), format!("inside the agent ({chosen})"), Way::Here(direct(inside, &int8)?)));
-    ways.push((
-        "int8".to_owned(),
-        "agent, binary tensors".to_owned(),
-        Way::Here(through_api(&agent, &subject, true)),
-    ));
-    ways.push(("int8".to_owned(), "agent, JSON".to_owned(), Way::Here(through_api(&agent, &subject, false))));
-    let times = in_turn(&mut ways, &subject, options)?;
-    let raw = |model: &str| {
-        let index = ways.iter().position(|(name, way, _)| name == model && way == "raw ort").unwrap_or(0);
-        Spread::of(&times[index]).median
-    };
-    let lines: Vec<Line> = ways
-        .iter()
-        .zip(&times)
-        .map(|((model, way, _), all)| {
-            let us = Spread::of(all);
-            Line { model: model.clone(), way: way.clone(), us, ratio_to_raw_ort: us.median / raw(model) }
-        })
-        .collect();
-    println!("{:<6} {:<28} {:>26} {:>16}", "model", "way", "µs median (middle half)", "of raw ort");
-    for line in &lines {
-        println!(
-            "{:<6} {:<28} {:>26} {:>16.2}",
-            line.model,
-            line.way,
-            line.us.text(0),
-            line.ratio_to_raw_ort
-        );
-    }
-    Ok(Report { lines })
-}
-
-fn in_turn(
-    ways: &mut [(String, String, Way)],
-    subject: &Subject,
-    options: &Options,
-) -> Result<Vec<Vec<f64>>> {
-    let mut times = vec![Vec::new(); ways.len()];
-    let inputs = &subject.test.inputs;
-    while times[0].len() < options.runs {
-        for ((_, _, way), all) in ways.iter_mut().zip(&mut times) {
-            let samples = inputs.iter().cycle().skip(all.len() % inputs.len()).take(options.turn);
-            match way {
-                Way::Here(work) => {
-                    for sample in samples {
-                        let started = Instant::now();
-                        work(sample)?;
-                        all.push(started.elapsed().as_secs_f64() * 1e6);
-                    }
-                }
-                Way::Python(peer, path) => {
-                    let samples: Vec<&Vec<f32>> = samples.collect();
-                    let shape = subject.test.batch_shape(1);
-                    all.extend(peer.numbers(&json!({ "model": path, "shape": shape, "samples": samples }))?);
-                }
+    let devices = folder.path().join("devices");
+    let agent = Agent::enrol(&control, "bench-1", &devices, AgentOptions::default())?;
+    let mut report = Report { machine: Machine::this(), models: Vec::new(), lines: Vec::new() };
+    for task in [TaskChoice::Image, TaskChoice::Series] {
+        let subjects = demo::subjects(task, None)?;
+        let (subject, result) = match exported::kept(&subjects, &options.models, folder.path())? {
+            Some(found) => found,
+            None => {
+                let subject = subjects.first().context("no data set")?;
+                eprintln!("training a model of {}", subject.name);
+                (subject, exported::make(&control, subject)?)
             }
+        };
+        for model in exported::install(&control, &agent, subject, &result, folder.path())? {
+            eprintln!("measuring {}, {}", model.model, model.precision);
+            let samples = Arc::new(samples(subject)?);
+            let mut ways = contenders(&environment, &agent, &model, &samples)?;
+            let (turns, agreements) = in_turn(&mut ways, &samples, options)?;
+            report.lines.extend(lines(&model, &turns, &agreements)?);
+            let bytes = std::fs::metadata(&model.path).context("asking for the model's size")?.len();
+            let Exported { model, precision, agent_runtime, .. } = model;
+            report.models.push(Model { model, precision: precision.to_owned(), bytes, agent_runtime });
         }
     }
-    Ok(times)
+    print!("{}", table(&report));
+    Ok(report)
 }
 
-fn direct(runtime: &dyn Runtime, path: &Path) -> Result<Work> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let model: Arc<dyn Runnable> = runtime.load(&bytes, &LoadOptions::default())?;
-    let mut output = Vec::new();
-    Ok(Box::new(move |sample| Ok(model.run_into(sample, 1, &mut output)?)))
+/// ONNX Runtime as the `ort` crate opens it.
+fn open_ort() -> Result<Environment> {
+    let library = ort_library()?;
+    let builder = ort::init_from(&library)
+        .map_err(|error| anyhow!("opening ONNX Runtime at {}: {error}", library.display()))?;
+    builder.with_telemetry(false).build().map_err(|error| anyhow!("opening ONNX Runtime: {error}"))
 }
 
-fn through_api(agent: &Agent, subject: &Subject, binary: bool) -> Work {
-    let client = agent.client();
-    let shape = subject.test.batch_shape(1);
-    let name = subject.name.clone();
-    if binary {
-        return Box::new(move |sample| client.infer(&name, &shape, sample).map(|_| ()));
+fn samples(subject: &Subject) -> Result<Samples> {
+    ensure!(!subject.test.inputs.is_empty(), "{} has no test samples", subject.name);
+    Ok(Samples { shape: subject.test.batch_shape(1), values: subject.test.cycled(SAMPLES).inputs })
+}
+
+fn contenders<'a>(
+    environment: &Environment,
+    agent: &'a Agent,
+    model: &Exported,
+    samples: &Arc<Samples>,
+) -> Result<[Box<dyn Way + 'a>; WAYS.len()]> {
+    let path = &model.path;
+    Ok([
+        Box::new(RawOrt::load(environment, path, Arc::clone(samples))?),
+        Box::new(RawTract::load(path, Arc::clone(samples))?),
+        Box::new(Python::start(path, Arc::clone(samples))?),
+        Box::new(Api::new(agent, &model.slot, Form::Binary, samples)?),
+        Box::new(Api::new(agent, &model.slot, Form::Json, samples)?),
+    ])
+}
+
+/// Runs all samples once on every way, then turns until each has done its inferences. Gives the times and each way's
+/// agreement with the first.
+fn in_turn(
+    ways: &mut [Box<dyn Way + '_>; WAYS.len()],
+    samples: &Samples,
+    options: &Options,
+) -> Result<(Turns, Vec<f64>)> {
+    let all: Vec<usize> = (0..samples.values.len()).collect();
+    let mut labels = Vec::new();
+    for way in ways.iter_mut() {
+        labels.push(way.turn(&all)?.labels);
     }
-    let path = format!("/v2/models/{name}/infer");
-    Box::new(move |sample| {
-        let body =
-            json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": shape, "data": sample }] });
-        let (status, answer) = client.post_json(&path, &body)?;
-        ensure!(status == 200, "the agent answered {status}: {answer}");
-        Ok(())
-    })
-}
-
-/// The result folder as a version of the control plane, or a quickly trained one.
-fn publish(control: &ControlPlane, subject: &Subject, result: Option<&Path>) -> Result<(String, PathBuf)> {
-    binary("edgewright-forge")?;
-    let path = subject.path.to_str().context("the data set's path is not UTF-8")?;
-    control.cli(&["dataset", "add", &subject.name, "--path", path])?;
-    if let Some(folder) = result {
-        let text = folder.to_str().context("--model is not UTF-8")?;
-        let shown =
-            control.cli(&["model", "publish", text, "--model", &subject.name, "--board", "x86-64"])?;
-        return Ok((text_of(&shown, "/name")?.to_owned(), folder.to_path_buf()));
+    let agreements = agreements(&labels)?;
+    let mut turns = Turns::new(WAYS.len() + 1);
+    let mut next = all.iter().copied().cycle();
+    let mut done = 0;
+    while done < options.runs {
+        let indices: Vec<usize> = next.by_ref().take(options.turn).collect();
+        let mut inside_us = Vec::new();
+        for way in turns.order(WAYS.len()) {
+            let turn = ways[way].turn(&indices)?;
+            inside_us.extend(turn.inside_us);
+            turns.push(way, turn.us)?;
+        }
+        turns.push(INSIDE, inside_us)?;
+        done += options.turn;
     }
-    let job = control.cli_shown(&[
-        "search",
-        "start",
-        "--dataset",
-        &subject.name,
-        "--board",
-        "x86-64",
-        "--model",
-        &subject.name,
-        "--wait",
-    ])?;
-    let result = control.data.join("jobs").join(text_of(&job, "/id")?).join("result");
-    Ok((text_of(&job, "/version")?.to_owned(), result))
+    Ok((turns, agreements))
 }
 
-fn roll_out(control: &ControlPlane, agent: &Agent, subject: &Subject, version: &str) -> Result<()> {
-    control.cli(&[
-        "rollout",
-        "create",
-        "--version",
-        version,
-        "--slot",
-        &subject.name,
-        "--wave",
-        "100%",
-        "--trial-duration-ms",
-        "500",
-    ])?;
-    wait_for("the agent to run the model", Duration::from_secs(120), || {
-        Ok(agent.active_version(&subject.name)?.map(|_| ()))
-    })
+/// Of each way the share of labels that are those of raw ONNX Runtime.
+///
+/// # Errors
+/// A way below [`AGREEMENT_MIN`], raw tract aside: then it runs another model.
+#[expect(clippy::cast_precision_loss)]
+fn agreements(labels: &[Vec<usize>]) -> Result<Vec<f64>> {
+    let Some(reference) = labels.get(RAW_ORT).filter(|labels| !labels.is_empty()) else {
+        bail!("raw ONNX Runtime gave no label");
+    };
+    let mut agreements = Vec::new();
+    for (way, given) in labels.iter().enumerate() {
+        ensure!(
+            given.len() == reference.len(),
+            "{} gave {} labels of {} samples",
+            WAYS[way],
+            given.len(),
+            reference.len()
+        );
+        let same = given.iter().zip(reference).filter(|(a, b)| a == b).count();
+        let agreement = same as f64 / reference.len() as f64;
+        ensure!(
+            agreement >= AGREEMENT_MIN || way == RAW_TRACT,
+            "{} gives the label of raw ONNX Runtime on {:.0} % of the samples: it runs another model",
+            WAYS[way],
+            agreement * 100.0
+        );
+        agreements.push(agreement);
+    }
+    Ok(agreements)
 }
+
+fn lines(model: &Exported, turns: &Turns, agreements: &[f64]) -> Result<Vec<Line>> {
+    let names = WAYS.iter().copied().chain([INSIDE_NAME]).enumerate();
+    // Inside the agent the same is computed as through its API.
+    let agreement = |way: usize| agreements.get(way).or(agreements.get(AGENT)).copied();
+    names
+        .map(|(way, name)| {
+            Ok(Line {
+                model: model.model.clone(),
+                precision: model.precision.to_owned(),
+                way: name.to_owned(),
+                us: turns.spread(way)?,
+                ratio_to_raw_ort: turns.ratio(way, RAW_ORT)?,
+                agreement: agreement(way).context("an agreement is missing")?,
+            })
+        })
+        .collect()
+}
+
+/// Microseconds and ratios for people, medians with the middle half.
+fn table(report: &Report) -> String {
+    let mut text = format!("{} ({} cores)\n", report.machine.cpu, report.machine.cores);
+    for model in &report.models {
+        let Model { model, precision, bytes, agent_runtime } = model;
+        text += &format!("{model} {precision}: {bytes} bytes, the agent runs it on {agent_runtime}\n");
+    }
+    let mut row = |[model, precision, way, us, ratio, agreement]: [&str; 6]| {
+        text += &format!("{model:<18} {precision:<5} {way:<22} {us:>22} {ratio:>20} {agreement:>10}\n");
+    };
+    row(["model", "", "way", "µs (middle half)", "of raw ort", "same label"]);
+    for line in &report.lines {
+        row([
+            &line.model,
+            &line.precision,
+            &line.way,
+            &line.us.text(1),
+            &line.ratio_to_raw_ort.text(2),
+            &format!("{:.1} %", line.agreement * 100.0),
+        ]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

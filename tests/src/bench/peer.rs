@@ -2,6 +2,7 @@
 //! turn with others.
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Write},
@@ -31,21 +32,14 @@ impl Peer {
     }
 
     /// Sends one request and waits for its answer.
-    pub fn ask(&mut self, request: &Value) -> Result<Value> {
+    pub fn ask<T: DeserializeOwned>(&mut self, request: &Value) -> Result<T> {
         writeln!(self.input, "{request}").with_context(|| format!("asking {}", self.name))?;
-        self.input.flush()?;
+        self.input.flush().with_context(|| format!("asking {}", self.name))?;
         let mut line = String::new();
         if self.output.read_line(&mut line).with_context(|| format!("reading from {}", self.name))? == 0 {
             bail!("{} ended without an answer", self.name);
         }
-        serde_json::from_str(&line).with_context(|| format!("{} answered {line}", self.name))
-    }
-
-    /// Sends one request whose answer is a list of numbers.
-    pub fn numbers(&mut self, request: &Value) -> Result<Vec<f64>> {
-        let answer = self.ask(request)?;
-        let list = answer.as_array().with_context(|| format!("{} answered {answer}", self.name))?;
-        list.iter().map(|value| value.as_f64().context("an answer that is no number")).collect()
+        serde_json::from_str(&line).with_context(|| format!("{} answered {}", self.name, line.trim_end()))
     }
 }
 
@@ -53,5 +47,22 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_peer_answers_line_by_line_until_it_ends() {
+        let mut command = Command::new("sed");
+        let mut peer = Peer::start("an echo", command.args(["-u", "2q"])).unwrap();
+        let request = json!({ "run": 3 });
+        assert_eq!(peer.ask::<Value>(&request).unwrap(), request);
+        let error = peer.ask::<Vec<f64>>(&request).unwrap_err();
+        assert!(format!("{error:#}").contains("an echo answered {\"run\":3}"), "{error:#}");
+        assert!(peer.ask::<Value>(&request).is_err());
     }
 }

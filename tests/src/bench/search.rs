@@ -1,17 +1,20 @@
 //! Milliseconds of one DARTS step: ours against PyTorch eager, default layout, channels last, and restructured.
+//!
+//! All begin from the same weights and batches, and have to lose the same in the first steps: what is compared is
+//! the time of one computation.
 
-use super::{peer::Peer, spread::Spread};
+use super::{machine::Machine, peer::Peer, spread::Spread, turns::Turns};
 use crate::harness::{binary, cache, root};
-use anyhow::{Result, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 /// Options of the bench.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Steps of each, at least.
-    #[arg(long, default_value_t = 50)]
+    /// Steps of each, at least; 50 or more.
+    #[arg(long, default_value_t = STEPS_MIN)]
     pub steps: usize,
     /// Steps that one runs before it is another's turn.
     #[arg(long, default_value_t = 5)]
@@ -21,15 +24,45 @@ pub struct Options {
     pub threads: Vec<usize>,
 }
 
+impl Options {
+    fn validate(&self) -> Result<()> {
+        let Self { steps, turn, threads } = self;
+        ensure!(*steps >= STEPS_MIN, "--steps is {steps}, allowed are {STEPS_MIN} and more");
+        ensure!(
+            (1..=steps / TURNS_MIN).contains(turn),
+            "--turn is {turn}, allowed are 1 to {}: each runs in {TURNS_MIN} turns or more",
+            steps / TURNS_MIN
+        );
+        ensure!(
+            !threads.is_empty() && threads.iter().all(|count| (1..=THREADS_MAX).contains(count)),
+            "--threads is {threads:?}, allowed are 1 to {THREADS_MAX}"
+        );
+        Ok(())
+    }
+}
+
+/// Fewest steps of each from which a median is worth reporting.
+const STEPS_MIN: usize = 50;
+/// Fewest turns of each from which a ratio's spread is worth reporting.
+const TURNS_MIN: usize = 5;
+/// What `edgewright-forge bench-step` takes.
+const THREADS_MAX: usize = 256;
+/// Steps before the clock counts, on which the losses have to agree: the first shows that the forward passes are the
+/// same, the later ones the gradients and the optimisers.
+const WARM_UP: usize = 3;
+/// Largest relative difference of a loss from ours; rounding in another order gives less than a millionth.
+const LOSS_DIFFERENCE_MAX: f64 = 1e-4;
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    pub machine: Machine,
     /// What each did in a step.
     pub work: String,
     pub steps: Vec<Line>,
 }
 
-/// One number of threads; medians in milliseconds.
+/// One number of threads. The first four figures are medians in milliseconds.
 #[derive(Debug, Serialize)]
 pub struct Line {
     pub threads: usize,
@@ -37,85 +70,247 @@ pub struct Line {
     pub torch_default_ms: f64,
     pub torch_channels_last_ms: f64,
     pub torch_restructured_ms: f64,
+    /// Milliseconds.
+    pub spread: OfEach,
+    /// Ours divided by the peer's, turn by turn; below 1 we are faster.
+    pub ratio: OfPeers,
+    /// Largest relative difference of a peer's loss from ours in the first steps.
+    pub loss_difference_max: f64,
+    pub torch_version: String,
+}
+
+/// Milliseconds of one step.
+#[derive(Debug, Serialize)]
+pub struct OfEach {
     pub ours: Spread,
     pub torch_default: Spread,
     pub torch_channels_last: Spread,
     pub torch_restructured: Spread,
-    /// Ours divided by PyTorch's restructured, turn by turn.
-    pub ratio_to_restructured: Spread,
 }
 
+/// Ours divided by each peer's.
+#[derive(Debug, Serialize)]
+pub struct OfPeers {
+    pub torch_default: Spread,
+    pub torch_channels_last: Spread,
+    pub torch_restructured: Spread,
+}
+
+/// A peer's answer to `{"run": N}`.
+#[derive(Debug, Deserialize)]
+struct Steps {
+    ms: Vec<f64>,
+    loss: Vec<f64>,
+    #[serde(default)]
+    version: String,
+}
+
+/// Ours first; the rest as `darts_step.py` names them.
 const VARIANTS: [&str; 4] = ["ours", "default", "channels_last", "restructured"];
+const WORK: &str =
+    "one weight step and one architecture step; batch 64, 28x28, 16 channels, 8 edges x 6 operations";
 
 /// Runs every variant in turn.
 pub fn run(options: &Options) -> Result<Report> {
-    ensure!(options.turn >= 1 && options.steps >= 1, "--steps and --turn are at least 1");
-    let mut lines = Vec::new();
+    options.validate()?;
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let start = folder.path().join("start.safetensors");
+    write_start(&start)?;
+    let mut steps = Vec::new();
     for &threads in &options.threads {
-        lines.push(measure(options, threads)?);
+        steps.push(measure(options, threads, &start)?);
     }
-    let work =
-        "one weight step and one architecture step; batch 64, 28x28, 16 channels, 8 edges x 6 operations";
-    println!("{work}");
-    println!(
-        "{:<8} {:>24} {:>24} {:>24} {:>24} {:>18}",
-        "threads", "ours ms", "torch ms", "channels_last", "restructured", "ours/restructured"
-    );
-    for line in &lines {
-        println!(
-            "{:<8} {:>24} {:>24} {:>24} {:>24} {:>18}",
-            line.threads,
-            line.ours.text(0),
-            line.torch_default.text(0),
-            line.torch_channels_last.text(0),
-            line.torch_restructured.text(0),
-            line.ratio_to_restructured.text(2)
-        );
-    }
-    Ok(Report { work: work.to_owned(), steps: lines })
+    let report = Report { machine: Machine::this(), work: WORK.to_owned(), steps };
+    print!("{}", table(&report));
+    Ok(report)
 }
 
-fn measure(options: &Options, threads: usize) -> Result<Line> {
-    let mut peers = Vec::new();
-    for variant in VARIANTS {
-        let mut command = if variant == "ours" {
-            let mut command = Command::new(binary("edgewright-forge")?);
-            command.args(["bench-step", "--serve", "--threads", &threads.to_string()]);
-            command
-        } else {
-            let mut command = Command::new(cache()?.join("venv-torch/bin/python"));
-            command.arg(root().join("tests/peers/darts_step.py")).args([variant, &threads.to_string()]);
-            command
-        };
-        peers.push(Peer::start(variant, &mut command)?);
+/// Where all begin, as the forge writes it.
+fn write_start(path: &Path) -> Result<()> {
+    let mut command = Command::new(binary("edgewright-forge")?);
+    let status = command.args(["bench-step", "--start"]).arg(path).status();
+    let status = status.context("running edgewright-forge")?;
+    ensure!(status.success(), "edgewright-forge bench-step --start ended with {status}");
+    Ok(())
+}
+
+fn start_peer(variant: &str, threads: usize, start: &Path) -> Result<Peer> {
+    let threads = threads.to_string();
+    if variant == "ours" {
+        let mut command = Command::new(binary("edgewright-forge")?);
+        return Peer::start(variant, command.args(["bench-step", "--serve", "--threads", &threads]));
     }
+    let mut command = Command::new(cache()?.join("venv-torch/bin/python"));
+    command.arg(root().join("tests/peers/darts_step.py")).args([variant, &threads]).arg(start);
+    Peer::start(&format!("PyTorch, {variant}"), &mut command)
+}
+
+fn measure(options: &Options, threads: usize, start: &Path) -> Result<Line> {
+    let mut peers: Vec<Peer> =
+        VARIANTS.iter().map(|variant| start_peer(variant, threads, start)).collect::<Result<_>>()?;
+    let mut firsts = Vec::new();
     for peer in &mut peers {
-        peer.numbers(&json!({ "run": 2 }))?;
+        firsts.push(peer.ask::<Steps>(&json!({ "run": WARM_UP }))?);
     }
-    let mut times = vec![Vec::new(); VARIANTS.len()];
-    let mut ratios = Vec::new();
-    while times[0].len() < options.steps {
-        let mut medians = Vec::new();
-        for (peer, all) in peers.iter_mut().zip(&mut times) {
-            let turn = peer.numbers(&json!({ "run": options.turn }))?;
-            medians.push(Spread::of(&turn).median);
-            all.extend(turn);
+    let losses: Vec<&[f64]> = firsts.iter().map(|first| first.loss.as_slice()).collect();
+    let loss_difference_max = loss_difference(&losses)?;
+    let mut turns = Turns::new(VARIANTS.len());
+    let request = json!({ "run": options.turn });
+    while turns.count() < options.steps {
+        for variant in turns.order(VARIANTS.len()) {
+            turns.push(variant, peers[variant].ask::<Steps>(&request)?.ms)?;
         }
-        ratios.push(medians[0] / medians[3]);
-        eprintln!("{threads} threads: {} of {} steps", times[0].len(), options.steps);
+        eprintln!("{threads} threads: {} of {} steps", turns.count().min(options.steps), options.steps);
     }
-    let [ours, torch_default, torch_channels_last, torch_restructured] =
-        [&times[0], &times[1], &times[2], &times[3]].map(|all| Spread::of(all));
+    let torch_version = firsts.pop().map(|first| first.version).unwrap_or_default();
+    line(threads, &turns, loss_difference_max, torch_version)
+}
+
+fn line(threads: usize, turns: &Turns, loss_difference_max: f64, torch_version: String) -> Result<Line> {
+    let spread = OfEach {
+        ours: turns.spread(0)?,
+        torch_default: turns.spread(1)?,
+        torch_channels_last: turns.spread(2)?,
+        torch_restructured: turns.spread(3)?,
+    };
     Ok(Line {
         threads,
-        ours_ms: ours.median,
-        torch_default_ms: torch_default.median,
-        torch_channels_last_ms: torch_channels_last.median,
-        torch_restructured_ms: torch_restructured.median,
-        ours,
-        torch_default,
-        torch_channels_last,
-        torch_restructured,
-        ratio_to_restructured: Spread::of(&ratios),
+        ours_ms: spread.ours.median,
+        torch_default_ms: spread.torch_default.median,
+        torch_channels_last_ms: spread.torch_channels_last.median,
+        torch_restructured_ms: spread.torch_restructured.median,
+        spread,
+        ratio: OfPeers {
+            torch_default: turns.ratio(0, 1)?,
+            torch_channels_last: turns.ratio(0, 2)?,
+            torch_restructured: turns.ratio(0, 3)?,
+        },
+        loss_difference_max,
+        torch_version,
     })
+}
+
+/// The largest relative difference of a loss from the first list's, which is ours.
+///
+/// # Errors
+/// One above [`LOSS_DIFFERENCE_MAX`], or a list of another length: then not the same is computed.
+fn loss_difference(losses: &[&[f64]]) -> Result<f64> {
+    let Some((ours, peers)) = losses.split_first() else { bail!("nobody computed a loss") };
+    let mut most = 0.0f64;
+    for (peer, variant) in peers.iter().zip(&VARIANTS[1..]) {
+        ensure!(peer.len() == WARM_UP && ours.len() == WARM_UP, "losses {ours:?} and {peer:?}");
+        for (step, (a, b)) in ours.iter().zip(*peer).enumerate() {
+            let difference = (a - b).abs() / a.abs().max(f64::MIN_POSITIVE);
+            ensure!(
+                difference <= LOSS_DIFFERENCE_MAX,
+                "step {step}: our loss is {a}, that of PyTorch ({variant}) {b}: they do not compute the same"
+            );
+            most = most.max(difference);
+        }
+    }
+    Ok(most)
+}
+
+/// Milliseconds and ratios for people, medians with the middle half.
+fn table(report: &Report) -> String {
+    let mut text = format!("{} ({} cores); {}\n", report.machine.cpu, report.machine.cores, report.work);
+    let mut row = |cells: [&str; 5]| {
+        let [threads, rest @ ..] = cells;
+        text += &format!("{threads:<16}");
+        rest.iter().for_each(|cell| text += &format!(" {cell:>20}"));
+        text += "\n";
+    };
+    row(["threads", "ours", "PyTorch default", "channels_last", "restructured"]);
+    for line in &report.steps {
+        let Line { threads, spread, ratio, .. } = line;
+        row([
+            &format!("{threads}, ms"),
+            &spread.ours.text(0),
+            &spread.torch_default.text(0),
+            &spread.torch_channels_last.text(0),
+            &spread.torch_restructured.text(0),
+        ]);
+        row([
+            &format!("{threads}, ours/theirs"),
+            "",
+            &ratio.torch_default.text(2),
+            &ratio.torch_channels_last.text(2),
+            &ratio.torch_restructured.text(2),
+        ]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(steps: usize, turn: usize, threads: &[usize]) -> Options {
+        Options { steps, turn, threads: threads.to_vec() }
+    }
+
+    #[test]
+    fn fewer_than_fifty_steps_or_five_turns_are_refused() {
+        options(50, 5, &[1, 2]).validate().unwrap();
+        let refused = |options: Options| options.validate().unwrap_err().to_string();
+        assert_eq!(refused(options(49, 5, &[1])), "--steps is 49, allowed are 50 and more");
+        assert!(refused(options(50, 11, &[1])).starts_with("--turn is 11, allowed are 1 to 10"));
+        assert!(refused(options(50, 0, &[1])).starts_with("--turn is 0"));
+        assert!(refused(options(50, 5, &[0])).starts_with("--threads is [0]"));
+        assert!(refused(options(50, 5, &[])).starts_with("--threads is []"));
+    }
+
+    #[test]
+    fn losses_that_differ_by_more_than_rounding_are_refused() {
+        let ours = [2.3, 2.2, 2.1];
+        let close = [2.3, 2.2, 2.1 * 1.00001];
+        let difference = loss_difference(&[&ours, &close, &ours, &ours]).unwrap();
+        assert!((difference - 1e-5).abs() < 1e-7, "{difference}");
+        let error = loss_difference(&[&ours, &ours, &[2.3, 2.25, 2.1], &ours]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("step 1: our loss is 2.2, that of PyTorch (channels_last) 2.25"),
+            "{error}"
+        );
+        assert!(loss_difference(&[&ours, &ours[..2]]).is_err());
+        assert!(loss_difference(&[&ours, &[2.3, 2.2, f64::NAN]]).is_err());
+    }
+
+    fn report() -> Report {
+        let mut turns = Turns::new(4);
+        for _ in 0..10 {
+            for (variant, ms) in [300.0, 600.0, 400.0, 375.0].into_iter().enumerate() {
+                turns.push(variant, vec![ms; 5]).unwrap();
+            }
+        }
+        let machine = Machine { cpu: "A CPU".to_owned(), cores: 2 };
+        let steps = vec![line(2, &turns, 1e-6, "2.13.0".to_owned()).unwrap()];
+        Report { machine, work: WORK.to_owned(), steps }
+    }
+
+    #[test]
+    fn the_report_holds_medians_spreads_and_ratios_of_each_number_of_threads() {
+        let value = serde_json::to_value(report()).unwrap();
+        let line = &value["steps"][0];
+        for (key, expected) in [
+            ("/threads", 2.0),
+            ("/ours_ms", 300.0),
+            ("/torch_default_ms", 600.0),
+            ("/torch_channels_last_ms", 400.0),
+            ("/torch_restructured_ms", 375.0),
+            ("/spread/ours/low", 300.0),
+            ("/spread/torch_restructured/count", 50.0),
+            ("/ratio/torch_default/median", 0.5),
+            ("/ratio/torch_channels_last/high", 0.75),
+            ("/ratio/torch_restructured/median", 0.8),
+            ("/ratio/torch_restructured/count", 10.0),
+        ] {
+            assert_eq!(line.pointer(key).and_then(serde_json::Value::as_f64), Some(expected), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_table_shows_medians_and_ratios_with_their_spread() {
+        let text = table(&report());
+        assert!(text.contains("300 (300-300)") && text.contains("0.80 (0.80-0.80)"), "{text}");
+    }
 }

@@ -3,7 +3,7 @@
 use super::{Demo, Subject, life::Version, report::Swap};
 use crate::{
     harness::control::text_of,
-    load::{Load, quantile_us},
+    load::{Load, quantile_us, senders_per_device},
 };
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -13,8 +13,8 @@ use std::{
 
 /// How long requests come before the rollout begins.
 const STEADY: Duration = Duration::from_secs(4);
-/// Pause between two requests to one device.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Pause between two requests of one sender.
+const PAUSE: Duration = Duration::from_millis(4);
 
 impl Demo {
     /// Trains the same architecture on, from the first version's weights.
@@ -48,7 +48,8 @@ impl Demo {
             .agents
             .iter()
             .map(|agent| {
-                Load::start(agent.client(), &subject.name, shape.clone(), Arc::clone(&inputs), PAUSE)
+                let senders = senders_per_device();
+                Load::start_many(senders, &agent.client(), &subject.name, &shape, &inputs, PAUSE)
             })
             .collect();
         std::thread::sleep(STEADY);

@@ -18,11 +18,13 @@ pub struct AgentOptions {
     pub runtime: String,
     /// Further arguments.
     pub extra: Vec<String>,
+    /// A program that becomes the agent, with its arguments; none to start the agent itself.
+    pub launcher: Vec<String>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { board: "x86-64".to_owned(), runtime: "auto".to_owned(), extra: Vec::new() }
+        Self { board: "x86-64".to_owned(), runtime: "auto".to_owned(), extra: Vec::new(), launcher: Vec::new() }
     }
 }
 
@@ -68,7 +70,15 @@ impl Agent {
 
     /// Starts a stopped agent again and waits until its local API answers.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(binary("edgewright-agent")?);
+        let program = binary("edgewright-agent")?;
+        let mut command = match self.options.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .args(["run", "--data"])
             .arg(&self.data)

@@ -1,13 +1,16 @@
 //! What is wrong is said in one line that names what, where and what to do; the exit code is not zero; nothing is left
 //! half-written.
 
-use super::world::world;
+use super::world::World;
 use anyhow::{Context, Result, ensure};
-use edgewright_tests::harness::{binary, free_port};
+use edgewright_tests::harness::{Agent, AgentOptions, binary, free_port, wait_for};
+use shared::wire::Phase;
 use std::{
     fs,
-    path::Path,
-    process::{Command, Output},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 /// One line on standard error, with every word of `words` in it, and an exit code over zero.
@@ -46,8 +49,7 @@ fn write_idx(folder: &Path, images: &[u8], labels: &[u8]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn damaged_data_sets_are_refused_by_name() -> Result<()> {
+pub(crate) fn damaged_data_sets_are_refused_by_name(_: &mut World) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let images = idx(0x0803, &[4, 8, 8], &[7; 4 * 64]);
@@ -73,9 +75,7 @@ fn damaged_data_sets_are_refused_by_name() -> Result<()> {
     said_by("nothing there", &inspect(&folder.join("nowhere"))?, &["nowhere"])
 }
 
-#[test]
-fn the_control_plane_refuses_what_it_does_not_know() -> Result<()> {
-    let world = world();
+pub(crate) fn the_control_plane_refuses_what_it_does_not_know(world: &mut World) -> Result<()> {
     let refused = |what: &str, arguments: &[&str], words: &[&str]| -> Result<()> {
         let (code, text) = world.control.cli_refused(arguments)?;
         said(what, Some(code), &text, words)
@@ -118,9 +118,7 @@ fn the_control_plane_refuses_what_it_does_not_know() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_token_opens_once() -> Result<()> {
-    let world = world();
+pub(crate) fn a_token_opens_once(world: &mut World) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("enrol.json");
     let out = file.to_str().context("not UTF-8")?;
@@ -149,14 +147,12 @@ fn a_token_opens_once() -> Result<()> {
     said("a used token", second.status.code(), &last_line(&second), &["token"])?;
     ensure!(second.status.code() == Some(2), "a used token ended with {:?}", second.status.code());
     world.control.cli(&["device", "token", "create", "--device", "late", "--ttl-s", "1", "--out", out])?;
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(1500));
     let late = enrol("late")?;
     said("an expired token", late.status.code(), &last_line(&late), &["token", "expired"])
 }
 
-#[test]
-fn a_port_in_use_is_named() -> Result<()> {
-    let world = world();
+pub(crate) fn a_port_in_use_is_named(world: &mut World) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let taken = format!("127.0.0.1:{}", world.control.api);
     let output = Command::new(binary("edgewright")?)
@@ -166,62 +162,135 @@ fn a_port_in_use_is_named() -> Result<()> {
     said_by("serve on a taken port", &output, &[&world.control.api.to_string(), "--api"])
 }
 
-/// A disk of its own for one agent: a tmpfs in a private mount namespace, which takes root.
-#[test]
-fn a_full_disk_while_staging_leaves_the_working_model() -> Result<()> {
-    let world = world();
-    let agent = &world.agents[0];
-    let before = agent.active_version("italy")?.context("no model")?;
-    let free = fs::metadata(&agent.data)?.is_dir();
-    ensure!(free, "the agent's folder is gone");
-    // The agent's own reserve is raised over what the disk has: to it, the disk is full.
-    let mut other = edgewright_tests::harness::Agent::enrol(
-        &world.control,
-        "full-disk",
-        &world.folder.path().join("devices"),
-        edgewright_tests::harness::AgentOptions::default(),
-    )?;
-    world.control.cli(&[
-        "rollout",
-        "create",
-        "--version",
-        "italy@v1.0",
-        "--slot",
-        "italy",
-        "--wave",
-        "100%",
-        "--device",
-        "full-disk",
-        "--trial-duration-ms",
-        "300",
-    ])?;
-    let limit = std::time::Duration::from_secs(60);
-    edgewright_tests::harness::wait_for("the first model", limit, || {
-        Ok(other.active_version("italy")?.filter(|version| *version == before).map(|_| ()))
-    })?;
-    other.stop()?;
+/// A small disk: a tmpfs in a mount namespace that lives as long as the value.
+struct SmallDisk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts it on `folder`, which exists. Takes root.
+    fn mount(folder: &Path, size: &str) -> Result<Self> {
+        let script = "mount -t tmpfs -o size=\"$1\" tmpfs \"$0\" && echo mounted && exec sleep infinity";
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(folder)
+            .arg(size)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unshare")?;
+        let mut line = String::new();
+        let output = holder.stdout.take().context("no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let disk = Self { holder, folder: folder.to_path_buf() };
+        ensure!(line.trim() == "mounted", "no tmpfs on {}", folder.display());
+        Ok(disk)
+    }
+
+    /// What starts a program that sees the disk.
+    fn launcher(&self) -> Vec<String> {
+        ["nsenter", "-m", "-t", &self.holder.id().to_string()].map(str::to_owned).to_vec()
+    }
+
+    /// A path of the disk as seen from outside.
+    fn path(&self, name: &str) -> PathBuf {
+        let inside = self.folder.join(name);
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(
+            inside.strip_prefix("/").unwrap_or(&inside),
+        )
+    }
+
+    /// Writes a file until nothing more fits.
+    fn fill(&self, name: &str) -> Result<()> {
+        let mut file = fs::File::create(self.path(name)).with_context(|| format!("making {name}"))?;
+        for block in [vec![7u8; 64 * 1024], vec![7; 512]] {
+            while file.write_all(&block).is_ok() {}
+        }
+        Ok(())
+    }
+
+    fn free(&self, name: &str) -> Result<()> {
+        fs::remove_file(self.path(name)).with_context(|| format!("removing {name}"))
+    }
+
+    /// Waits until a download has begun, then takes all the space beside it.
+    fn fill_once_a_download_runs(&self, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            let partial = fs::read_dir(self.path("blobs"))?.flatten().any(|entry| {
+                entry.file_name().to_string_lossy().ends_with(".partial")
+            });
+            if partial {
+                return self.fill("filler-2");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        anyhow::bail!("no download began within {} s", limit.as_secs())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// The disk of one device is filled before a version is staged and again while it comes: the model that works goes
+/// on, also over a kill and a restart, and the version arrives once there is space.
+pub(crate) fn a_full_disk_while_staging_leaves_the_working_model(world: &mut World) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: a file system of its own takes root");
+        return Ok(());
+    }
+    let limit = Duration::from_secs(60);
+    let devices = world.folder.path().join("devices");
+    fs::create_dir_all(devices.join("full-disk"))?;
+    let disk = SmallDisk::mount(&devices.join("full-disk"), "40m")?;
     let config = world.folder.path().join("full-disk.toml");
-    fs::write(&config, "disk_reserve_bytes = 1152921504606846976\n")?;
-    other.set_extra(vec!["--config".to_owned(), config.display().to_string()]);
-    other.start()?;
-    world.control.cli(&[
-        "rollout",
-        "create",
-        "--version",
-        "mnist@v1.0",
-        "--slot",
-        "mnist",
-        "--wave",
-        "100%",
-        "--device",
-        "full-disk",
-    ])?;
-    edgewright_tests::harness::wait_for("the device to report its full disk", limit, || {
-        let events = world.control.cli(&["device", "events", "full-disk"])?;
-        let items = events["items"].as_array().cloned().unwrap_or_default();
-        Ok(items.iter().any(|event| event["kind"] == "disk_full").then_some(()))
+    fs::write(&config, "disk_reserve_bytes = 6_291_456\n")?;
+    let options = AgentOptions {
+        extra: vec!["--config".to_owned(), config.display().to_string()],
+        launcher: disk.launcher(),
+        ..AgentOptions::default()
+    };
+    let mut agent = Agent::enrol(&world.control, "full-disk", &devices, options)?;
+    let roll_out = |name: &str| {
+        let version = format!("{name}@v1.0");
+        let device = ["--device", "full-disk", "--trial-duration-ms", "300"];
+        let rollout = ["rollout", "create", "--version", &version, "--slot", name, "--wave", "100%"];
+        world.control.cli(&[&rollout[..], &device[..]].concat()).map(|_| ())
+    };
+    let (shape, input) = (world.series.test.batch_shape(1), &world.series.test.inputs[0]);
+    let answers = |agent: &Agent| agent.client().infer("italy", &shape, input).context("the working model");
+    roll_out("italy")?;
+    wait_for("the first model", limit, || agent.active_version("italy"))?;
+    answers(&agent)?;
+
+    disk.fill("filler-1")?;
+    roll_out("mnist")?;
+    wait_for("the device to wait for space", limit, || {
+        Ok(matches!(agent.phase("mnist")?, Phase::Waiting { .. }).then_some(()))
     })?;
-    ensure!(other.active_version("italy")?.as_deref() == Some(&before), "the working model is gone");
-    other.client().infer("italy", &world.series.test.batch_shape(1), &world.series.test.inputs[0])?;
-    Ok(())
+    answers(&agent)?;
+    agent.kill()?;
+    agent.start()?;
+    wait_for("the model on a full disk after a restart", limit, || answers(&agent).map(Some))?;
+    ensure!(agent.active_version("mnist")?.is_none(), "a version came onto a full disk");
+
+    // A restart asks for the space at once; an agent that waits asks after a while.
+    let filling = std::thread::scope(|scope| -> Result<()> {
+        let filling = scope.spawn(|| disk.fill_once_a_download_runs(Duration::from_secs(120)));
+        disk.free("filler-1")?;
+        filling.join().map_err(|_| anyhow::anyhow!("the thread that fills the disk panicked"))?
+    });
+    filling?;
+    answers(&agent)?;
+    agent.kill()?;
+    agent.start()?;
+    wait_for("the model after a kill in a download", limit, || answers(&agent).map(Some))?;
+    disk.free("filler-2")?;
+    wait_for("the version to arrive", Duration::from_secs(180), || agent.active_version("mnist"))?;
+    answers(&agent)?;
+    agent.stop()
 }

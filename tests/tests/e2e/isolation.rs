@@ -1,6 +1,6 @@
 //! A device's certificate opens its own topics and nothing else, shown with mosquitto's own clients.
 
-use super::world::{World, world};
+use super::world::World;
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{Agent, AgentOptions, agent::Identity};
 use std::process::{Command, Output};
@@ -63,9 +63,7 @@ fn refused(output: &Output) -> bool {
     !output.status.success() || text.contains("not authorized") || text.contains("failed")
 }
 
-#[test]
-fn a_device_reads_its_own_topics_and_no_others() -> Result<()> {
-    let world = world();
+pub(crate) fn a_device_reads_its_own_topics_and_no_others(world: &mut World) -> Result<()> {
     let folder = world.folder.path().join("strangers");
     let agent = Agent::enrol(&world.control, "stranger-read", &folder, AgentOptions::default())?;
     // A device that is away is not asked: it gets its desired state while it is there.
@@ -84,7 +82,7 @@ fn a_device_reads_its_own_topics_and_no_others() -> Result<()> {
     edgewright_tests::harness::wait_for("its model", std::time::Duration::from_secs(30), || {
         Ok(agent.active_version("italy")?.map(|_| ()))
     })?;
-    let stranger = Stranger::replace(&world, agent)?;
+    let stranger = Stranger::replace(world, agent)?;
     let own = format!("ew/v1/device/{}/desired", stranger.id);
     edgewright_tests::harness::wait_for("its own desired state", std::time::Duration::from_secs(20), || {
         Ok(stranger.read(&own)?.contains("payloadType").then_some(()))
@@ -103,10 +101,8 @@ fn a_device_reads_its_own_topics_and_no_others() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_device_writes_its_own_topics_and_no_others() -> Result<()> {
-    let world = world();
-    let stranger = Stranger::enrol(&world, "stranger-write")?;
+pub(crate) fn a_device_writes_its_own_topics_and_no_others(world: &mut World) -> Result<()> {
+    let stranger = Stranger::enrol(world, "stranger-write")?;
     let own = stranger.write(&format!("ew/v1/device/{}/presence", stranger.id))?;
     ensure!(!refused(&own), "its own presence was refused: {}", String::from_utf8_lossy(&own.stderr));
     let before = world.control.cli(&["device", "show", "device-1"])?;
@@ -125,10 +121,8 @@ fn a_device_writes_its_own_topics_and_no_others() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect() -> Result<()> {
-    let world = world();
-    let stranger = Stranger::enrol(&world, "stranger-will")?;
+pub(crate) fn a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect(world: &mut World) -> Result<()> {
+    let stranger = Stranger::enrol(world, "stranger-will")?;
     let own = format!("ew/v1/device/{}/presence", stranger.id);
     let say = ["-t", own.as_str(), "-m", "{\"online\":true}"];
     let will = ["--will-topic", "ew/v1/device/device-1/presence", "--will-payload", "x"];
@@ -141,10 +135,8 @@ fn a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect() -> Res
     Ok(())
 }
 
-#[test]
-fn a_revoked_device_does_not_connect_again() -> Result<()> {
-    let world = world();
-    let stranger = Stranger::enrol(&world, "stranger-revoked")?;
+pub(crate) fn a_revoked_device_does_not_connect_again(world: &mut World) -> Result<()> {
+    let stranger = Stranger::enrol(world, "stranger-revoked")?;
     let own = format!("ew/v1/device/{}/presence", stranger.id);
     ensure!(!refused(&stranger.write(&own)?), "it was refused before it was revoked");
     world.control.cli(&["device", "revoke", &stranger.id])?;

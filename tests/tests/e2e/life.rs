@@ -1,13 +1,11 @@
 //! The whole life of a model, as the demo plays it.
 
-use super::world::world;
+use super::world::World;
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::demo::{self, Options, TaskChoice};
 use serde_json::Value;
 
-#[test]
-fn a_series_model_lives_its_whole_life() -> Result<()> {
-    let _alone = world();
+pub(crate) fn a_series_model_lives_its_whole_life(_: &mut World) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let report = folder.path().join("r.json");
     demo::run(Options {

@@ -1,6 +1,6 @@
 //! Others' tools agree with what we write and serve.
 
-use super::world::{Model, world};
+use super::world::{Model, World};
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{cache, control::number_of, root};
 use serde_json::{Value, json};
@@ -60,16 +60,12 @@ fn check_with_python(model: &Model) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets() -> Result<()> {
-    let world = world();
+pub(crate) fn onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets(world: &mut World) -> Result<()> {
     check_with_python(&world.series)?;
     check_with_python(&world.image)
 }
 
-#[test]
-fn tritonclient_lists_describes_and_infers() -> Result<()> {
-    let world = world();
+pub(crate) fn tritonclient_lists_describes_and_infers(world: &mut World) -> Result<()> {
     let model = &world.image;
     let folder = tempfile::tempdir()?;
     write_split(model, folder.path())?;

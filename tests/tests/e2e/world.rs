@@ -9,7 +9,6 @@ use serde_json::Value;
 use shared::job::JobReport;
 use std::{
     path::PathBuf,
-    sync::{Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -29,17 +28,10 @@ pub(crate) struct World {
     pub(crate) image: Model,
 }
 
-/// The one world; a test has it to itself while it holds the guard.
-pub(crate) fn world() -> MutexGuard<'static, World> {
-    static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
-    let world = WORLD.get_or_init(|| Mutex::new(World::build().expect("building the world")));
-    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 
 impl World {
-    fn build() -> Result<Self> {
+    pub(crate) fn build() -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir()?;
         let control = ControlPlane::start(&folder.path().join("control"), ServeOptions::default())?;

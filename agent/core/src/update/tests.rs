@@ -33,6 +33,7 @@ fn each_fault_of_a_bundle_has_its_name_and_leaves_the_version_before_answering()
         (Fault::Corrupt, Refusal::DigestMismatch),
         (Fault::BadManifest, Refusal::BadManifest),
         (Fault::WrongVersion, Refusal::WrongVersion),
+        (Fault::WrongBoard, Refusal::WrongBoard),
         (Fault::Golden, Refusal::GoldenMismatch),
         (Fault::NotLoadable, Refusal::NotLoadable),
         (Fault::NoChunks, Refusal::Abandoned),
@@ -129,7 +130,7 @@ fn the_same_generation_again_changes_nothing() {
 #[test]
 fn a_wish_for_another_device_is_refused() {
     let mut world = World::new();
-    let desired = world.desired_for("other", 1, &[0]);
+    let desired = world.desired_for("stranger", 1, [(world::slot(), 0)]);
     let refused = world.machine.handle(Input::Desired(Box::new(desired)), world.now).unwrap_err();
     assert!(matches!(refused, Rejected::OtherDevice { .. }));
     assert_eq!(world.machine.generation(), 0);
@@ -328,17 +329,98 @@ fn wants_keep_the_limits_of_the_wire_and_the_window() {
     }
 }
 
+#[test]
+fn a_chunk_that_comes_while_its_blob_is_opened_counts() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    while world.partials() == 0 {
+        world.run_some(1);
+    }
+    // The blob is open, and the machine has not heard of it.
+    world.broadcast();
+    world.settle();
+    assert_eq!(world.outcome(), Outcome::Committed);
+    assert_eq!(world.delivered, world.chunks(0) - 1, "it is not asked for");
+}
+
+#[test]
+fn a_last_good_version_that_did_not_load_is_loaded_again_whatever_became_of_the_next() {
+    for fault in [Fault::Golden, Fault::Corrupt, Fault::NoChunks] {
+        let mut world = World::new();
+        world.assign(&[(0, Fault::None)]);
+        world.settle();
+        world.assign(&[(1, fault)]);
+        world.run_some(1);
+        world.set_unreadable(0);
+        world.restart();
+        world.run_until(|world| matches!(world.report().phase, Phase::Fetching { .. }));
+        assert_eq!(world.answering(), None);
+        world.run_until(|world| world.report().attempt.is_some_and(|attempt| attempt.generation == 2));
+        world.mend();
+        world.settle();
+        assert_eq!(world.answering(), Some(world.version(0)), "after {fault:?}");
+        assert!(matches!(world.outcome(), Outcome::Refused { .. }));
+    }
+}
+
+#[test]
+fn a_version_that_failed_its_trial_does_not_answer_for_one_that_does_not_load() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    world.assign(&[(1, Fault::Trial)]);
+    world.run_until(|world| matches!(world.report().phase, Phase::Trial { .. }));
+    // After a restart the version before is not in memory any more.
+    world.set_unreadable(0);
+    world.restart();
+    world.run_until(|world| matches!(world.report().phase, Phase::Trial { .. }));
+    world.run_until(|world| !matches!(world.report().phase, Phase::Trial { .. }));
+    world.run_actions();
+    assert_eq!((world.answering(), world.report().active), (None, None));
+    world.mend();
+    world.settle();
+    assert_eq!(world.answering(), Some(world.version(0)));
+}
+
+#[test]
+fn what_one_slot_has_fetched_outlives_the_collection_of_another_after_a_restart() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    world.assign_to(&world::other_slot(), Some((1, Fault::None)));
+    world.settle();
+    let before = world.delivered;
+    world.assign_to(&world::other_slot(), Some((2, Fault::None)));
+    world.run_until(|world| world.delivered - before > world.chunks(2) / 2);
+    world.restart();
+    world.settle();
+    assert_eq!(world.delivered - before, world.chunks(2), "nothing is fetched twice");
+}
+
+#[test]
+fn an_activation_is_told_even_when_the_power_went_before_it_was_written() {
+    let mut world = World::new();
+    world.assign(&[(0, Fault::None)]);
+    let answers = |world: &World| world.answering().is_some();
+    world.run_until(answers);
+    world.restart();
+    world.settle();
+    let told = world.kinds().iter().filter(|kind| **kind == EventKind::VersionActivated).count();
+    assert_eq!(told, 1);
+}
+
 /// STYLE: replay each scenario, stop after every action, restore, require convergence.
 #[test]
 fn a_power_cut_after_any_action_leads_to_the_same_end() {
-    for fault in [
-        Fault::None,
-        Fault::Corrupt,
-        Fault::BadManifest,
-        Fault::WrongVersion,
-        Fault::Golden,
-        Fault::NotLoadable,
-        Fault::Trial,
+    for (fault, disturbed) in [
+        (Fault::None, false),
+        (Fault::None, true),
+        (Fault::Corrupt, false),
+        (Fault::BadManifest, false),
+        (Fault::WrongVersion, false),
+        (Fault::Golden, true),
+        (Fault::NotLoadable, false),
+        (Fault::Trial, false),
+        (Fault::Trial, true),
     ] {
         let play = |cut_at: Option<usize>| {
             let mut world = World::new();
@@ -346,6 +428,19 @@ fn a_power_cut_after_any_action_leads_to_the_same_end() {
             world.settle();
             world.cut_at = cut_at.map(|at| world.actions + at);
             world.assign(&[(1, fault)]);
+            if disturbed {
+                // Another slot is filled at the same time, the link goes, and chunks come that nobody asked for.
+                world.assign_to(&world::other_slot(), Some((3, Fault::None)));
+                while world.partials() == 0 {
+                    world.run_some(1);
+                }
+                world.broadcast();
+                world.run_some(4);
+                world.set_online(false);
+                world.run_actions();
+                world.broadcast();
+                world.set_online(true);
+            }
             world.settle();
             world
         };
@@ -357,14 +452,20 @@ fn a_power_cut_after_any_action_leads_to_the_same_end() {
             // The retained wish comes again with the next connection.
             world.resend();
             world.settle();
-            assert_eq!(world.answering(), whole.answering(), "{fault:?} cut at {cut}");
-            assert_eq!(world.report().last_good, whole.report().last_good, "{fault:?} cut at {cut}");
+            let case = format!("{fault:?}, disturbed: {disturbed}, cut at {cut}");
+            assert_eq!(world.answering(), whole.answering(), "{case}");
+            assert_eq!(world.report().last_good, whole.report().last_good, "{case}");
             let kind = |outcome: Outcome| match outcome {
                 Outcome::Committed => "committed",
                 Outcome::Refused { .. } => "refused",
                 Outcome::RolledBack { .. } => "rolled back",
             };
-            assert_eq!(kind(world.outcome()), kind(whole.outcome()), "{fault:?} cut at {cut}");
+            assert_eq!(kind(world.outcome()), kind(whole.outcome()), "{case}");
+            assert_eq!(
+                world.answering_in(&world::other_slot()),
+                whole.answering_in(&world::other_slot()),
+                "{case}"
+            );
         }
     }
 }

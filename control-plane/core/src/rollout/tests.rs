@@ -1,6 +1,9 @@
 use super::*;
 use proptest::prelude::*;
-use shared::wire::{Attempt, Refusal, VersionRef};
+use shared::{
+    Digest, RolloutId,
+    wire::{Attempt, Outcome, Phase, Refusal, TrialPolicy, VersionRef},
+};
 
 fn id(number: usize) -> DeviceId {
     format!("d{number:03}").parse().unwrap()
@@ -27,8 +30,9 @@ struct World {
     policy: Policy,
     status: Status,
     members: Vec<Member>,
-    fleet: BTreeMap<DeviceId, Observed>,
+    fleet: Fleet,
     assigned: BTreeMap<DeviceId, usize>,
+    heard_since: Timestamp,
     now: Timestamp,
 }
 
@@ -48,6 +52,7 @@ impl World {
             status: Status::default(),
             fleet: ids.into_iter().map(|id| (id, seen.clone())).collect(),
             assigned: BTreeMap::new(),
+            heard_since: Timestamp(1_000_000),
             now: Timestamp(1_000_000),
         }
     }
@@ -61,6 +66,8 @@ impl World {
             members: &self.members,
             fleet: &self.fleet,
             order,
+            created_at: Timestamp(1_000_000),
+            heard_since: self.heard_since,
             now: self.now,
         })?;
         self.status = plan.status.clone();
@@ -101,6 +108,17 @@ impl World {
                 at: self.now,
             }),
         });
+    }
+
+    fn set_online(&mut self, number: usize, online: bool) {
+        self.fleet.get_mut(&id(number)).unwrap().online = online;
+    }
+
+    /// What whoever looks is told.
+    fn explained(&self) -> (Status, Vec<Member>) {
+        let (mut status, mut members) = (self.status.clone(), self.members.clone());
+        explain(&mut status, &mut members, &self.fleet);
+        (status, members)
     }
 
     fn states(&self) -> Vec<MemberState> {
@@ -197,6 +215,141 @@ fn a_device_that_takes_too_long_has_failed() {
     world.now = world.now.plus_ms(1);
     world.step(None).unwrap();
     assert_eq!((world.states(), world.status.state), (vec![Failed], State::Stopped));
+}
+
+#[test]
+fn time_in_which_nobody_listened_is_not_the_devices_time() {
+    let mut world = World::new(policy(&[WaveSize::Percent(100)]), 2);
+    world.step(None).unwrap();
+    // The server is away for an hour in which both devices commit; one is quick to come back.
+    world.now = world.now.plus_ms(3_600_000);
+    world.heard_since = world.now;
+    world.set_online(0, false);
+    world.set_online(1, false);
+    let plan = world.step(None).unwrap();
+    assert_eq!(world.states(), [Assigned, Assigned]);
+    let deadline = world.now.plus_ms(RECONNECT_MS + world.policy.device_timeout_ms);
+    assert_eq!(plan.wake_at, Some(world.now.plus_ms(RECONNECT_MS)));
+    world.set_online(0, true);
+    world.report(0, Outcome::Committed);
+    world.now = Timestamp(deadline.0 - 1);
+    world.step(None).unwrap();
+    assert_eq!(world.states(), [Committed, Assigned]);
+    world.now = deadline;
+    world.step(None).unwrap();
+    assert_eq!(world.states(), [Committed, Failed]);
+}
+
+#[test]
+fn a_wave_waits_for_those_that_a_break_in_listening_put_offline() {
+    let mut world = World::new(policy(&[WaveSize::Count(3), WaveSize::Percent(100)]), 4);
+    world.policy.failed_permille_max = 400;
+    world.set_online(2, false);
+    world.step(None).unwrap();
+    world.report(0, refused());
+    world.set_online(1, false);
+    world.now = world.now.plus_ms(10);
+    world.heard_since = world.now;
+    world.step(None).unwrap();
+    world.report(1, Outcome::Committed);
+    world.step(None).unwrap();
+    assert_eq!((world.status.state, world.status.wave_closed_at), (State::Running, None));
+    world.set_online(2, true);
+    world.step(None).unwrap();
+    world.report(2, Outcome::Committed);
+    world.step(None).unwrap();
+    assert_eq!(world.status.wave_closed_at, Some(world.now), "1 of 3 failed, which is allowed");
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_up_nothing() {
+    let mut world = World::new(policy(&[WaveSize::Count(1), WaveSize::Percent(100)]), 2);
+    let right = world.now;
+    world.now = right.plus_ms(1_000_000_000);
+    world.heard_since = world.now;
+    world.step(None).unwrap();
+    (world.now, world.heard_since) = (right, right);
+    let plan = world.step(None).unwrap();
+    assert_eq!(plan.wake_at, Some(right.plus_ms(1000)));
+    world.report(0, Outcome::Committed);
+    world.now = right.plus_ms(2_000_000_000);
+    world.step(None).unwrap();
+    world.now = right;
+    let plan = world.step(None).unwrap();
+    assert_eq!(plan.wake_at, Some(right.plus_ms(100)));
+}
+
+#[test]
+fn a_wave_of_which_most_are_offline_is_judged_by_those_that_finished() {
+    let mut world = World::new(policy(&[WaveSize::Count(100), WaveSize::Percent(100)]), 101);
+    world.policy.failed_permille_max = 100;
+    (10..100).for_each(|number| world.set_online(number, false));
+    world.step(None).unwrap();
+    (0..10).for_each(|number| world.report(number, refused()));
+    world.step(None).unwrap();
+    assert_eq!(world.status.state, State::Stopped);
+    let reason = &world.status.reason;
+    assert!(reason.contains("10 of the 10 devices of wave 1 that finished failed"), "{reason}");
+    assert_eq!(world.states()[100], Skipped);
+}
+
+#[test]
+fn no_wave_opens_before_the_version_has_proved_itself() {
+    let mut world = World::new(policy(&[WaveSize::Count(2), WaveSize::Percent(100)]), 3);
+    world.fleet.get_mut(&id(0)).unwrap().revoked = true;
+    world.set_online(1, false);
+    for _ in 0..3 {
+        world.step(None).unwrap();
+        world.now = world.now.plus_ms(10_000);
+    }
+    assert_eq!(world.states(), [Skipped, Pending, Pending]);
+    let (status, members) = world.explained();
+    assert!(status.reason.contains("wave 1 waits for a device that proves"), "{}", status.reason);
+    assert_eq!(members[2].reason, "waits for wave 2");
+    world.set_online(1, true);
+    world.step(None).unwrap();
+    world.report(1, Outcome::Committed);
+    world.step(None).unwrap();
+    world.now = world.now.plus_ms(100);
+    world.step(None).unwrap();
+    assert_eq!(world.states(), [Skipped, Committed, Assigned]);
+}
+
+#[test]
+fn a_rollout_that_nobody_can_prove_stops() {
+    let mut world = World::new(policy(&[WaveSize::Count(1), WaveSize::Percent(100)]), 2);
+    world.fleet.get_mut(&id(0)).unwrap().revoked = true;
+    world.step(None).unwrap();
+    assert_eq!((world.states(), world.status.state), (vec![Skipped, Skipped], State::Stopped));
+    assert!(world.status.reason.contains("nobody is left in wave 1"), "{}", world.status.reason);
+}
+
+#[test]
+fn what_changes_with_every_chunk_is_told_and_not_kept() {
+    let mut world = World::new(policy(&[WaveSize::Percent(100)]), 1);
+    world.step(None).unwrap();
+    world.report(0, Outcome::Committed);
+    for chunks_done in 1..3 {
+        let seen = world.fleet.get_mut(&id(0)).unwrap();
+        let slot = seen.slot.as_mut().unwrap();
+        slot.attempt = None;
+        slot.phase = Phase::Fetching { bundle: bundle(), chunks_done, chunks_total: 7 };
+        let (status, members) = (world.status.clone(), world.members.clone());
+        let plan = world.step(None).unwrap();
+        assert_eq!((plan.status, plan.members), (status, members));
+        let (status, members) = world.explained();
+        assert_eq!(members[0].reason, format!("fetching, {chunks_done} of 7 chunks"));
+        assert_eq!(status.reason, "wave 1: 1 devices under way, 0 offline");
+    }
+}
+
+#[test]
+fn a_trial_longer_than_the_time_of_a_device_is_refused() {
+    let trial = |duration_ms| TrialPolicy { duration_ms, ..TrialPolicy::default() };
+    let policy = Policy { device_timeout_ms: 900_000, ..Policy::default() };
+    policy.validate(&trial(900_000 - INSTALL_MS_MIN)).unwrap();
+    let error = policy.validate(&trial(900_000 - INSTALL_MS_MIN + 1)).unwrap_err();
+    assert_eq!(error, "policy.device_timeout_ms is 900000, with a trial of 890001 ms at least 900001");
 }
 
 #[test]
@@ -317,6 +470,7 @@ proptest! {
                 Happening::Report(..) | Happening::Online(..) | Happening::Revoke(_) => {}
             }
             let was_final = world.status.state.is_final();
+            let wave_before = world.status.wave;
             let plan = world.step(None).unwrap();
             if was_final {
                 prop_assert!(plan.actions.is_empty());
@@ -332,7 +486,25 @@ proptest! {
                 let asked = plan.actions.iter().any(|action| matches!(action, Action::Assign { .. }));
                 prop_assert!(!asked);
             }
-            prop_assert!(!matches!(world.status.state, State::Completed) || !broken);
+            let completed = world.status.state == State::Completed;
+            prop_assert!(!completed || !broken);
+            let proved_to = if completed { u32::MAX } else { world.status.wave };
+            if completed || world.status.wave > wave_before {
+                prop_assert!(world.members.iter().any(|m| m.state == Committed && m.wave < proved_to));
+                for wave in wave_before..proved_to.min(12) {
+                    let count = |state| {
+                        world.members.iter().filter(|m| m.wave == wave && m.state == state).count()
+                    };
+                    let (failed, committed) = (count(Failed), count(Committed));
+                    let allowed = usize::from(world.policy.failed_permille_max) * (failed + committed);
+                    prop_assert!(failed * 1000 <= allowed, "wave {wave}: {failed} failed, {committed} committed");
+                    let open = count(Pending) + count(Assigned);
+                    prop_assert!(committed > 0 || open == 0, "wave {wave} is passed unproved");
+                }
+            }
+            let (status, members) = world.explained();
+            prop_assert_eq!((status.state, status.wave), (world.status.state, world.status.wave));
+            prop_assert!(members.iter().zip(&world.members).all(|(a, b)| a.state == b.state));
         }
         // Everybody comes online and commits: the rollout ends, and each device in one final state.
         let _ = world.step(Some(Order::Resume));

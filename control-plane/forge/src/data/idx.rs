@@ -1,11 +1,16 @@
-//! The IDX format of MNIST: a magic number that names type and rank, big-endian sizes, then bytes.
+//! The IDX format of MNIST: a magic number that names type and rank, big-endian sizes, then bytes; plain or gzip.
 
 use super::{Error, Place, Raw, SAMPLES_MAX, Split, VALUES_MAX, read_file};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// Type code of unsigned bytes in the third byte of the magic number.
 const TYPE_U8: u8 = 8;
+/// The magic number and the sizes of four axes.
+const HEADER_BYTES_MAX: u64 = 20;
 
 /// Reads images and labels for training, then for testing.
 pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher) -> Result<Raw, Error> {
@@ -46,10 +51,8 @@ pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher) -> Result<Raw, Err
 }
 
 fn split(images: &Path, labels: &Path, hasher: &mut Hasher) -> Result<(Vec<usize>, Split), Error> {
-    let image_bytes = read_file(images, hasher)?;
-    let (sizes, pixels) = parse(images, &image_bytes, &[3, 4])?;
-    let label_bytes = read_file(labels, hasher)?;
-    let (label_sizes, classes) = parse(labels, &label_bytes, &[1])?;
+    let (sizes, pixels) = values(images, &read_file(images, hasher)?, &[3, 4])?;
+    let (label_sizes, classes) = values(labels, &read_file(labels, hasher)?, &[1])?;
     if label_sizes[0] != sizes[0] {
         let message = format!("{} labels, but {} has {} images", label_sizes[0], images.display(), sizes[0]);
         return Err(Error::bad(labels, Place::Byte(4), message));
@@ -63,7 +66,7 @@ fn split(images: &Path, labels: &Path, hasher: &mut Hasher) -> Result<(Vec<usize
     let samples = if shape[0] == 1 {
         pixels.iter().map(|pixel| f32::from(*pixel) / 255.0).collect()
     } else {
-        channels_first(pixels, &shape)
+        channels_first(&pixels, &shape)
     };
     let labels = classes.iter().map(|label| i64::from(*label)).collect();
     Ok((shape, Split { samples, labels }))
@@ -83,8 +86,37 @@ fn channels_first(pixels: &[u8], shape: &[usize]) -> Vec<f32> {
     samples
 }
 
-/// Sizes of all axes, and the values.
-fn parse<'a>(path: &Path, bytes: &'a [u8], ranks: &[u8]) -> Result<(Vec<usize>, &'a [u8]), Error> {
+/// Sizes of all axes, and the values. A packed file is unpacked only as far as its own header announces.
+fn values(path: &Path, raw: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
+    let packed = path.extension().is_some_and(|extension| extension == "gz");
+    let mut source: Box<dyn Read + '_> =
+        if packed { Box::new(flate2::read::MultiGzDecoder::new(raw)) } else { Box::new(raw) };
+    let mut bytes = Vec::new();
+    let mut read = |limit: u64, bytes: &mut Vec<u8>| {
+        let result = source.by_ref().take(limit).read_to_end(bytes);
+        result.map_err(|error| {
+            Error::bad(path, Place::Byte(bytes.len()), format!("the gzip data is damaged: {error}"))
+        })
+    };
+    read(HEADER_BYTES_MAX, &mut bytes)?;
+    let (sizes, header, total) = announced(path, &bytes, ranks)?;
+    let end = header + total;
+    // One byte more, to see whether the file goes on.
+    read((end + 1).saturating_sub(bytes.len()) as u64, &mut bytes)?;
+    if bytes.len() < end {
+        let message = format!("the file ends here, its header announces {end} bytes");
+        return Err(Error::bad(path, Place::Byte(bytes.len()), message));
+    }
+    if bytes.len() > end {
+        let message = format!("the file goes on, its header announces {end} bytes");
+        return Err(Error::bad(path, Place::Byte(end), message));
+    }
+    bytes.drain(..header);
+    Ok((sizes, bytes))
+}
+
+/// What a header says: sizes of all axes, its own length, and the number of values behind it.
+fn announced(path: &Path, bytes: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, usize, usize), Error> {
     let Some(&[zero_a, zero_b, kind, rank]) = bytes.first_chunk::<4>() else {
         let message =
             format!("the file has {} bytes, an IDX file begins with a magic number of 4", bytes.len());
@@ -123,14 +155,5 @@ fn parse<'a>(path: &Path, bytes: &'a [u8], ranks: &[u8]) -> Result<(Vec<usize>, 
             format!("the sizes {sizes:?} give more than {VALUES_MAX} values, the most that is read");
         return Err(Error::bad(path, Place::Byte(4), message));
     };
-    let values = &bytes[header..];
-    if values.len() < total {
-        let message = format!("the file ends here, its header announces {} bytes", header + total);
-        return Err(Error::bad(path, Place::Byte(bytes.len()), message));
-    }
-    if values.len() > total {
-        let message = format!("{} bytes more than the header announces", values.len() - total);
-        return Err(Error::bad(path, Place::Byte(header + total), message));
-    }
-    Ok((sizes, values))
+    Ok((sizes, header, total))
 }

@@ -3,62 +3,124 @@
 
 use super::{Error, Place, Raw, SAMPLES_MAX, Split, VALUES_MAX, read_file};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
-use std::path::Path;
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
-/// One file's samples with their labels as written.
+/// Longest label in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+/// Labels that an error lists.
+const LABELS_SHOWN: usize = 20;
+
+/// One file's samples.
+#[derive(Default)]
 struct Parsed {
-    /// Channels, length.
+    /// Channels, length; zeros until the first sample is whole.
     shape: [usize; 2],
     samples: Vec<f32>,
-    labels: Vec<String>,
+    /// Distinct labels in the order of their first samples.
+    names: Vec<String>,
+    known: HashMap<String, u32>,
+    /// For each sample its place in `names`.
+    labels: Vec<u32>,
     /// Line of each sample.
     lines: Vec<usize>,
 }
 
-impl Parsed {
-    fn empty() -> Self {
-        Self { shape: [0, 0], samples: Vec::new(), labels: Vec::new(), lines: Vec::new() }
+/// Adds one sample, field by field; every sample must have the shape of the first. Limits hold before memory is taken.
+struct Sample<'a> {
+    path: &'a Path,
+    line: usize,
+    into: &'a mut Parsed,
+    channels: usize,
+    length: usize,
+}
+
+impl<'a> Sample<'a> {
+    fn begin(path: &'a Path, line: usize, into: &'a mut Parsed) -> Result<Self, Error> {
+        if into.labels.len() >= SAMPLES_MAX {
+            let message = format!("more than {SAMPLES_MAX} samples, the most that is read");
+            return Err(Error::bad(path, Place::Line(line), message));
+        }
+        Ok(Self { path, line, into, channels: 0, length: 0 })
     }
 
-    /// Adds one sample; every sample must have the shape of the first.
-    fn push(&mut self, path: &Path, line: usize, channels: &[Vec<f32>], label: &str) -> Result<(), Error> {
-        let bad = |message: String| Error::bad(path, Place::Line(line), message);
-        let length = channels.first().map_or(0, Vec::len);
-        if let Some(other) = channels.iter().position(|channel| channel.len() != length) {
-            let found = channels[other].len();
-            return Err(bad(format!(
-                "dimension {other} has {found} values, dimension 0 has {length}: only series of equal length are taken"
-            )));
-        }
-        if self.labels.is_empty() {
-            if length == 0 {
-                return Err(bad("the sample has no values".to_owned()));
+    fn bad(&self, message: String) -> Error {
+        Error::bad(self.path, Place::Line(self.line), message)
+    }
+
+    fn channel<'t>(&mut self, mut fields: impl Iterator<Item = &'t str>) -> Result<(), Error> {
+        let [channels_known, length_known] = self.into.shape;
+        // Once the length is known no more than that is kept; what follows is only counted.
+        let wanted = match self.channels {
+            0 if length_known == 0 => None,
+            0 => Some(length_known),
+            _ => Some(self.length),
+        };
+        let mut count = 0;
+        while let Some(field) = fields.next() {
+            if Some(count) == wanted {
+                count += 1 + fields.by_ref().count();
+                break;
             }
-            self.shape = [channels.len(), length];
+            let value = number(self.path, self.line, count + 1, field)?;
+            count += 1;
+            let elements = self.channels * self.length + count;
+            if elements > limits::TENSOR_ELEMENTS_MAX || self.into.samples.len() >= VALUES_MAX {
+                return Err(self.bad(format!(
+                    "more than {} values in a sample or {VALUES_MAX} in all, the most that is read",
+                    limits::TENSOR_ELEMENTS_MAX
+                )));
+            }
+            self.into.samples.push(value);
         }
-        let [wanted_channels, wanted_length] = self.shape;
-        if channels.len() != wanted_channels {
-            return Err(bad(format!(
-                "{} dimensions, the first sample has {wanted_channels}",
-                channels.len()
+        if self.channels > 0 && count != self.length {
+            return Err(self.bad(format!(
+                "dimension {} has {count} values, dimension 0 has {}: only series of equal length are taken",
+                self.channels, self.length
             )));
         }
-        if length != wanted_length {
-            return Err(bad(format!(
-                "{length} values, the first sample has {wanted_length}: only series of equal length are taken"
+        if length_known > 0 && count != length_known {
+            return Err(self.bad(format!(
+                "{count} values, the first sample has {length_known}: only series of equal length are taken"
             )));
         }
-        let elements = wanted_channels * wanted_length;
-        if self.labels.len() >= SAMPLES_MAX || elements * (self.labels.len() + 1) > VALUES_MAX {
-            return Err(bad(format!(
-                "more than {SAMPLES_MAX} samples or {VALUES_MAX} values, the most that is read"
-            )));
+        self.channels += 1;
+        self.length = count;
+        if channels_known > 0 && self.channels > channels_known {
+            return Err(self.bad(format!("more than the {channels_known} dimensions of the first sample")));
         }
-        for channel in channels {
-            self.samples.extend_from_slice(channel);
+        Ok(())
+    }
+
+    /// `label` is as [`canonical`] gives it.
+    fn end(self, label: String) -> Result<(), Error> {
+        let [channels_known, _] = self.into.shape;
+        if channels_known == 0 {
+            self.into.shape = [self.channels, self.length];
+        } else if self.channels != channels_known {
+            return Err(
+                self.bad(format!("{} dimensions, the first sample has {channels_known}", self.channels))
+            );
         }
-        self.labels.push(label.to_owned());
-        self.lines.push(line);
+        let into = self.into;
+        let class = match into.known.get(&label) {
+            Some(class) => *class,
+            None => {
+                let class = into.names.len();
+                if class >= limits::LABELS_MAX {
+                    let message =
+                        format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
+                    return Err(Error::bad(self.path, Place::Line(self.line), message));
+                }
+                into.names.push(label.clone());
+                into.known.insert(label, class as u32);
+                class as u32
+            }
+        };
+        into.labels.push(class);
+        into.lines.push(self.line);
         Ok(())
     }
 }
@@ -87,25 +149,26 @@ fn join(
         );
         return Err(Error::bad(test_path, Place::File, message));
     }
-    let mut labels = train.labels.clone();
-    // Numeric labels sort as numbers, so that 10 comes after 9.
-    labels.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
-        (Ok(a), Ok(b)) => a.total_cmp(&b),
-        _ => a.cmp(b),
-    });
-    labels.dedup();
+    let mut labels = train.names.clone();
+    labels.sort_by(|a, b| in_order(a, b));
     if let [only] = labels.as_slice() {
         return Err(Error::one_class(train_path, only));
     }
+    let classes: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
     let index = |path: &Path, parsed: Parsed| {
+        let known: Vec<Option<i64>> =
+            parsed.names.iter().map(|name| classes.get(name.as_str()).copied()).collect();
         let mut split = Split { samples: parsed.samples, labels: Vec::with_capacity(parsed.labels.len()) };
         for (label, line) in parsed.labels.iter().zip(parsed.lines) {
-            let Some(class) = labels.iter().position(|known| known == label) else {
-                let message =
-                    format!("label {label:?} does not occur in the training split ({})", labels.join(", "));
+            let Some(class) = known[*label as usize] else {
+                let message = format!(
+                    "label {:?} does not occur in the training split ({})",
+                    parsed.names[*label as usize],
+                    shown(&labels)
+                );
                 return Err(Error::bad(path, Place::Line(line), message));
             };
-            split.labels.push(i64::try_from(class).unwrap_or(i64::MAX));
+            split.labels.push(class);
         }
         Ok(split)
     };
@@ -113,6 +176,25 @@ fn join(
     let (train, test) = (index(train_path, train)?, index(test_path, test)?);
     let origin = train_path.to_owned();
     Ok(Raw { format, task: Task::SeriesClassification, shape, labels, origin, train, test })
+}
+
+/// Numbers come first and in their order, so that 10 comes after 9; then text.
+fn in_order(a: &str, b: &str) -> std::cmp::Ordering {
+    match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) => x.total_cmp(&y).then_with(|| a.cmp(b)),
+        (Ok(_), Err(_)) => std::cmp::Ordering::Less,
+        (Err(_), Ok(_)) => std::cmp::Ordering::Greater,
+        (Err(_), Err(_)) => a.cmp(b),
+    }
+}
+
+/// The first labels for an error.
+fn shown(labels: &[String]) -> String {
+    let mut text = labels.iter().take(LABELS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if labels.len() > LABELS_SHOWN {
+        text.push_str(&format!(", … {} in all", labels.len()));
+    }
+    text
 }
 
 fn text(path: &Path, hasher: &mut Hasher) -> Result<String, Error> {
@@ -141,23 +223,36 @@ fn number(path: &Path, line: usize, column: usize, field: &str) -> Result<f32, E
     }
 }
 
-fn label_of<'a>(path: &Path, line: usize, field: &'a str) -> Result<&'a str, Error> {
+/// A label in the one form that all its spellings have: 1, 1.0 and 1e0 are the same class.
+fn canonical(label: &str) -> String {
+    match label.parse::<f64>() {
+        Ok(value) => {
+            // Without a sign on zero; powers of ten keep their exponent where the digits would not fit.
+            let value = if value == 0.0 { 0.0 } else { value };
+            let plain = value.to_string();
+            if plain.len() <= LABEL_BYTES_MAX { plain } else { format!("{value:e}") }
+        }
+        Err(_) => label.to_owned(),
+    }
+}
+
+fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
     let label = field.trim();
     let numeric_bad = label.parse::<f64>().is_ok_and(|value| !value.is_finite());
-    if label.is_empty() || label.len() > 64 || numeric_bad {
+    if label.is_empty() || label.len() > LABEL_BYTES_MAX || numeric_bad {
         let shown: String = label.chars().take(40).collect();
         return Err(Error::bad(
             path,
             Place::Line(line),
-            format!("{shown:?} is no label, expected 1 to 64 bytes"),
+            format!("{shown:?} is no label, expected 1 to {LABEL_BYTES_MAX} bytes"),
         ));
     }
-    Ok(label)
+    Ok(canonical(label))
 }
 
 fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
     let text = text(path, hasher)?;
-    let mut parsed = Parsed::empty();
+    let mut parsed = Parsed::default();
     for (index, content) in text.lines().enumerate() {
         let line = index + 1;
         if content.trim().is_empty() {
@@ -165,17 +260,14 @@ fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
         }
         let mut fields = content.split('\t');
         let label = label_of(path, line, fields.next().unwrap_or_default())?;
-        let values = fields
-            .enumerate()
-            .map(|(column, field)| number(path, line, column + 1, field))
-            .collect::<Result<Vec<f32>, Error>>()?;
-        if values.is_empty() {
+        let mut fields = fields.peekable();
+        if fields.peek().is_none() {
             let message = "expected a label and values, separated by tabs";
             return Err(Error::bad(path, Place::Line(line), message));
         }
-        // A label that is written 1 in one file and 1.0 in the other is the same class.
-        let canonical = label.parse::<f64>().map_or_else(|_| label.to_owned(), |value| value.to_string());
-        parsed.push(path, line, &[values], &canonical)?;
+        let mut sample = Sample::begin(path, line, &mut parsed)?;
+        sample.channel(fields)?;
+        sample.end(label)?;
     }
     if parsed.labels.is_empty() {
         return Err(Error::bad(path, Place::File, "the file has no samples"));
@@ -185,8 +277,8 @@ fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
 
 fn ts(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
     let text = text(path, hasher)?;
-    let mut parsed = Parsed::empty();
-    let mut declared: Option<Vec<String>> = None;
+    let mut parsed = Parsed::default();
+    let mut declared: Option<Declared> = None;
     let mut in_data = false;
     for (index, content) in text.lines().enumerate() {
         let line = index + 1;
@@ -198,31 +290,22 @@ fn ts(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
             in_data = header(path, line, content, &mut declared)?;
             continue;
         }
-        let mut dimensions: Vec<&str> = content.split(':').collect();
-        let label = match dimensions.pop() {
-            Some(label) if !dimensions.is_empty() => label_of(path, line, label)?,
-            _ => {
-                let message = "expected values, a colon and a label: the line is cut";
-                return Err(Error::bad(path, Place::Line(line), message));
-            }
+        let Some((dimensions, label)) = content.rsplit_once(':') else {
+            let message = "expected values, a colon and a label: the line is cut";
+            return Err(Error::bad(path, Place::Line(line), message));
         };
+        let label = label_of(path, line, label)?;
         if let Some(known) = &declared
-            && !known.iter().any(|name| name == label)
+            && !known.names.contains(&label)
         {
-            let message =
-                format!("label {label:?} is not one of those in @classLabel ({})", known.join(", "));
+            let message = format!("label {label:?} is not one of those in @classLabel ({})", known.shown);
             return Err(Error::bad(path, Place::Line(line), message));
         }
-        let mut channels = Vec::with_capacity(dimensions.len());
-        for dimension in &dimensions {
-            let values = dimension
-                .split(',')
-                .enumerate()
-                .map(|(column, field)| number(path, line, column + 1, field))
-                .collect::<Result<Vec<f32>, Error>>()?;
-            channels.push(values);
+        let mut sample = Sample::begin(path, line, &mut parsed)?;
+        for dimension in dimensions.split(':') {
+            sample.channel(dimension.split(','))?;
         }
-        parsed.push(path, line, &channels, label)?;
+        sample.end(label)?;
     }
     if !in_data {
         return Err(Error::bad(path, Place::File, "no line @data: the file is cut or no .ts file"));
@@ -233,13 +316,15 @@ fn ts(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
     Ok(parsed)
 }
 
+/// What `@classLabel` names.
+struct Declared {
+    names: HashSet<String>,
+    /// For errors.
+    shown: String,
+}
+
 /// Takes one header line; whether it was the last.
-fn header(
-    path: &Path,
-    line: usize,
-    content: &str,
-    declared: &mut Option<Vec<String>>,
-) -> Result<bool, Error> {
+fn header(path: &Path, line: usize, content: &str, declared: &mut Option<Declared>) -> Result<bool, Error> {
     let bad = |message: String| Error::bad(path, Place::Line(line), message);
     let mut words = content.split_whitespace();
     let key = words.next().unwrap_or_default().to_ascii_lowercase();
@@ -253,16 +338,18 @@ fn header(
         ("@equallength", "false") => return Err(bad("only series of equal length are taken".to_owned())),
         ("@targetlabel", "true") => return Err(bad("a regression target, expected @classLabel".to_owned())),
         ("@classlabel", "true") => {
-            let names: Vec<String> = words.map(str::to_owned).collect();
+            let names = words
+                .take(limits::LABELS_MAX + 1)
+                .map(|word| label_of(path, line, word))
+                .collect::<Result<Vec<String>, Error>>()?;
             if names.len() > limits::LABELS_MAX {
                 return Err(bad(format!(
-                    "{} classes, at most {} are allowed",
-                    names.len(),
+                    "more than {} classes, the most that are taken",
                     limits::LABELS_MAX
                 )));
             }
             if !names.is_empty() {
-                *declared = Some(names);
+                *declared = Some(Declared { shown: shown(&names), names: names.into_iter().collect() });
             }
         }
         ("@classlabel", _) => return Err(bad("the set has no class labels".to_owned())),

@@ -10,21 +10,38 @@ use crate::{
 };
 use shared::{
     job::{self, JobReport},
+    limits,
     manifest::{GOLDEN_FILE, MODEL_FILE},
 };
 use std::{fs, path::Path};
 
-/// Writes everything that a finished job gives.
+/// Labels that an error lists.
+const LABELS_SHOWN: usize = 20;
+
+/// Writes everything that a finished job gives; nothing of it stays where that fails.
 pub(super) fn write(dir: &Path, net: &Network, exported: &Exported, report: &JobReport) -> Result<(), Error> {
     let folder = dir.join("result.tmp");
+    write_to(&folder, dir, net, exported, report).inspect_err(|_| {
+        // The disk may be full: what could be written helps nobody.
+        let _ = fs::remove_dir_all(&folder);
+    })
+}
+
+fn write_to(
+    folder: &Path,
+    dir: &Path,
+    net: &Network,
+    exported: &Exported,
+    report: &JobReport,
+) -> Result<(), Error> {
     let failed = |path: &Path, action: &'static str| {
         let path = path.to_owned();
         move |source| checkpoint::Error::Io { path, action, source }
     };
     if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(failed(&folder, "removed"))?;
+        fs::remove_dir_all(folder).map_err(failed(folder, "removed"))?;
     }
-    fs::create_dir_all(&folder).map_err(failed(&folder, "made"))?;
+    fs::create_dir_all(folder).map_err(failed(folder, "made"))?;
     let architecture = net.architecture();
     let mut named = net.params.named();
     named.extend(net.stats.named());
@@ -48,7 +65,7 @@ pub(super) fn write(dir: &Path, net: &Network, exported: &Exported, report: &Job
         // Only a folder without a report comes here: what somebody else left.
         fs::remove_dir_all(&place).map_err(failed(&place, "removed"))?;
     }
-    fs::rename(&folder, &place).map_err(failed(&place, "written"))?;
+    fs::rename(folder, &place).map_err(failed(&place, "written"))?;
     checkpoint::sync_parent(&place).map_err(failed(dir, "written"))?;
     Ok(())
 }
@@ -56,18 +73,45 @@ pub(super) fn write(dir: &Path, net: &Network, exported: &Exported, report: &Job
 /// Architecture and weights of an earlier result.
 pub(super) fn read_parent(from: &Path) -> Result<(Architecture, Named), Error> {
     let path = from.join(job::ARCH_FILE);
-    let input = |message: String| Error::Input(format!("{}: {message}", path.display()));
-    let size = fs::metadata(&path)
-        .map_err(|error| input(format!("cannot be read: {error}; `from` must name a job's result folder")))?
-        .len();
-    if size > genotype::FILE_BYTES_MAX {
-        return Err(input(format!("{size} bytes, at most {} are read", genotype::FILE_BYTES_MAX)));
-    }
-    let text = fs::read_to_string(&path).map_err(|error| input(format!("cannot be read: {error}")))?;
-    let architecture = Architecture::from_json(&text).map_err(input)?;
+    let text = read_text(&path, genotype::FILE_BYTES_MAX)?;
+    let architecture = Architecture::from_json(&text)
+        .map_err(|message| Error::Input(format!("{}: {message}", path.display())))?;
     let (_, weights) =
         checkpoint::read(&from.join(job::WEIGHTS_FILE)).map_err(|error| Error::Input(one_line(&error)))?;
     Ok((architecture, weights))
+}
+
+/// The report of an earlier result.
+pub(super) fn read_report(from: &Path) -> Result<JobReport, Error> {
+    let path = from.join(job::REPORT_FILE);
+    let text = read_text(&path, limits::REPORT_BYTES_MAX as u64)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::Input(format!("{}: no report of a job: {error}", path.display())))
+}
+
+/// Refuses to go on from a model whose classes are others than the data set's, or in another order.
+pub(super) fn check_labels(from: &Path, parent: &[String], found: &[String]) -> Result<(), Error> {
+    if parent == found {
+        return Ok(());
+    }
+    let shown = |labels: &[String]| labels.iter().take(LABELS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    Err(Error::Input(format!(
+        "{}: the model knows the classes {}, the data set has {}: a retraining needs the same in the same order",
+        from.display(),
+        shown(parent),
+        shown(found)
+    )))
+}
+
+fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
+    let input = |message: String| Error::Input(format!("{}: {message}", path.display()));
+    let size = fs::metadata(path)
+        .map_err(|error| input(format!("cannot be read: {error}; `from` must name a job's result folder")))?
+        .len();
+    if size > limit {
+        return Err(input(format!("{size} bytes, at most {limit} are read")));
+    }
+    fs::read_to_string(path).map_err(|error| input(format!("cannot be read: {error}")))
 }
 
 /// An error with its sources.

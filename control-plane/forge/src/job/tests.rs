@@ -1,7 +1,8 @@
 use super::*;
+use crate::genotype;
 use rand::RngExt;
 use shared::job::{Budget, DataFormat, DatasetRef};
-use std::fmt::Write;
+use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
 id = "small"
@@ -74,6 +75,10 @@ fn drive(dir: &Path, steps: Option<usize>) -> (Result<(), Error>, Vec<Progress>)
     (result, said)
 }
 
+fn result_dir(dir: &Path) -> PathBuf {
+    dir.join(job::RESULT_DIR)
+}
+
 fn report(dir: &Path) -> JobReport {
     serde_json::from_slice(&fs::read(result_dir(dir).join(job::REPORT_FILE)).unwrap()).unwrap()
 }
@@ -117,12 +122,18 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
     drive(&other, None).0.unwrap();
     let weights = |dir: &Path| fs::read(result_dir(dir).join(job::WEIGHTS_FILE)).unwrap();
     assert_ne!(weights(&whole), weights(&other));
+    // A worker that ended between its result and the removal of its checkpoint.
+    fs::create_dir_all(whole.join(job::CHECKPOINT_DIR)).unwrap();
     let (result, said) = drive(&whole, None);
     result.unwrap();
     assert_eq!(said.last().unwrap().stage, Stage::Done);
+    assert!(!whole.join(job::CHECKPOINT_DIR).exists());
 
     let found = report(&whole);
     assert_eq!(found.search.as_ref().unwrap().arch_steps, 6);
+    assert!(
+        found.model.tensors.len() > 4 && found.model.tensors.iter().all(|tensor| tensor.high > tensor.low)
+    );
     assert!(found.model.macs <= 5_000_000 && found.model.activation_bytes <= 100_000);
     finish::check(&result_dir(&whole), None).unwrap();
     retrains(folder.path(), &whole);
@@ -142,8 +153,17 @@ fn retrains(data: &Path, parent: &Path) {
     let arch = |dir: &Path| fs::read_to_string(dir.join(job::ARCH_FILE)).unwrap();
     assert_eq!(arch(&from), arch(&result_dir(&dir)));
     assert_eq!(report(&dir).search, None);
-    fs::write(from.join(job::ARCH_FILE), arch(&from).replace("\"classes\": 2", "\"classes\": 3")).unwrap();
     fs::remove_dir_all(result_dir(&dir)).unwrap();
+    let report_file = from.join(job::REPORT_FILE);
+    let kept = fs::read_to_string(&report_file).unwrap();
+    let mut other = report(parent);
+    other.dataset.labels.reverse();
+    fs::write(&report_file, serde_json::to_vec(&other).unwrap()).unwrap();
+    let error = drive(&dir, None).0.unwrap_err();
+    assert!(error.is_input());
+    assert!(error.to_string().contains("the model knows the classes 1, 0, the data set has 0, 1"), "{error}");
+    fs::write(&report_file, kept).unwrap();
+    fs::write(from.join(job::ARCH_FILE), arch(&from).replace("\"classes\": 2", "\"classes\": 3")).unwrap();
     let error = drive(&dir, None).0.unwrap_err();
     assert!(
         error.is_input() && error.to_string().contains("knows 3 classes, the data set has [1, 24] and 2")
@@ -173,11 +193,78 @@ fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot()
     assert!(fitted.channels < 64);
     let graph =
         Network::new(fitted, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap().to_graph().unwrap();
-    assert_eq!(broken_limit(&graph, &board.limits), None);
+    assert_eq!(broken_limit(&graph, &board), None);
     let mut tiny = board;
     tiny.limits.weight_bytes_max = 1024;
     let message = heavy.fit(&tiny).unwrap_err().to_string();
     assert!(message.starts_with("board small allows limits.weight_bytes_max = 1024"), "{message}");
+}
+
+#[test]
+fn a_slower_board_gets_a_narrower_network() {
+    let edge = |from| genotype::Edge { from, op: genotype::Operation::Conv };
+    let heavy = Architecture {
+        dim: Dim::Series,
+        input: vec![1, 128],
+        classes: 2,
+        channels: 32,
+        cells: 2,
+        genotype: genotype::Genotype { nodes: vec![vec![edge(0), edge(1)]; 2] },
+    };
+    let mut board = spec(Path::new("/")).board;
+    let at_ease = heavy.clone().fit(&board).unwrap();
+    board.limits.latency_us_max /= 10;
+    let pressed = heavy.clone().fit(&board).unwrap();
+    assert!(pressed.channels < at_ease.channels, "{} and {}", pressed.channels, at_ease.channels);
+    board.limits.latency_us_max = 1;
+    let message = heavy.fit(&board).unwrap_err().to_string();
+    assert!(message.starts_with("board small allows limits.latency_us_max = 1"), "{message}");
+}
+
+#[test]
+fn the_accuracy_of_a_search_is_reported_at_every_multiple_of_its_interval() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let dir = folder.path().join("job");
+    let budget = Budget { search_steps: 40, train_epochs: 1, ..spec(folder.path()).budget };
+    write_spec(&dir, &JobSpec { budget, ..spec(folder.path()) });
+    let (result, said) = drive(&dir, Some(52));
+    assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
+    let looks: Vec<u64> = said.iter().filter(|line| line.accuracy.is_some()).map(|line| line.step).collect();
+    assert_eq!(looks, [20, 40, 52]);
+}
+
+#[test]
+fn a_job_that_changed_since_its_checkpoint_says_that_it_starts_afresh() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let dir = folder.path().join("job");
+    write_spec(&dir, &spec(folder.path()));
+    assert!(matches!(drive(&dir, Some(2)).0, Err(Error::Stopped)));
+    let (_, said) = drive(&dir, Some(1));
+    assert!(
+        said.iter().any(|line| line.resumed_from == Some(2))
+            && said.iter().all(|line| line.message.is_none())
+    );
+    write_spec(&dir, &JobSpec { seed: 9, ..spec(folder.path()) });
+    let (_, said) = drive(&dir, Some(1));
+    let messages: Vec<&str> = said.iter().filter_map(|line| line.message.as_deref()).collect();
+    assert_eq!(messages, ["job.json changed since the checkpoint: the job starts afresh"]);
+    assert!(said.iter().all(|line| line.resumed_from.is_none()));
+}
+
+#[test]
+fn a_data_set_of_wild_values_diverges_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let wild = "0\t1e38\t-1e38\t3e38\t1\n1\t3e38\t1e38\t-3e38\t2\n".repeat(6);
+    for part in ["TRAIN", "TEST"] {
+        fs::write(folder.path().join(format!("Wild_{part}.tsv")), &wild).unwrap();
+    }
+    let dir = folder.path().join("job");
+    write_spec(&dir, &spec(folder.path()));
+    let error = drive(&dir, None).0.unwrap_err();
+    assert!(matches!(error, Error::Diverged { stage: "search", .. }), "{error}");
+    assert!(error.to_string().contains("look for wild values in the data set"));
 }
 
 #[test]

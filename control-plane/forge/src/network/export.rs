@@ -1,64 +1,12 @@
-//! From a trained network to the graph that is exported, and the width that a board allows.
+//! From a trained network to the graph that is exported.
 
 use super::{EdgeOp, Network, Unit};
 use crate::{
-    genotype::{Architecture, Dim},
+    genotype::Dim,
     graph::{self, Conv, Graph, Linear, Op, ValueId, Window},
     layers::BN_EPSILON,
     params::{ParamId, to_vec},
-    seeds::{self, Purpose},
 };
-use shared::board::{Board, ModelLimits};
-
-/// Channels that a network's first stage must have at least.
-const CHANNELS_MIN: usize = 4;
-
-/// Why no network fits a board.
-#[derive(Debug, thiserror::Error)]
-pub enum FitError {
-    /// Even the narrowest network breaks a limit.
-    #[error(
-        "board {board} allows {limit} = {allowed}, and even the narrowest form of the found network needs {needed}: \
-         raise the limit in the board's file or lower the budget's cells or nodes"
-    )]
-    TooLarge { board: String, limit: &'static str, allowed: u64, needed: u64 },
-    /// The network cannot be laid out at all.
-    #[error("the found network cannot be laid out: {0}")]
-    Layout(String),
-}
-
-impl Architecture {
-    /// The widest form of this architecture, at most as wide as it is, that keeps the board's limits.
-    ///
-    /// # Errors
-    /// [`FitError`] if none does.
-    pub fn fit(mut self, board: &Board) -> Result<Self, FitError> {
-        loop {
-            let layout = |reason: String| FitError::Layout(reason);
-            let mut rng = seeds::stream(0, Purpose::NetworkWeights, 0);
-            let graph = Network::new(self.clone(), &mut rng)
-                .map_err(layout)?
-                .to_graph()
-                .map_err(|error| layout(error.to_string()))?;
-            let Some((limit, allowed, needed)) = broken_limit(&graph, &board.limits) else { return Ok(self) };
-            if self.channels <= CHANNELS_MIN {
-                return Err(FitError::TooLarge { board: board.id.to_string(), limit, allowed, needed });
-            }
-            self.channels = (self.channels - (self.channels / 8).max(1)).max(CHANNELS_MIN);
-        }
-    }
-}
-
-/// The first limit that the graph breaks: its key, what it allows, what the graph needs.
-pub fn broken_limit(graph: &Graph, limits: &ModelLimits) -> Option<(&'static str, u64, u64)> {
-    [
-        ("limits.weight_bytes_max", limits.weight_bytes_max, graph.weight_bytes_int8() as u64),
-        ("limits.activation_bytes_max", limits.activation_bytes_max, graph.peak_activation_bytes() as u64),
-        ("limits.macs_max", limits.macs_max, graph.macs()),
-    ]
-    .into_iter()
-    .find(|(_, allowed, needed)| needed > allowed)
-}
 
 impl Network {
     /// The inference graph, BatchNorm folded into the convolutions, softmax at the end.

@@ -1,7 +1,7 @@
 //! How real numbers become integers: activations u8 asymmetric, weights s8 symmetric per output channel.
 
 use crate::{
-    graph::{Graph, Op, ValueId},
+    graph::{Graph, Node, Op, ValueId},
     onnx::Error,
 };
 
@@ -18,6 +18,11 @@ const RANGE_MIN: f32 = 1e-12;
 const STEM_SUM_MAX: usize = 64;
 /// Largest integer that a bias may reach, far enough from the end of i32 for the sum that it joins.
 const BIAS_MAX: f32 = 16_777_216.0;
+
+/// A bias, the scales of weight and bias, and a zero point.
+const CHANNEL_BYTES: usize = 4 + 4 + 4 + 1;
+/// A scale and a zero point.
+const ACTIVATION_BYTES: usize = 4 + 1;
 
 /// `real = scale * (integer - zero_point)` with a u8 integer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,6 +186,24 @@ fn weight_scales(weight: &[f32], bias: &[f32], source: Affine, weight_max: f32) 
         if scale > floor { scale } else { 1.0 / weight_max }
     });
     WeightEncoding { scales: scales.collect() }
+}
+
+/// Bytes that the constants of the INT8 model of `graph` take at most: one a weight, for each output channel a bias, two
+/// scales and a zero point, for each activation a scale and a zero point. A small convolution over the input stays f32,
+/// and an average that counts its padding is a convolution.
+pub fn weight_bytes(graph: &Graph) -> usize {
+    let small = small_stem(graph);
+    let of_node = |node: &Node| match (node.op(), node.op().weights()) {
+        (_, Some((weight, bias))) if small && node.inputs().contains(&ValueId::INPUT) => {
+            4 * (weight.len() + bias.len())
+        }
+        (_, Some((weight, bias))) => weight.len() + CHANNEL_BYTES * bias.len(),
+        (Op::AvgPool { window, count_include_pad: true }, None) => {
+            node.output().channels * window.taps() + ACTIVATION_BYTES
+        }
+        _ => 0,
+    };
+    graph.nodes().iter().map(|node| of_node(node) + ACTIVATION_BYTES).sum::<usize>() + ACTIVATION_BYTES
 }
 
 /// Whether only convolutions over few values read the input.

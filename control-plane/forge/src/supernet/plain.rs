@@ -31,7 +31,9 @@ pub(super) fn loss(
         let [_, previous] = outputs;
         outputs = [previous, Tensor::cat(&states[2..], 1)];
     }
-    let logits = net.head.forward(&net.params, &outputs[1]);
+    let [_, joined] = outputs;
+    let mean = joined.mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float);
+    let logits = mean.linear(&net.params[net.head.weight], Some(&net.params[net.head.bias]));
     logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
 }
 

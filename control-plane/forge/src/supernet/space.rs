@@ -40,7 +40,7 @@ impl Space {
     }
 }
 
-/// The operations that are left on each edge.
+/// The operations that are left on each edge; none where the edge is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
     active: Vec<[bool; Operation::ALL.len()]>,
@@ -52,10 +52,28 @@ impl Candidates {
         Self { active: vec![[true; Operation::ALL.len()]; edges] }
     }
 
-    /// From one bit mask an edge, lowest bit the first operation; `None` if an edge has nothing left.
-    pub fn from_masks(masks: &[u8]) -> Option<Self> {
-        let active: Vec<_> = masks.iter().map(|mask| std::array::from_fn(|op| mask >> op & 1 == 1)).collect();
-        active.iter().all(|edge: &[bool; 6]| edge.contains(&true)).then_some(Self { active })
+    /// What a cell of `space` consists of: its own edges, each with its own operation.
+    pub fn only(genotype: &Genotype, space: &Space) -> Self {
+        let active = space
+            .edges()
+            .iter()
+            .map(|(from, to)| {
+                let kept = genotype.nodes[to - 2].iter().find(|edge| edge.from == *from);
+                std::array::from_fn(|op| kept.is_some_and(|edge| edge.op.index() == op))
+            })
+            .collect();
+        Self { active }
+    }
+
+    /// From one bit mask an edge, lowest bit the first operation; `None` if the masks are not those of `space`, or if a
+    /// node would have nothing to read.
+    pub fn from_masks(masks: &[u8], space: &Space) -> Option<Self> {
+        let active: Vec<[bool; Operation::ALL.len()]> =
+            masks.iter().map(|mask| std::array::from_fn(|op| mask >> op & 1 == 1)).collect();
+        let reads = |node: usize| {
+            space.edges().iter().zip(&active).any(|((_, to), edge)| *to == node + 2 && edge.contains(&true))
+        };
+        (active.len() == space.edges().len() && (0..space.nodes()).all(reads)).then_some(Self { active })
     }
 
     /// For a checkpoint.
@@ -78,14 +96,23 @@ impl Candidates {
 
     /// Softmax of `alpha` `[edges, operations]` over what is left; differentiable, exactly 0 for what is not.
     pub fn weights(&self, alpha: &Tensor, temperature: f64) -> Tensor {
-        let mask: Vec<f32> = self
-            .active
-            .iter()
-            .flatten()
-            .map(|active| if *active { 0.0 } else { f32::NEG_INFINITY })
-            .collect();
-        let mask = Tensor::from_slice(&mask).reshape(alpha.size());
-        (alpha / temperature + mask).softmax(1, tch::Kind::Float)
+        let gone = |edge: &[bool; Operation::ALL.len()]| !edge.contains(&true);
+        let values = |value: fn(bool, bool) -> f32| {
+            let values: Vec<f32> = self
+                .active
+                .iter()
+                .flat_map(|edge| edge.iter().map(move |active| value(*active, gone(edge))))
+                .collect();
+            Tensor::from_slice(&values).reshape(alpha.size())
+        };
+        // A row of nothing but minus infinity would give NaN; its softmax is taken as it is, and then removed.
+        let mask = values(|active, gone| if active || gone { 0.0 } else { f32::NEG_INFINITY });
+        let weights = (alpha / temperature + mask).softmax(1, tch::Kind::Float);
+        if self.active.iter().any(gone) {
+            weights * values(|active, _| f32::from(u8::from(active)))
+        } else {
+            weights
+        }
     }
 
     /// Removes the weakest operations until each edge has at most `keep`; the last one is never `zero`.
@@ -136,10 +163,12 @@ impl Candidates {
     }
 }
 
-/// What each operation costs relative to the dearest, by weights and multiply-accumulates at `channels`.
-pub fn costs(dim: Dim, channels: u64) -> [f32; 6] {
-    let most = Operation::ALL.iter().map(|op| op.weights(dim, channels)).max().unwrap_or(1).max(1) as f32;
-    Operation::ALL.map(|op| op.weights(dim, channels) as f32 / most)
+/// What each operation costs relative to the dearest, in cells of these widths: its weights. Every operation keeps the
+/// resolution, so its multiply-accumulates in a cell are its weights times one number, and the ratios are the same.
+pub fn costs(dim: Dim, widths: impl Iterator<Item = u64> + Clone) -> [f32; 6] {
+    let all = Operation::ALL.map(|op| widths.clone().map(|channels| op.weights(dim, channels)).sum::<u64>());
+    let most = all.into_iter().max().unwrap_or(1).max(1) as f32;
+    all.map(|weights| weights as f32 / most)
 }
 
 #[cfg(test)]
@@ -162,8 +191,33 @@ mod tests {
         assert_eq!(left.masks(), [0b10_1010]);
         left.prune(&weights, 1);
         assert_eq!(left.masks(), [0b00_0010]);
-        assert_eq!(Candidates::from_masks(&left.masks()), Some(left));
-        assert_eq!(Candidates::from_masks(&[0]), None);
+        let space = Space::with_fan_in(1, 1);
+        assert_eq!(Candidates::from_masks(&left.masks(), &space), Some(left));
+        assert_eq!(Candidates::from_masks(&[0], &space), None);
+        assert_eq!(Candidates::from_masks(&[1, 1], &space), None);
+    }
+
+    #[test]
+    fn an_edge_that_is_gone_weighs_nothing_and_takes_no_gradient() {
+        let left = Candidates::from_masks(&[0b00_0011, 0], &Space::all_earlier(1)).unwrap();
+        let alpha = Tensor::from_slice(&[0.5f32, 0.5, 9.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let alpha = alpha.reshape([2, 6]).set_requires_grad(true);
+        let weights = left.weights(&alpha, 1.0);
+        let values = crate::params::to_vec(&weights);
+        assert_eq!(values, [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let loss = (weights.get(0).get(0) - weights.get(1).get(3)).sum(tch::Kind::Float);
+        let gradient = Tensor::run_backward(&[loss], &[&alpha], false, false).remove(0);
+        assert_eq!(crate::params::to_vec(&gradient)[..2], [0.25, -0.25]);
+        assert!(crate::params::to_vec(&gradient)[2..].iter().all(|value| *value == 0.0));
+    }
+
+    #[test]
+    fn the_cost_of_an_operation_is_its_share_of_the_dearest_over_all_widths() {
+        let all = costs(Dim::Image, [8, 16].into_iter());
+        assert_eq!(all[Operation::Conv.index()], 1.0);
+        let separable = (25 * 8 + 64 + 25 * 16 + 256) as f32 / (9 * 64 + 9 * 256) as f32;
+        assert!((all[Operation::SepConv.index()] - separable).abs() < 1e-6);
+        assert_eq!(all[2..], [0.0; 4]);
     }
 
     #[test]
@@ -178,5 +232,9 @@ mod tests {
         let cell = Candidates::all(5).derive(&space, &weights);
         assert_eq!(cell.line(Dim::Image), "0->2 conv3 | 1->2 max3 | 1->3 skip | 2->3 avg3");
         cell.validate().unwrap();
+        let settled = Candidates::only(&cell, &space);
+        assert_eq!(settled.masks(), [0b00_0001, 0b00_0100, 0, 0b01_0000, 0b00_1000]);
+        assert_eq!(settled.derive(&space, &[1.0; 30]), cell);
+        assert_eq!(Candidates::from_masks(&settled.masks(), &space), Some(settled));
     }
 }

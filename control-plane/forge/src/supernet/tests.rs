@@ -62,6 +62,14 @@ fn the_restructured_cell_has_the_loss_and_the_gradients_of_the_plain_one() {
 
 #[test]
 fn it_stays_equal_when_candidates_have_been_pruned() {
-    let left = Candidates::from_masks(&[0b000_001, 0b000_010, 0b010_000, 0b101_101, 0b001_110]).unwrap();
-    assert_equal(&[1, 9, 9], Space::all_earlier(2), &left);
+    let space = || Space::all_earlier(2);
+    for masks in [
+        [0b000_001, 0b000_010, 0b010_000, 0b101_101, 0b001_110],
+        [0b010_100, 0b001_010, 0b000_100, 0b011_000, 0b100_000],
+        [0b001_000, 0b010_000, 0, 0b001_100, 0b000_001],
+    ] {
+        let left = Candidates::from_masks(&masks, &space()).unwrap();
+        assert_equal(&[1, 9, 9], space(), &left);
+        assert_equal(&[2, 21], space(), &left);
+    }
 }

@@ -1,18 +1,26 @@
 //! Random lives of a device, and what holds in every one.
 
-use super::world::{BUNDLES, Fault, World};
+use super::world::{BUNDLES, Fault, World, other_slot, slot};
 use proptest::prelude::*;
 use shared::wire::{Outcome, Phase};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Assign(Option<usize>, Fault),
+    Assign {
+        other: bool,
+        bundle: Option<usize>,
+        fault: Fault,
+    },
     Resend,
     Act(usize),
     Advance,
     Restart,
     Online(bool),
     DiskFull(bool),
+    /// A chunk that nobody here asked for, perhaps while its blob is being opened.
+    Broadcast,
+    /// The files of a bundle cannot be read.
+    Unreadable(usize),
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -21,6 +29,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::Corrupt),
         1 => Just(Fault::BadManifest),
         1 => Just(Fault::WrongVersion),
+        1 => Just(Fault::WrongBoard),
         1 => Just(Fault::Golden),
         1 => Just(Fault::NotLoadable),
         1 => Just(Fault::NoChunks),
@@ -30,13 +39,16 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (prop::option::weighted(0.9, 0..BUNDLES), fault()).prop_map(|(bundle, fault)| Step::Assign(bundle, fault)),
+        3 => (any::<bool>(), prop::option::weighted(0.9, 0..BUNDLES), fault())
+            .prop_map(|(other, bundle, fault)| Step::Assign { other, bundle, fault }),
         1 => Just(Step::Resend),
         8 => (1usize..40).prop_map(Step::Act),
         4 => Just(Step::Advance),
         2 => Just(Step::Restart),
         1 => any::<bool>().prop_map(Step::Online),
         1 => any::<bool>().prop_map(Step::DiskFull),
+        2 => Just(Step::Broadcast),
+        1 => (0..BUNDLES).prop_map(Step::Unreadable),
     ]
 }
 
@@ -66,9 +78,9 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             match step {
-                Step::Assign(bundle, fault) => {
-                    let wish: Vec<_> = bundle.into_iter().map(|bundle| (bundle, fault)).collect();
-                    world.assign(&wish);
+                Step::Assign { other, bundle, fault } => {
+                    let slot = if other { other_slot() } else { slot() };
+                    world.assign_to(&slot, bundle.map(|bundle| (bundle, fault)));
                 }
                 Step::Resend => world.resend(),
                 Step::Act(count) => world.run_some(count),
@@ -76,11 +88,14 @@ proptest! {
                 Step::Restart => world.restart(),
                 Step::Online(online) => world.set_online(online),
                 Step::DiskFull(full) => world.disk_full = full,
+                Step::Broadcast => world.broadcast(),
+                Step::Unreadable(number) => world.set_unreadable(number),
             }
             check(&world)?;
         }
         // With everything well, what is wanted is decided: it runs, or there is an outcome that says why not.
         world.disk_full = false;
+        world.mend();
         world.set_online(true);
         world.resend();
         world.settle();
@@ -102,7 +117,11 @@ proptest! {
                     prop_assert!(report.last_good.is_none() || report.active == report.last_good);
                 }
             }
-            prop_assert_eq!(world.answering(), report.active);
+            prop_assert_eq!(world.answering_in(&report.slot), report.active.clone());
+            prop_assert!(
+                report.last_good.is_none() || report.active.is_some(),
+                "a version proved itself, and nothing answers"
+            );
         }
     }
 }

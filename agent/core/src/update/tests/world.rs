@@ -20,6 +20,11 @@ pub(super) fn slot() -> SlotName {
     "default".parse().unwrap()
 }
 
+/// Comes after [`slot`] in everything that goes slot by slot.
+pub(super) fn other_slot() -> SlotName {
+    "other".parse().unwrap()
+}
+
 /// What is wrong with a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -27,6 +32,7 @@ pub(super) enum Fault {
     Corrupt,
     BadManifest,
     WrongVersion,
+    WrongBoard,
     Golden,
     NotLoadable,
     NoChunks,
@@ -37,7 +43,14 @@ struct Bundle {
     version: VersionRef,
     manifest: Manifest,
     other: Manifest,
+    other_board: Manifest,
     envelope_bytes: u64,
+}
+
+impl Bundle {
+    fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.manifest.files.iter().map(|file| file.digest).chain([self.version.bundle])
+    }
 }
 
 struct Keys {
@@ -87,13 +100,18 @@ fn bundle(number: usize) -> Bundle {
         lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },
     };
     let other = Manifest { version: "v9.9".parse().unwrap(), ..manifest.clone() };
+    let other_board = Manifest { board: "jetson".parse().unwrap(), ..manifest.clone() };
     let version = VersionRef {
         model: manifest.model.clone(),
         version: manifest.version,
         version_id: manifest.version_id,
         bundle: Digest::of(name("envelope").as_bytes()),
     };
-    Bundle { version, manifest, other, envelope_bytes: 2100 }
+    Bundle { version, manifest, other, other_board, envelope_bytes: 2100 }
+}
+
+fn machine(saved: Saved, seed: u64, now: Timestamp) -> Machine {
+    Machine::restore("cam".parse().unwrap(), "x86-64".parse().unwrap(), saved, seed, now)
 }
 
 pub(super) struct World {
@@ -114,12 +132,15 @@ pub(super) struct World {
     pub(super) highest_generation: u64,
     faults: [Fault; BUNDLES],
     whole: BTreeSet<Digest>,
+    /// Whole files that cannot be read for a time.
+    unreadable: BTreeSet<Digest>,
     partial: BTreeMap<Digest, ChunkSet>,
     memory: BTreeMap<SlotName, VersionRef>,
     tested: BTreeSet<Digest>,
     answered: BTreeSet<Digest>,
     replies: VecDeque<Input>,
     generation: u64,
+    wanted: BTreeMap<SlotName, usize>,
     wish: Option<Box<dyn Fn() -> Verified<Desired>>>,
     seed: u64,
     hold_tests: bool,
@@ -129,7 +150,7 @@ impl World {
     pub(super) fn new() -> Self {
         let now = Timestamp(1_000_000);
         let mut world = Self {
-            machine: Machine::restore("cam".parse().unwrap(), Saved::default(), 1, now),
+            machine: machine(Saved::default(), 1, now),
             persisted: Saved::default(),
             events: Vec::new(),
             now,
@@ -145,12 +166,14 @@ impl World {
             highest_generation: 0,
             faults: [Fault::None; BUNDLES],
             whole: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             partial: BTreeMap::new(),
             memory: BTreeMap::new(),
             tested: BTreeSet::new(),
             answered: BTreeSet::new(),
             replies: VecDeque::new(),
             generation: 0,
+            wanted: BTreeMap::new(),
             wish: None,
             seed: 1,
             hold_tests: false,
@@ -170,16 +193,21 @@ impl World {
     }
 
     pub(super) fn desired(&self, generation: u64, bundles: &[usize]) -> Verified<Desired> {
-        self.desired_for("cam", generation, bundles)
+        self.desired_for("cam", generation, bundles.iter().map(|&number| (slot(), number)))
     }
 
-    pub(super) fn desired_for(&self, device: &str, generation: u64, bundles: &[usize]) -> Verified<Desired> {
+    pub(super) fn desired_for(
+        &self,
+        device: &str,
+        generation: u64,
+        bundles: impl IntoIterator<Item = (SlotName, usize)>,
+    ) -> Verified<Desired> {
         let assignments = bundles
-            .iter()
-            .map(|&number| {
+            .into_iter()
+            .map(|(slot, number)| {
                 let Bundle { version, envelope_bytes, .. } = &keys().bundles[number];
                 Assignment {
-                    slot: slot(),
+                    slot,
                     model: version.model.clone(),
                     version: version.version,
                     version_id: version.version_id,
@@ -199,12 +227,22 @@ impl World {
 
     /// The next generation asks for these bundles, which have these faults.
     pub(super) fn assign(&mut self, bundles: &[(usize, Fault)]) {
+        self.assign_to(&slot(), bundles.first().copied());
+    }
+
+    /// The next generation asks for this bundle in this slot, and in others what was asked for.
+    pub(super) fn assign_to(&mut self, slot: &SlotName, bundle: Option<(usize, Fault)>) {
         self.generation += 1;
-        for &(number, fault) in bundles {
-            self.faults[number] = fault;
+        match bundle {
+            Some((number, fault)) => {
+                self.faults[number] = fault;
+                self.wanted.insert(slot.clone(), number);
+            }
+            None => {
+                self.wanted.remove(slot);
+            }
         }
-        let numbers: Vec<usize> = bundles.iter().map(|(number, _)| *number).collect();
-        let desired = self.desired(self.generation, &numbers);
+        let desired = self.desired_for("cam", self.generation, self.wanted.clone());
         let again = desired.clone();
         self.wish = Some(Box::new(move || again.clone()));
         self.machine.handle(Input::Desired(Box::new(desired)), self.now).unwrap();
@@ -229,6 +267,32 @@ impl World {
         }
     }
 
+    /// The files of a bundle cannot be read for a time.
+    pub(super) fn set_unreadable(&mut self, number: usize) {
+        self.unreadable.extend(keys().bundles[number].blobs());
+    }
+
+    /// The disk reads again, and has what the last good versions need.
+    pub(super) fn mend(&mut self) {
+        self.unreadable.clear();
+        let saved = self.machine.saved().slots.into_iter().chain(self.persisted.slots.clone());
+        let good: Vec<_> = saved.filter_map(|saved| saved.last_good).collect();
+        for version in good {
+            self.whole.extend(keys().bundles[self.number(version.bundle)].blobs());
+        }
+    }
+
+    /// A chunk that another device asked for comes at once, whatever the blob's state.
+    pub(super) fn broadcast(&mut self) {
+        for digest in self.machine.fetching() {
+            let Some(partial) = self.partial.get_mut(&digest) else { continue };
+            let missing = partial.missing(&ChunkSet::empty(partial.total()), 1, 1);
+            let Some(&(index, _)) = missing.first() else { continue };
+            partial.insert(index);
+            self.machine.handle(Input::ChunkStored { digest, index }, self.now).unwrap();
+        }
+    }
+
     pub(super) fn set_online(&mut self, online: bool) {
         self.online = online;
         self.machine.handle(Input::Online(online), self.now).unwrap();
@@ -240,7 +304,7 @@ impl World {
         self.tested.clear();
         self.replies.clear();
         self.seed += 1;
-        self.machine = Machine::restore("cam".parse().unwrap(), self.persisted.clone(), self.seed, self.now);
+        self.machine = machine(self.persisted.clone(), self.seed, self.now);
         self.set_online(self.online);
     }
 
@@ -253,7 +317,11 @@ impl World {
     }
 
     pub(super) fn answering(&self) -> Option<VersionRef> {
-        self.memory.get(&slot()).cloned()
+        self.answering_in(&slot())
+    }
+
+    pub(super) fn answering_in(&self, slot: &SlotName) -> Option<VersionRef> {
+        self.memory.get(slot).cloned()
     }
 
     pub(super) fn ever_answered(&self, number: usize) -> bool {
@@ -329,7 +397,8 @@ impl World {
     }
 
     fn step(&mut self) -> bool {
-        if let Some(reply) = self.replies.pop_front() {
+        if let Some(mut reply) = self.replies.pop_front() {
+            self.look_again(&mut reply);
             // Answers to attempts that were given up are rejected, as they are on a device.
             let _ = self.machine.handle(reply, self.now);
             return true;
@@ -342,6 +411,17 @@ impl World {
             self.restart();
         }
         true
+    }
+
+    /// What is on disk counts, not what was there when the blob was opened.
+    fn look_again(&self, reply: &mut Input) {
+        if let Input::Slot(_, SlotInput::BlobOpened { digest, fetched }) = reply {
+            match self.partial.get(digest) {
+                Some(partial) => *fetched = Fetched::Part(partial.clone()),
+                None if self.whole.contains(digest) => *fetched = Fetched::Whole,
+                None => {}
+            }
+        }
     }
 
     fn perform(&mut self, action: Action) {
@@ -388,9 +468,9 @@ impl World {
                 let bundle = version.bundle;
                 let saved = self.persisted.slots.iter().find(|saved| saved.slot == *name).unwrap();
                 assert_eq!(saved.active.as_ref(), Some(&version), "activates what is not on disk as active");
-                let files = &keys().bundles[self.number(bundle)].manifest.files;
-                let there = self.whole.contains(&bundle)
-                    && files.iter().all(|file| self.whole.contains(&file.digest));
+                let there = keys().bundles[self.number(bundle)]
+                    .blobs()
+                    .all(|blob| self.whole.contains(&blob) && !self.unreadable.contains(&blob));
                 let in_memory = self.memory.get(name) == Some(&version) || self.tested.contains(&bundle);
                 if !there && !in_memory {
                     return Some(SlotInput::NotActivated { bundle, detail: "a file is damaged".to_owned() });
@@ -405,6 +485,9 @@ impl World {
             }
             SlotAction::OpenBlob { digest, size_bytes, chunk_bytes } => {
                 let total = wire::chunk_count(size_bytes, chunk_bytes);
+                if self.unreadable.remove(&digest) {
+                    self.whole.remove(&digest);
+                }
                 let fetched = if self.whole.contains(&digest) {
                     Fetched::Whole
                 } else {
@@ -445,7 +528,7 @@ impl World {
             }
             SlotAction::ReadManifest { bundle } => {
                 let number = self.number(bundle);
-                let Bundle { manifest, other, .. } = &keys().bundles[number];
+                let Bundle { manifest, other, other_board, .. } = &keys().bundles[number];
                 let manifest = match self.faults[number] {
                     Fault::BadManifest => {
                         return Some(SlotInput::ManifestRefused {
@@ -454,6 +537,7 @@ impl World {
                         });
                     }
                     Fault::WrongVersion => other,
+                    Fault::WrongBoard => other_board,
                     _ => manifest,
                 };
                 let envelope = Signed::sign(manifest, &[&keys().release]).unwrap();
@@ -461,7 +545,7 @@ impl World {
                 SlotInput::ManifestRead { bundle, manifest: Box::new(verified) }
             }
             SlotAction::Reserve { bundle, .. } if self.disk_full => {
-                SlotInput::DiskFull { bundle, detail: "9000 bytes are needed, 10 are free".to_owned() }
+                SlotInput::StorageFailed { bundle, detail: "9000 bytes are needed, 10 are free".to_owned() }
             }
             SlotAction::Reserve { bundle, .. } => SlotInput::Reserved { bundle },
             SlotAction::Test { version, manifest } => {
@@ -498,18 +582,14 @@ impl World {
             }
             SlotAction::Discard { bundle } => {
                 self.tested.remove(&bundle);
-                self.partial.clear();
+                let fetching = self.machine.fetching();
+                self.partial.retain(|digest, _| fetching.contains(digest));
                 return None;
             }
             SlotAction::Collect => {
                 let pinned = self.machine.pinned();
-                let keep: BTreeSet<Digest> = pinned
-                    .iter()
-                    .flat_map(|&bundle| {
-                        let files = &keys().bundles[self.number(bundle)].manifest.files;
-                        files.iter().map(|file| file.digest).chain([bundle]).collect::<Vec<_>>()
-                    })
-                    .collect();
+                let keep: BTreeSet<Digest> =
+                    pinned.iter().flat_map(|&bundle| keys().bundles[self.number(bundle)].blobs()).collect();
                 self.whole.retain(|digest| keep.contains(digest));
                 self.partial.retain(|digest, _| keep.contains(digest));
                 return None;

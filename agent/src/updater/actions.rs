@@ -1,0 +1,112 @@
+//! What the machine asks for: some of it is done here, the rest is handed to the installer.
+
+use super::Updater;
+use crate::installer::{Job, Work, files_of};
+use agent_core::update::SlotAction;
+use shared::{
+    Digest, SlotName,
+    topic::{Filter, Topic},
+    wire,
+};
+use std::collections::BTreeSet;
+
+impl Updater {
+    /// Does one thing for a slot, or has the installer do it.
+    pub(super) fn act(&mut self, slot: SlotName, action: SlotAction) {
+        match &action {
+            SlotAction::Want(want) => {
+                if let Ok(payload) = wire::encode_json("want", want) {
+                    let topic = Topic::BlobWant(self.parts.device.clone()).to_string();
+                    // A want that was not sent is repeated by the machine.
+                    let _ = self.parts.link.publish(topic, payload, false);
+                }
+                return;
+            }
+            SlotAction::Collect => {
+                self.collect();
+                self.forget_former(&slot);
+                return;
+            }
+            SlotAction::OpenBlob { digest, .. } => {
+                if self.listening.insert(*digest) {
+                    self.parts.link.subscribe(Filter::BlobBroadcast(*digest).to_string());
+                }
+            }
+            SlotAction::VerifyBlob { digest, .. } => self.stop_listening(*digest),
+            SlotAction::Discard { .. } => self.drop_partials(),
+            SlotAction::Activate { .. }
+            | SlotAction::Deactivate
+            | SlotAction::ReadManifest { .. }
+            | SlotAction::Reserve { .. }
+            | SlotAction::Test { .. }
+            | SlotAction::ConcludeTrial { .. } => {}
+        }
+        let runtime = self.machine.runtime(&slot);
+        if self.parts.installer.send(Job { slot, work: Work::Action(action), runtime }).is_err() {
+            tracing::error!("the installer thread is gone; restart the agent");
+        }
+    }
+
+    /// Removes the parts of blobs that no other slot is fetching.
+    fn drop_partials(&mut self) {
+        let fetching = self.machine.fetching();
+        for digest in self.parts.blobs.open_digests() {
+            if !fetching.contains(&digest) {
+                self.parts.blobs.discard(digest);
+            }
+        }
+        for digest in self.listening.clone() {
+            if !fetching.contains(&digest) {
+                self.stop_listening(digest);
+            }
+        }
+    }
+
+    pub(super) fn stop_listening(&mut self, digest: Digest) {
+        if self.listening.remove(&digest) {
+            self.parts.link.unsubscribe(Filter::BlobBroadcast(digest).to_string());
+        }
+    }
+
+    /// Removes the blobs that no pinned bundle needs. Called only when what is pinned is so on disk too.
+    pub(super) fn collect(&mut self) {
+        let pinned = self.machine.pinned();
+        let mut keep: BTreeSet<Digest> = pinned.iter().copied().collect();
+        for bundle in pinned {
+            match files_of(&self.parts.blobs, bundle, &self.parts.keyring) {
+                Ok(files) => keep.extend(files),
+                Err(error) => {
+                    tracing::warn!(
+                        %bundle,
+                        error = crate::chain(&error),
+                        "nothing is cleared away: which files this bundle needs is not known"
+                    );
+                    return;
+                }
+            }
+        }
+        self.parts.blobs.collect(&keep);
+    }
+
+    /// Drops the version before from memory, unless the one that answers is on trial.
+    fn forget_former(&self, slot: &SlotName) {
+        if self.machine.trials().iter().any(|(on_trial, ..)| on_trial == slot) {
+            return;
+        }
+        if let Some(serving) = self.parts.models.all().iter().find(|serving| serving.slot == *slot) {
+            serving.forget_former();
+        }
+    }
+
+    /// Tells the installer which trials count, once each.
+    pub(super) fn count_trials(&mut self) {
+        let trials = self.machine.trials();
+        self.counting.retain(|slot, bundle| trials.iter().any(|(on, is, _)| on == slot && is == bundle));
+        for (slot, bundle, fallback) in trials {
+            if self.counting.insert(slot.clone(), bundle) != Some(bundle) {
+                let work = Work::BeginTrial { bundle, fallback };
+                let _ = self.parts.installer.send(Job { slot, work, runtime: None });
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+use super::*;
+use crate::{
+    data::Split,
+    genotype::{Architecture, Dim, Edge, Genotype, Operation},
+    params::to_vec,
+};
+use std::collections::BTreeSet;
+
+const LENGTH: usize = 8;
+
+/// `count` rising and falling series.
+fn samples(count: usize) -> Samples {
+    let mut rng = seeds::stream(2, Purpose::Samples, 0);
+    let mut split = Split::default();
+    for sample in 0..count {
+        let sign = if sample % 2 == 0 { 1.0 } else { -1.0 };
+        split.samples.extend((0..LENGTH).map(|at| sign * at as f32 + 0.1 * seeds::normal(&mut rng)));
+        split.labels.push(sample as i64 % 2);
+    }
+    Samples::new(&split, &[1, LENGTH])
+}
+
+fn network() -> Network {
+    let architecture = Architecture {
+        dim: Dim::Series,
+        input: vec![1, LENGTH],
+        classes: 2,
+        channels: 4,
+        cells: 1,
+        genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+    };
+    Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap()
+}
+
+fn plan(epochs: u32) -> Plan {
+    Plan { epochs, rate: 0.05, augment: Augment::for_dim(Dim::Series) }
+}
+
+#[test]
+fn training_learns_and_gives_the_average_of_the_last_steps() {
+    let samples = samples(40);
+    let mut training = Training::new(network(), &samples, plan(20), 3);
+    let (_, total) = training.progress();
+    let first = training.step();
+    let losses: Vec<f64> = (1..total).map(|_| training.step()).collect();
+    assert!(losses[losses.len() - 1] < first / 2.0, "{first} and {losses:?}");
+    assert_eq!(training.progress(), (total, total));
+    let (average, newest) = (to_vec(&training.average), to_vec(&training.net.params.flat()));
+    assert_ne!(average, newest);
+    let net = training.finish();
+    assert_eq!(to_vec(&net.params.flat()), average);
+    let all: Vec<i64> = (0..40).collect();
+    assert!(accuracy(&net, &samples, &all) > 0.9);
+}
+
+#[test]
+fn what_is_held_back_is_not_trained_on_and_looking_at_it_changes_nothing() {
+    let samples = samples(HELD_BACK_FROM);
+    let mut training = Training::new(network(), &samples, plan(1), 3);
+    let used: BTreeSet<i64> = training.used.iter().copied().collect();
+    assert_eq!(training.held_back.len(), HELD_BACK_FROM / 50);
+    assert!(training.held_back.iter().all(|sample| !used.contains(sample)));
+    training.step();
+    let state = |training: &Training<'_>| {
+        training.save().1.iter().map(|(_, tensor)| to_vec(tensor)).collect::<Vec<_>>()
+    };
+    let before = state(&training);
+    assert!(training.accuracy().is_some());
+    assert_eq!(state(&training), before);
+    assert_eq!(Training::new(network(), &self::samples(40), plan(1), 3).accuracy(), None);
+}

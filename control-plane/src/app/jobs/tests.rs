@@ -1,0 +1,165 @@
+//! Jobs through a script in place of the worker.
+
+use super::*;
+use crate::app::testing::{self, wait_for};
+
+/// Counts its starts, tells a step, and does as the line of `plan` with that number says; with no line left it leaves
+/// a result.
+const WORKER: &str = r#"
+case "$1" in
+inspect) cat "$(dirname "$0")/schema.json"; exit 0 ;;
+check) exit 0 ;;
+esac
+job="$3"
+echo start >> "$job/starts"
+count=$(wc -l < "$job/starts")
+echo '{"stage":"search","step":'"$count"',"total":9,"loss":null,"accuracy":null,"resumed_from":null,"message":null}'
+plan=$(sed -n "${count}p" "$(dirname "$0")/plan" 2>/dev/null)
+case "$plan" in
+kill) kill -9 $$ ;;
+wait) read forever ;;
+esac
+mkdir "$job/partial"
+for file in model.onnx golden.safetensors; do echo "$file" > "$job/partial/$file"; done
+cp "$(dirname "$0")/report.json" "$job/partial/report.json"
+mv "$job/partial" "$job/result"
+"#;
+
+struct World {
+    folder: tempfile::TempDir,
+    app: Arc<App>,
+}
+
+impl World {
+    /// `plan` is what the worker does at its first start, its second, and so on.
+    async fn new(plan: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let app = testing::app(folder.path(), WORKER).await;
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("plan", plan.to_owned());
+        write("schema.json", testing::schema().to_string());
+        write("report.json", report().to_string());
+        let new = crate::app::datasets::NewDataset {
+            id: "tiny".parse().unwrap(),
+            path: folder.path().to_path_buf(),
+            format: None,
+        };
+        app.add_dataset(new).await.unwrap();
+        Self { folder, app }
+    }
+
+    async fn search(&self) -> JobId {
+        let new = NewSearch {
+            dataset: "tiny".parse().unwrap(),
+            board: "x86-64".parse().unwrap(),
+            model: "m".parse().unwrap(),
+            effort: Effort::default(),
+        };
+        self.app.start_search(new).await.unwrap().id
+    }
+
+    fn starts(&self, job: JobId) -> usize {
+        let starts = std::fs::read_to_string(self.app.job_folder(job).join("starts"));
+        starts.unwrap_or_default().lines().count()
+    }
+
+    async fn ended(&self, job: JobId) -> Job {
+        wait_for(|| async { Some(self.app.job(job).await.unwrap()).filter(|job| job.state.is_final()) }).await
+    }
+}
+
+fn report() -> serde_json::Value {
+    serde_json::json!({
+        "job": JobId(Uuid::nil()),
+        "seed": 1,
+        "dataset": testing::schema(),
+        "search": null,
+        "train_seconds": 1.0,
+        "train_epochs": 1,
+        "quantise_seconds": 1.0,
+        "model": {
+            "parameters": 1, "macs": 1, "activation_bytes": 1,
+            "accuracy_fp32": 1.0, "accuracy_int8": 1.0, "accuracy_int8_tract": 1.0,
+            "bytes_fp32_onnx": 1, "bytes_int8_onnx": 1,
+            "us_per_inference": { "tract_fp32": 1.0, "tract_int8": 1.0, "ort_fp32": 1.0, "ort_int8": 1.0 },
+            "golden_difference_max": 0.0, "golden_tolerance": 0.02, "remarks": [],
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_is_killed_goes_on_and_gives_its_version() {
+    let world = World::new("kill\nkill\n").await;
+    let job = world.search().await;
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    let ended = world.ended(job).await;
+    assert_eq!((ended.state, ended.error), (JobState::Done, None));
+    assert_eq!(ended.version.as_deref(), Some("m@v1.0"));
+    assert_eq!(world.starts(job), 3);
+    world.app.stop();
+    runner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_next_start_is_cancelled_at_once() {
+    let world = World::new("kill\nkill\nkill\n").await;
+    let job = world.search().await;
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    wait_for(|| async { (world.starts(job) == 1).then_some(()) }).await;
+    world.app.cancel_job(job).await.unwrap();
+    wait_for(|| async { world.app.running.lock().await.is_empty().then_some(()) }).await;
+    assert!(world.starts(job) <= 2);
+    assert!(world.app.versions(None, Page::default()).await.unwrap().is_empty());
+    world.app.stop();
+    runner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_ended_after_it_was_looked_up_is_not_run() {
+    let world = World::new("").await;
+    let id = world.search().await;
+    let seen = world.app.job(id).await.unwrap();
+    world.app.cancel_job(id).await.unwrap();
+    let (_keep, cancelled) = watch::channel(false);
+    world.app.run_job(seen, cancelled).await;
+    assert_eq!(world.app.job(id).await.unwrap().state, JobState::Cancelled);
+    assert_eq!(world.starts(id), 0);
+}
+
+#[tokio::test]
+async fn a_job_that_was_cancelled_while_its_worker_ended_gives_no_version() {
+    let world = World::new("").await;
+    let id = world.search().await;
+    let seen = world.app.job(id).await.unwrap();
+    std::fs::create_dir_all(world.app.result_folder(id)).unwrap();
+    std::fs::copy(world.folder.path().join("report.json"), world.app.result_folder(id).join("report.json"))
+        .unwrap();
+    let (_keep, cancelled) = watch::channel(false);
+    world.app.cancel_job(id).await.unwrap();
+    world.app.run_job(seen, cancelled).await;
+    assert!(world.app.versions(None, Page::default()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_ran_when_the_server_was_killed_goes_on_and_its_worker_that_was_left_behind_is_ended() {
+    let world = World::new("wait\n").await;
+    let id = world.search().await;
+    world.app.store.set_job_running(id, None, now()).await.unwrap();
+    let folder = world.app.job_folder(id);
+    std::fs::create_dir_all(&folder).unwrap();
+    // Its number was never noted.
+    let mut orphan = tokio::process::Command::new(world.folder.path().join("worker.sh"))
+        .args(["run", "--job"])
+        .arg(&folder)
+        .stdin(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait_for(|| async { (world.starts(id) == 1).then_some(()) }).await;
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    assert!(!orphan.wait().await.unwrap().success());
+    assert_eq!(world.ended(id).await.state, JobState::Done);
+    assert_eq!(world.starts(id), 2);
+    world.app.stop();
+    runner.await.unwrap();
+}
