@@ -224,7 +224,8 @@ type Range<'a> = &'a dyn Fn(&'static str, String, &str) -> Error;
 fn board(name: Option<String>, file: Option<&Path>, range: Range<'_>) -> Result<Board, Error> {
     let Some(file) = file else {
         let name = name.unwrap_or_else(|| boards::default_name().to_owned());
-        let allowed = || format!("{}, or another described by a file given with --board-file", boards::names());
+        let allowed =
+            || format!("{}, or another described by a file given with --board-file", boards::names());
         return match boards::known(&name) {
             Some(board) => Ok(board?),
             None => Err(range("board", name, &allowed())),

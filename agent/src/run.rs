@@ -165,7 +165,8 @@ impl Tasks {
         stop: impl FnOnce(),
     ) -> Result<(), Error> {
         let ended = |part, joined: Result<(), tokio::task::JoinError>| {
-            let reason = joined.map_or_else(|error| error.to_string(), |()| "it had nothing left to do".to_owned());
+            let reason =
+                joined.map_or_else(|error| error.to_string(), |()| "it had nothing left to do".to_owned());
             Err(Error::Ended { part, reason })
         };
         let ended = tokio::select! {

@@ -65,8 +65,7 @@ pub enum Error {
 impl Error {
     /// There is no disk space.
     pub fn is_disk_full(&self) -> bool {
-        let full =
-            |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
             Self::Open { source, .. } | Self::Database(source) => {
                 matches!(source, sled::Error::Io(error) if full(error.kind()))
@@ -203,11 +202,7 @@ impl Store {
         let mut progress = self.progress();
         let committed = self.committed.load(Ordering::Acquire);
         let sequence = progress.sequence.max(committed) + 1;
-        let mut waiting = if committed < progress.sequence {
-            progress.events.clone()
-        } else {
-            Vec::new()
-        };
+        let mut waiting = if committed < progress.sequence { progress.events.clone() } else { Vec::new() };
         let fresh: Vec<_> =
             events.iter().filter(|event| waiting.iter().all(|waits| waits.id != event.id)).cloned().collect();
         waiting.extend(fresh);
@@ -396,13 +391,7 @@ impl Store {
         Ok(())
     }
 
-    fn remove(
-        &self,
-        database: &Database,
-        kind: Kind,
-        keys: &[Vec<u8>],
-        dropped: bool,
-    ) -> Result<(), Error> {
+    fn remove(&self, database: &Database, kind: Kind, keys: &[Vec<u8>], dropped: bool) -> Result<(), Error> {
         let mut depth = self.lock_depth();
         for key in keys {
             if database.outbox.remove(key)?.is_some() {

@@ -25,7 +25,8 @@ fn small_disk(test: &str, size: &str) -> Option<PathBuf> {
         return Some(disk.into());
     }
     let folder = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=$SIZE tmpfs $EDGEWRIGHT_TEST_DISK || exit 77; exec \"$0\" --exact \"$1\"";
+    let script =
+        "mount -t tmpfs -o size=$SIZE tmpfs $EDGEWRIGHT_TEST_DISK || exit 77; exec \"$0\" --exact \"$1\"";
     let root = rustix::process::geteuid().is_root();
     let ran = Command::new("unshare")
         .args(if root { &["-m"][..] } else { &["-r", "-m"][..] })
@@ -116,15 +117,7 @@ fn a_full_disk_loses_no_state_and_records_are_taken_again_once_there_is_space() 
             std::fs::remove_file(entry.path()).unwrap();
         }
     }
-    let mut refusals = Vec::new();
-    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        until("records are taken again", || put(&store).inspect_err(|error| refusals.push(edgewright_agent::chain(error))).ok());
-    }));
-    refusals.dedup();
-    for r in refusals.iter().take(12) { println!("{r}"); }
-    for entry in std::fs::read_dir(&disk).unwrap().flatten() { println!("{:?} {}", entry.path(), entry.metadata().unwrap().len()); }
-    println!("{:?}", edgewright_agent::data::free_bytes(&disk));
-    taken.unwrap();
+    until("records are taken again", || put(&store).ok());
     store.persist(&saved("third"), &[event("third")]).unwrap();
     assert_eq!(store.trouble(), None);
     let device = "cam-01".parse().unwrap();

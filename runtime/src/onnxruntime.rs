@@ -1,8 +1,8 @@
 //! ONNX Runtime, loaded from a library on the board.
 
 use crate::{
-    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line, pool::Pool,
-    preflight, run_samples,
+    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line,
+    pool::Pool, preflight, run_samples,
 };
 use ort::{
     environment::Environment,

@@ -74,7 +74,9 @@ fn check_sizes(graph: &GraphProto) -> Result<(), String> {
             }
         }
         if elements.is_nan() || elements > elements_max {
-            return Err(format!("a {operator} node asks for {elements} elements, at most {TENSOR_ELEMENTS_MAX}"));
+            return Err(format!(
+                "a {operator} node asks for {elements} elements, at most {TENSOR_ELEMENTS_MAX}"
+            ));
         }
         if GROWN_BY_VALUES.contains(&operator) {
             let mut grown = node.input.iter().skip(1).filter_map(values).flatten();

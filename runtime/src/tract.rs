@@ -1,8 +1,8 @@
 //! tract: pure Rust, always there.
 
 use crate::{
-    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line, pool::Pool,
-    run_samples, tract_rewrite,
+    Error, LoadOptions, Runnable, Runtime, TensorInfo, check_input, check_size, no_panic, one_line,
+    pool::Pool, run_samples, tract_rewrite,
 };
 use std::{fmt, sync::Arc};
 use tract_onnx::prelude::{

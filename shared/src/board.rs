@@ -49,7 +49,7 @@ pub struct ModelLimits {
     pub activation_bytes_max: u64,
     /// Multiply-accumulates of one sample.
     pub macs_max: u64,
-    /// Target for one inference.
+    /// Microseconds of one inference: estimated during the search, measured where the model is made.
     pub latency_us_max: u64,
 }
 

@@ -27,16 +27,37 @@ type Test = fn(&mut World) -> Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
     ("bad_input::damaged_data_sets_are_refused_by_name", bad_input::damaged_data_sets_are_refused_by_name),
-    ("bad_input::the_control_plane_refuses_what_it_does_not_know", bad_input::the_control_plane_refuses_what_it_does_not_know),
+    (
+        "bad_input::the_control_plane_refuses_what_it_does_not_know",
+        bad_input::the_control_plane_refuses_what_it_does_not_know,
+    ),
     ("bad_input::a_token_opens_once", bad_input::a_token_opens_once),
     ("bad_input::a_port_in_use_is_named", bad_input::a_port_in_use_is_named),
-    ("bad_input::a_full_disk_while_staging_leaves_the_working_model", bad_input::a_full_disk_while_staging_leaves_the_working_model),
-    ("isolation::a_device_reads_its_own_topics_and_no_others", isolation::a_device_reads_its_own_topics_and_no_others),
-    ("isolation::a_device_writes_its_own_topics_and_no_others", isolation::a_device_writes_its_own_topics_and_no_others),
-    ("isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect", isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect),
-    ("isolation::a_revoked_device_does_not_connect_again", isolation::a_revoked_device_does_not_connect_again),
+    (
+        "bad_input::a_full_disk_while_staging_leaves_the_working_model",
+        bad_input::a_full_disk_while_staging_leaves_the_working_model,
+    ),
+    (
+        "isolation::a_device_reads_its_own_topics_and_no_others",
+        isolation::a_device_reads_its_own_topics_and_no_others,
+    ),
+    (
+        "isolation::a_device_writes_its_own_topics_and_no_others",
+        isolation::a_device_writes_its_own_topics_and_no_others,
+    ),
+    (
+        "isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect",
+        isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect,
+    ),
+    (
+        "isolation::a_revoked_device_does_not_connect_again",
+        isolation::a_revoked_device_does_not_connect_again,
+    ),
     ("life::a_series_model_lives_its_whole_life", life::a_series_model_lives_its_whole_life),
-    ("tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets", tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets),
+    (
+        "tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets",
+        tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets,
+    ),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
 ];
 

@@ -151,10 +151,7 @@ async fn health_metadata_and_index_follow_the_protocol() {
     }
     assert_eq!(agent.get("/v2/health/live").await.1, json!({"live": true}));
     assert_eq!(agent.get("/v2/health/ready").await.1, json!({"ready": true}));
-    assert_eq!(
-        agent.get("/v2/models/default/ready").await.1,
-        json!({"name": "default", "ready": true})
-    );
+    assert_eq!(agent.get("/v2/models/default/ready").await.1, json!({"name": "default", "ready": true}));
     let (_, server) = agent.get("/v2").await;
     assert_eq!(server["name"], "edgewright-agent");
     assert!(server["extensions"].as_array().unwrap().contains(&json!("binary_tensor_data")));

@@ -8,6 +8,7 @@ use agent_core::{
 use shared::wire::{Event, Record};
 use sled::{Transactional, Tree, transaction::ConflictableTransactionError};
 use std::{
+    fs,
     panic::AssertUnwindSafe,
     path::Path,
     thread,
@@ -40,6 +41,7 @@ impl Database {
     /// Opens or makes the database; a damaged file that makes sled panic is an error too.
     pub(super) fn open(path: &Path, opening: u64) -> Result<Self, Error> {
         let start = Instant::now();
+        remove_half_written_snapshots(path);
         let db = loop {
             let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 sled::Config::new()
@@ -150,6 +152,21 @@ pub(super) fn encode<R: Record + Kinded>(record: &R) -> Result<(Vec<u8>, Vec<u8>
     let mut value = Vec::new();
     ciborium::into_writer(record, &mut value).map_err(|error| Error::Record(error.to_string()))?;
     Ok((key, value))
+}
+
+/// sled takes a snapshot that a full disk or a power cut left half-written for the newest one, and does not open
+/// with it. The one before is removed only after the newer has its final name.
+fn remove_half_written_snapshots(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.")
+            && name.ends_with(".generating")
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "a half-written snapshot stays");
+        }
+    }
 }
 
 /// sled has no variant of its own for it.

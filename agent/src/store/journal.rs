@@ -42,7 +42,9 @@ impl Journal {
             }
         };
         serde_json::from_slice(&bytes)
-            .inspect_err(|error| tracing::warn!(path = %self.0.display(), %error, "the state file is damaged"))
+            .inspect_err(
+                |error| tracing::warn!(path = %self.0.display(), %error, "the state file is damaged"),
+            )
             .ok()
     }
 

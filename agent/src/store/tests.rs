@@ -198,6 +198,22 @@ fn a_database_that_missed_the_last_state_gets_it_from_the_state_file() {
 }
 
 #[test]
+fn a_snapshot_that_was_half_written_does_not_keep_the_database_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sled");
+    let open = || Store::open(&path, 10).unwrap();
+    let store = open();
+    store.persist(&saved(), &[event("a")]).unwrap();
+    drop(store);
+    for bytes in [&b""[..], b"half of a snapshot"] {
+        std::fs::write(path.join("snap.7FFFFFFFFFFFFFFF.generating"), bytes).unwrap();
+        let store = open();
+        assert_eq!(store.trouble(), None);
+        assert_eq!(details(&store.outgoing::<Event>(&device()).unwrap().unwrap()), ["a"]);
+    }
+}
+
+#[test]
 fn a_persist_that_is_repeated_writes_its_events_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("s"), 10).unwrap();

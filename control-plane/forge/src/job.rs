@@ -209,6 +209,9 @@ impl Driver<'_, '_> {
                 "the checkpoint lacks its architecture: delete the checkpoint folder".into(),
             ));
         };
+        let batch = train::batch_of(self.samples.len()) as u64;
+        spec::check_memory("training", supernet::training_bytes(&architecture, batch))?;
+        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&architecture.skeleton()));
         let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 0);
         let mut net = Network::new(architecture, &mut rng).map_err(Error::Input)?;
         if let (Some(from), Some(weights)) = (&parent, weights) {
@@ -329,10 +332,6 @@ impl Driver<'_, '_> {
             net.stats.set_flat(&take("stats", net.stats.len())?);
             return Ok(net);
         }
-        let batch = (train::BATCH_MAX as u64).min(self.samples.len() as u64);
-        let largest = supernet::largest_state(&net.architecture().skeleton());
-        spec::set_threads(self.spec.threads, batch * largest);
-        spec::check_memory("training", supernet::training_bytes(net.architecture(), batch))?;
         let dim = net.architecture().dim;
         let plan = plan(dim, self.spec.budget.train_epochs, retrain);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed);

@@ -17,7 +17,7 @@ const GRADIENT_NORM_MAX: f64 = 5.0;
 /// The average reaches back over this share of the steps.
 const AVERAGE_SHARE: f64 = 0.04;
 /// Samples in one step of a large set; small sets use less, for more steps.
-pub const BATCH_MAX: usize = 128;
+const BATCH_MAX: usize = 128;
 /// Steps that one pass should have at least.
 const STEPS_PER_EPOCH_MIN: usize = 4;
 /// Samples in one forward pass of an evaluation.
@@ -68,7 +68,7 @@ impl<'a> Training<'a> {
         seeds::shuffle(&mut used, &mut seeds::stream(seed, Purpose::Split, 1));
         let held_back =
             if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
-        let batch = BATCH_MAX.min(used.len() / STEPS_PER_EPOCH_MIN).max(2);
+        let batch = batch_of(used.len());
         let order = Order::new(seed, Purpose::TrainOrder, used.len(), batch);
         Self {
             samples,
@@ -181,6 +181,11 @@ impl<'a> Training<'a> {
         self.step = state.step;
         Ok(())
     }
+}
+
+/// Samples in one step of a training on `count` samples.
+pub fn batch_of(count: usize) -> usize {
+    BATCH_MAX.min(count / STEPS_PER_EPOCH_MIN).max(2)
 }
 
 /// Share of right answers of `net` on the samples at `indices`.

@@ -1,5 +1,7 @@
 //! The worker as a process: what it prints and how it ends when it cannot do a job.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     fs,
     path::Path,

@@ -50,7 +50,7 @@ const THREADS_MAX: usize = 256;
 /// Steps before the clock counts, on which the losses have to agree: the first shows that the forward passes are the
 /// same, the later ones the gradients and the optimisers.
 const WARM_UP: usize = 3;
-/// Largest relative difference of a loss from ours; rounding in another order gives less than a millionth.
+/// Largest relative difference of a loss from ours; rounding in another order gives about a millionth.
 const LOSS_DIFFERENCE_MAX: f64 = 1e-4;
 
 /// What was measured.

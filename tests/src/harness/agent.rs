@@ -24,7 +24,12 @@ pub struct AgentOptions {
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { board: "x86-64".to_owned(), runtime: "auto".to_owned(), extra: Vec::new(), launcher: Vec::new() }
+        Self {
+            board: "x86-64".to_owned(),
+            runtime: "auto".to_owned(),
+            extra: Vec::new(),
+            launcher: Vec::new(),
+        }
     }
 }
 

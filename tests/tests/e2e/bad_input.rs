@@ -195,9 +195,10 @@ impl SmallDisk {
     /// A path of the disk as seen from outside.
     fn path(&self, name: &str) -> PathBuf {
         let inside = self.folder.join(name);
-        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(
-            inside.strip_prefix("/").unwrap_or(&inside),
-        )
+        Path::new("/proc")
+            .join(self.holder.id().to_string())
+            .join("root")
+            .join(inside.strip_prefix("/").unwrap_or(&inside))
     }
 
     /// Writes a file until nothing more fits.
@@ -217,9 +218,9 @@ impl SmallDisk {
     fn fill_once_a_download_runs(&self, limit: Duration) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < limit {
-            let partial = fs::read_dir(self.path("blobs"))?.flatten().any(|entry| {
-                entry.file_name().to_string_lossy().ends_with(".partial")
-            });
+            let partial = fs::read_dir(self.path("blobs"))?
+                .flatten()
+                .any(|entry| entry.file_name().to_string_lossy().ends_with(".partial"));
             if partial {
                 return self.fill("filler-2");
             }

@@ -121,7 +121,9 @@ pub(crate) fn a_device_writes_its_own_topics_and_no_others(world: &mut World) ->
     Ok(())
 }
 
-pub(crate) fn a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect(world: &mut World) -> Result<()> {
+pub(crate) fn a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect(
+    world: &mut World,
+) -> Result<()> {
     let stranger = Stranger::enrol(world, "stranger-will")?;
     let own = format!("ew/v1/device/{}/presence", stranger.id);
     let say = ["-t", own.as_str(), "-m", "{\"online\":true}"];

@@ -60,7 +60,9 @@ fn check_with_python(model: &Model) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets(world: &mut World) -> Result<()> {
+pub(crate) fn onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets(
+    world: &mut World,
+) -> Result<()> {
     check_with_python(&world.series)?;
     check_with_python(&world.image)
 }

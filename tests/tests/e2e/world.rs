@@ -7,10 +7,7 @@ use edgewright_tests::{
 };
 use serde_json::Value;
 use shared::job::JobReport;
-use std::{
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 /// A trained, exported and signed model with the data it was tested on.
 pub(crate) struct Model {

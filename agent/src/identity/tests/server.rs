@@ -1,7 +1,8 @@
 //! An enrolment server that answers one request at a time, as it is told.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, PublicKeyData,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
+    PublicKeyData,
 };
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 use serde_json::{Value, json};
@@ -91,7 +92,8 @@ impl Server {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
         let request: Value = serde_json::from_slice(&body).unwrap();
-        let request = CertificateSigningRequestParams::from_pem(request["csr_pem"].as_str().unwrap()).unwrap();
+        let request =
+            CertificateSigningRequestParams::from_pem(request["csr_pem"].as_str().unwrap()).unwrap();
         self.keys.lock().unwrap().push(request.public_key.der_bytes().to_vec());
         let certificate = match answer {
             Answer::Certificate => request.signed_by(&self.issuer).unwrap(),

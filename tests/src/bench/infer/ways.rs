@@ -257,13 +257,21 @@ mod tests {
         (assets.join("selftest.onnx"), Arc::new(samples), labels)
     }
 
-    #[test]
-    fn raw_tract_gives_the_golden_labels_and_a_time_for_each_sample() {
-        let (path, samples, labels) = selftest();
+    fn assert_golden(way: &mut dyn Way, labels: &[usize]) {
         let indices: Vec<usize> = (0..labels.len()).collect();
-        let turn = RawTract::load(&path, samples).unwrap().turn(&indices).unwrap();
-        assert_eq!(turn.labels, labels);
+        let turn = way.turn(&indices).unwrap();
+        assert_eq!(turn.labels, labels, "{way:?}");
         assert_eq!(turn.us.len(), labels.len());
         assert!(turn.us.iter().all(|us| *us > 0.0));
+        assert_eq!(turn.inside_us, None);
+    }
+
+    #[test]
+    fn raw_runtimes_and_python_give_the_golden_labels_and_a_time_for_each_sample() {
+        let (path, samples, labels) = selftest();
+        let environment = ort::init_from(crate::harness::ort_library().unwrap()).unwrap().build().unwrap();
+        assert_golden(&mut RawOrt::load(&environment, &path, Arc::clone(&samples)).unwrap(), &labels);
+        assert_golden(&mut RawTract::load(&path, Arc::clone(&samples)).unwrap(), &labels);
+        assert_golden(&mut Python::start(&path, samples).unwrap(), &labels);
     }
 }
