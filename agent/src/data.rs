@@ -66,7 +66,8 @@ impl DataDir {
         self.root.join("identity/identity.json")
     }
 
-    /// The database.
+    /// The database. A copy of the state and the disk space that is held back lie beside it: `store.state.json` and
+    /// `store.ballast`.
     pub fn store(&self) -> PathBuf {
         self.root.join("store.sled")
     }

@@ -62,6 +62,9 @@ const INPUT_EXIT: i32 = 2;
 const WRONG_EXIT: i32 = 1;
 /// Workers give way to everything else.
 const NICE: i32 = 5;
+/// How the worker's threads wait for each other. Those that spin take the processor from the ones that they wait for,
+/// many times over where the machine has other work.
+const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 const INSPECT_LIMIT: Duration = Duration::from_secs(120);
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
 /// Largest answer of `inspect`.
@@ -147,6 +150,9 @@ impl Forge {
     ) -> Result<(), Error> {
         let mut command = Command::new(&self.program);
         command.arg("run").arg("--job").arg(folder);
+        if std::env::var_os(WAIT_POLICY).is_none() {
+            command.env(WAIT_POLICY, "passive");
+        }
         let mut child = self.spawn(&mut command)?;
         if let Some(pid) = child.id() {
             lower_priority(pid);

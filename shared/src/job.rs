@@ -64,7 +64,7 @@ pub struct DatasetSchema {
 pub struct JobSpec {
     pub id: JobId,
     pub seed: u64,
-    /// Threads of libtorch.
+    /// Most threads of libtorch; a small network gets fewer.
     pub threads: u32,
     pub dataset: DatasetRef,
     pub board: Board,

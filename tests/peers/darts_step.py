@@ -10,7 +10,7 @@ loss and the same gradients; they differ in how:
 
 - default: operation by operation, tensors in PyTorch's default layout;
 - channels_last: the same, tensors and weights channels last;
-- restructured: channels last, and less memory traffic, as `forge::supernet` computes it.
+- restructured: channels last, and less memory traffic.
 """
 
 import functools
@@ -116,7 +116,7 @@ class Network(nn.Module):
         return states[2:]
 
     def cell_restructured(self, inputs, mix):
-        """The same result with less memory traffic, as `forge::supernet` computes it."""
+        """The same result with less memory traffic, as TRAINING.md measured it."""
         sums = [None] * (NODES + 2)
 
         def add(node, term):
