@@ -116,7 +116,7 @@ class Network(nn.Module):
         return states[2:]
 
     def cell_restructured(self, inputs, mix):
-        """The same result with less memory traffic, as TRAINING.md measured it."""
+        """The same result with less memory traffic."""
         sums = [None] * (NODES + 2)
 
         def add(node, term):
