@@ -55,6 +55,17 @@ impl Cache {
         command
     }
 
+    /// The same for a person's shell, with our programs in `PATH`.
+    pub(crate) fn exports(&self) -> String {
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+        format!(
+            "export EDGEWRIGHT_CACHE={}\nexport EDGEWRIGHT_ORT={}\nexport PATH={}:\"$PATH\"\n",
+            quoted(&self.0),
+            quoted(&self.ort()),
+            quoted(&self.target().join("debug"))
+        )
+    }
+
     /// `cargo`, the one that runs this program.
     pub(crate) fn cargo(&self) -> Command {
         self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -64,4 +75,17 @@ impl Cache {
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_exports_whatever_the_folder_is_called() {
+        let cache = Cache(PathBuf::from("/a b/it's"));
+        let script = format!("{}printf %s \"$EDGEWRIGHT_CACHE\"", cache.exports());
+        let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "/a b/it's");
+    }
 }

@@ -63,6 +63,8 @@ enum Command {
     Cross(cross::Options),
     /// Build every binary in the dev profile, as the demo and the tests use them.
     Build,
+    /// Print what a shell needs to use them by hand: `eval "$(cargo xtask env)"`.
+    Env,
 }
 
 fn main() -> ExitCode {
@@ -99,6 +101,10 @@ fn run(command: Command) -> Result<()> {
         Command::Build => {
             setup::run(&cache, setup::Wanted::default())?;
             steps::build(&cache, steps::Profile::Dev)
+        }
+        Command::Env => {
+            print!("{}", cache.exports());
+            Ok(())
         }
     }
 }
