@@ -26,6 +26,8 @@ pub const INFERENCE_THREADS_MAX: usize = 64;
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1 << 40;
 /// Largest body that the API may be told to take.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
+/// Most bytes of bodies at a time that the API may be told to hold; on a 32-bit board less than four of the largest.
+pub const BODIES_BYTES_MAX: usize = BODY_BYTES_MAX.saturating_mul(4);
 
 /// Why there is no configuration. One line, naming file, key, value and what is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +185,7 @@ impl Config {
                 "bodies_bytes_max",
                 file.bodies_bytes_max.unwrap_or(body_bytes_max),
                 body_bytes_max,
-                4 * BODY_BYTES_MAX,
+                BODIES_BYTES_MAX,
             )?,
             keep_alive_ms: within("keep_alive_ms", file.keep_alive_ms.unwrap_or(15_000), 5_000, 600_000)?,
             board: board.id,

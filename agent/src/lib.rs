@@ -17,6 +17,8 @@ pub mod run;
 pub mod selftest;
 pub mod status;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod updater;
 
 /// An error and its causes on one line, for a log or a person.

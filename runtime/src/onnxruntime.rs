@@ -102,21 +102,19 @@ impl Runtime for Ort {
         while sessions.len() < options.session_count() {
             sessions.push(open_session(self.0, model, options)?);
         }
-        let together = run_samples(&input);
-        let mut runnable = OrtRunnable { input, output, together: 1, sessions: Pool::new(Vec::new()) };
         // Warm, each: the first run of a session allocates. One that fails will show in the golden check; one that
         // fails with many samples only takes one at a time.
-        let samples = vec![0f32; together * runnable.input.elements()];
+        let form = Form { input, output };
+        let many = run_samples(&form.input);
+        let samples = vec![0f32; many * form.input.elements()];
         let mut scratch = Vec::new();
         for session in &mut sessions {
-            let _ = runnable.run(session, &samples[..runnable.input.elements()], 1, &mut scratch);
+            let _ = form.run(session, &samples[..form.input.elements()], 1, &mut scratch);
         }
         scratch.clear();
-        if runnable.run(&mut sessions[0], &samples, together, &mut scratch).is_ok() {
-            runnable.together = together;
-        }
-        runnable.sessions = Pool::new(sessions);
-        Ok(Arc::new(runnable))
+        let together =
+            if form.run(&mut sessions[0], &samples, many, &mut scratch).is_ok() { many } else { 1 };
+        Ok(Arc::new(OrtRunnable { form, together, sessions: Pool::new(sessions) }))
     }
 }
 
@@ -161,9 +159,15 @@ fn describe(outlets: &[Outlet], what: &str) -> Result<TensorInfo, Error> {
     }
 }
 
-struct OrtRunnable {
+/// What goes in and comes out of a model.
+#[derive(Debug)]
+struct Form {
     input: TensorInfo,
     output: TensorInfo,
+}
+
+struct OrtRunnable {
+    form: Form,
     /// Samples of one run.
     together: usize,
     // A session runs one request at a time.
@@ -172,14 +176,11 @@ struct OrtRunnable {
 
 impl fmt::Debug for OrtRunnable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OrtRunnable")
-            .field("input", &self.input)
-            .field("output", &self.output)
-            .finish_non_exhaustive()
+        f.debug_struct("OrtRunnable").field("form", &self.form).finish_non_exhaustive()
     }
 }
 
-impl OrtRunnable {
+impl Form {
     /// Runs `batch` samples together and appends what comes out.
     fn run(
         &self,
@@ -212,20 +213,20 @@ impl Runnable for OrtRunnable {
     }
 
     fn input(&self) -> &TensorInfo {
-        &self.input
+        &self.form.input
     }
 
     fn output(&self) -> &TensorInfo {
-        &self.output
+        &self.form.output
     }
 
     fn run_into(&self, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), Error> {
-        check_input(&self.input, input, batch)?;
+        check_input(&self.form.input, input, batch)?;
         output.clear();
-        let each = self.input.elements();
+        let each = self.form.input.elements();
         let mut session = self.sessions.take();
         for part in input.chunks(self.together * each) {
-            self.run(&mut session, part, part.len() / each, output)?;
+            self.form.run(&mut session, part, part.len() / each, output)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ pub(crate) struct Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// `items` is not empty, unless the pool is replaced before anything is taken from it.
+    /// `items` is not empty: who takes from an empty pool waits for ever.
     pub(crate) fn new(items: Vec<T>) -> Self {
         Self { idle: Mutex::new(items), returned: Condvar::new() }
     }

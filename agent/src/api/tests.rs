@@ -1,5 +1,8 @@
 use super::*;
-use crate::{clock::wall, engine::Engine, models::Loaded};
+use crate::{
+    clock::wall,
+    testing::{GOLDEN, loaded},
+};
 use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode},
@@ -7,16 +10,8 @@ use axum::{
 use proptest::prelude::*;
 use runtime::Golden;
 use serde_json::{Value, json};
-use shared::{
-    Digest, ModelVersionId, Timestamp,
-    board::RuntimeName,
-    manifest::{Lineage, Manifest, Preprocess, Task, TensorSpec},
-    wire::VersionRef,
-};
 use tower::ServiceExt;
 
-const MODEL: &[u8] = include_bytes!("../../assets/selftest.onnx");
-const GOLDEN: &[u8] = include_bytes!("../../assets/selftest.safetensors");
 const ELEMENTS: usize = 64;
 const BODY_MAX: usize = 64 * 1024;
 
@@ -25,37 +20,6 @@ struct Agent {
     api: Arc<Api>,
     golden: Golden,
     _folder: tempfile::TempDir,
-}
-
-fn loaded() -> Loaded {
-    let golden = Golden::read(GOLDEN).unwrap();
-    let engine = Engine::open(&[RuntimeName::Tract], None).unwrap();
-    let (chosen, _) = engine.choose(MODEL, &golden, 0.05);
-    let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
-    let manifest = Manifest {
-        format: 1,
-        model: "shapes".parse().unwrap(),
-        version: "v1.2".parse().unwrap(),
-        version_id: ModelVersionId(uuid::Uuid::from_u128(7)),
-        task: Task::ImageClassification,
-        board: "x86-64".parse().unwrap(),
-        created_at: Timestamp(0),
-        input: spec("input", &[1, 8, 8]),
-        output: spec("probabilities", &[3]),
-        preprocess: Preprocess { scale: 1.0 / 255.0, offset: 0.0 },
-        labels: ["low", "mid", "high"].map(str::to_owned).to_vec(),
-        golden_tolerance: 0.05,
-        files: Vec::new(),
-        lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },
-    };
-    let version = VersionRef {
-        model: manifest.model.clone(),
-        version: manifest.version,
-        version_id: manifest.version_id,
-        bundle: Digest::of(b"bundle"),
-    };
-    let chosen = chosen.unwrap();
-    Loaded { version, manifest, runnable: chosen.runnable, golden, measured_us: chosen.measured_us }
 }
 
 const LIMITS: Limits =
@@ -75,7 +39,7 @@ impl Agent {
     fn on(store: Store, folder: tempfile::TempDir, limits: Limits) -> Self {
         let store = Arc::new(store);
         let models = Arc::new(Models::default());
-        models.slot(&"default".parse().unwrap(), wall()).swap(Some(Arc::new(loaded())), wall());
+        models.slot(&"default".parse().unwrap(), wall()).swap(Some(Arc::new(loaded(2))), wall());
         let shared = Arc::new(updater::Shared::default());
         let api = Arc::new(Api::new(models, store, shared, limits, vec!["tract"], Instant::now()));
         let golden = Golden::read(GOLDEN).unwrap();

@@ -5,21 +5,19 @@ use crate::{
     engine::Engine,
     installer::Installer,
     link::{NotSent, Receipt, Refused, Token},
+    testing::{self, GOLDEN, MODEL},
 };
 use agent_core::update::Fetched;
 use shared::{
-    ModelVersionId, Signed,
+    Signed,
     board::RuntimeName,
-    manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
+    manifest::{FileEntry, GOLDEN_FILE, MODEL_FILE},
     signing::{Role, SigningKey, TrustedKey},
     topic::Filter,
     wire::{Assignment, Batch, Desired, Event, Outcome, Presence, Refusal, Reported, TrialPolicy, Want},
 };
 use std::{collections::HashMap, path::Path, sync::atomic::AtomicU64, time::Instant};
-use uuid::Uuid;
 
-const MODEL: &[u8] = include_bytes!("../../assets/selftest.onnx");
-const GOLDEN: &[u8] = include_bytes!("../../assets/selftest.safetensors");
 const CHUNK: u32 = 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -151,23 +149,7 @@ impl Keys {
             link.cloud.lock().unwrap().blobs.insert(Digest::of(bytes), bytes.to_vec());
             FileEntry { name: name.to_owned(), digest: Digest::of(bytes), size_bytes: bytes.len() as u64 }
         };
-        let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
-        let manifest = Manifest {
-            format: 1,
-            model: "shapes".parse().unwrap(),
-            version: format!("v1.{minor}").parse().unwrap(),
-            version_id: ModelVersionId(Uuid::from_u128(minor.into())),
-            task: Task::ImageClassification,
-            board: "x86-64".parse().unwrap(),
-            created_at: Timestamp(0),
-            input: spec("input", &[1, 8, 8]),
-            output: spec("probabilities", &[3]),
-            preprocess: Preprocess { scale: 1.0, offset: 0.0 },
-            labels: ["a", "b", "c"].map(str::to_owned).to_vec(),
-            golden_tolerance: 0.05,
-            files: vec![file(MODEL_FILE, MODEL), file(GOLDEN_FILE, golden)],
-            lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },
-        };
+        let manifest = testing::manifest(minor, vec![file(MODEL_FILE, MODEL), file(GOLDEN_FILE, golden)]);
         let envelope = Signed::sign(&manifest, &[&self.release]).unwrap();
         let assignment = Assignment {
             slot: slot(),

@@ -159,6 +159,22 @@ pub struct Version {
     pub created_at: Timestamp,
 }
 
+impl Version {
+    /// What a device is told to run this version in `slot`; `rollout` is the one that put it there.
+    pub fn assignment(&self, slot: SlotName, rollout: Option<RolloutId>, trial: TrialPolicy) -> Assignment {
+        Assignment {
+            slot,
+            model: self.model.clone(),
+            version: self.version,
+            version_id: self.id,
+            bundle: self.bundle,
+            bundle_bytes: self.bundle_bytes,
+            rollout,
+            trial,
+        }
+    }
+}
+
 /// A device of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -297,9 +297,6 @@ impl App {
         let folder = self.job_folder(job);
         let mut restarts = Restarts::default();
         loop {
-            if !self.store.set_job_running(job, None, now()).await? {
-                return Ok(Worked::Cancelled);
-            }
             let (result, reached) = self.attempt(job, &folder, cancelled.clone()).await;
             let killed = match result {
                 Ok(()) => return Ok(Worked::Finished),
@@ -317,6 +314,9 @@ impl App {
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_millis(after_ms)) => {}
                         Ok(_) = cancelled.wait_for(|&cancelled| cancelled) => return Ok(Worked::Cancelled),
+                    }
+                    if !self.store.set_job_running(job, None, now()).await? {
+                        return Ok(Worked::Cancelled);
                     }
                 }
             }

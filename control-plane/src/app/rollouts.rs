@@ -6,10 +6,7 @@ use control_core::{
     rollout::{self, Fleet, Input, MEMBERS_MAX, Observed, Order, Plan, Policy, Status, divide},
 };
 use serde::{Deserialize, Serialize};
-use shared::{
-    DeviceId, RolloutId, SlotName, Timestamp,
-    wire::{Assignment, TrialPolicy},
-};
+use shared::{DeviceId, RolloutId, SlotName, Timestamp, wire::TrialPolicy};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -252,16 +249,7 @@ impl App {
     async fn execute(&self, rollout: &Rollout, plan: &Plan, now: Timestamp) -> Result<()> {
         let version = self.store.version(rollout.version_id).await?;
         let version = version.ok_or_else(|| Error::Internal(format!("{} is gone", rollout.version)))?;
-        let assignment = Assignment {
-            slot: rollout.slot.clone(),
-            model: version.model.clone(),
-            version: version.version,
-            version_id: version.id,
-            bundle: version.bundle,
-            bundle_bytes: version.bundle_bytes,
-            rollout: Some(rollout.id),
-            trial: rollout.trial.clone(),
-        };
+        let assignment = version.assignment(rollout.slot.clone(), Some(rollout.id), rollout.trial.clone());
         self.flush_published().await?;
         self.store.execute(rollout, plan, &assignment, self.settings.chunk_bytes, now).await?;
         for note in &plan.notes {

@@ -5,27 +5,7 @@ use crate::{jobs::Forge, signer::Signer, store::Store};
 use shared::board::Board;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-const BOARD: &str = r#"
-id = "x86-64"
-name = "A board"
-target = "x86_64-unknown-linux-gnu"
-[cpu]
-cores = 4
-clock_mhz = 1500
-vector_bits = 256
-int8_dot = false
-[memory]
-ram_bytes = 1073741824
-flash_bytes = 8589934592
-[limits]
-weight_bytes_max = 4194304
-activation_bytes_max = 8388608
-macs_max = 100000000
-latency_us_max = 20000
-[runtime]
-allowed = ["tract"]
-threads = 1
-"#;
+const BOARD: &str = include_str!("../../../firmware-configs/x86-64.toml");
 
 /// What the stand-in for the worker answers to `inspect`.
 pub(crate) fn schema() -> serde_json::Value {

@@ -189,7 +189,7 @@ impl Demo {
         wait_for("an answer of the last good model after the kill", STEP_LIMIT, || {
             client.infer(&subject.name, &subject.test.batch_shape(1), &subject.test.inputs[0]).map(Some)
         })?;
-        let ended = self.wait_rollout(&rollout)?;
+        let ended = self.control.wait_rollout(&rollout)?;
         ensure!(text_of(&ended, "/state")? == "completed", "the rollout ended as {ended}");
         let (from, total) =
             wait_for("the event of the resumed download", STEP_LIMIT, || self.resumed_from(&id))?;

@@ -11,7 +11,7 @@ use crate::{
         Agent,
         control::{count_of, text_of},
         oip::argmax,
-        ort_library, wait_for,
+        ort_library,
     },
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -20,7 +20,7 @@ use serde_json::Value;
 use shared::{Digest, Signed, job::JobReport, manifest::Manifest, signing::Keyring};
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A version that the control plane holds.
@@ -39,13 +39,11 @@ pub struct Version {
 
 /// Images or series that each device classifies.
 const SAMPLES: usize = 1000;
-const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 
 impl Demo {
     /// Registers the data set, searches, trains, quantises and signs.
     pub(super) fn make_model(&mut self, subject: &Subject) -> Result<Version> {
-        let path = subject.path.to_str().context("the data set's path is not UTF-8")?;
-        let dataset = self.control.cli(&["dataset", "add", &subject.name, "--path", path])?;
+        let dataset = self.control.add_dataset(&subject.name, &subject.path)?;
         self.screen.tick(
             "data set registered",
             &format!(
@@ -56,19 +54,7 @@ impl Demo {
             ),
         );
         let seed = self.options.seed.to_string();
-        let job = self.control.cli_shown(&[
-            "search",
-            "start",
-            "--dataset",
-            &subject.name,
-            "--board",
-            BOARD,
-            "--model",
-            &subject.name,
-            "--seed",
-            &seed,
-            "--wait",
-        ])?;
+        let job = self.control.search(&subject.name, BOARD, &["--seed", &seed])?;
         let version = self.version(text_of(&job, "/version")?)?;
         let report = self.job_report(&version)?;
         self.show_model(subject, &version, &report)?;
@@ -79,7 +65,7 @@ impl Demo {
     /// What the control plane knows of `name`, as in `mnist@v1.0`.
     pub(super) fn version(&self, name: &str) -> Result<Version> {
         let shown = self.control.cli(&["model", "show", name])?;
-        let job = text_of(&shown, "/job").map(|id| self.control.data.join("jobs").join(id).join("result"));
+        let job = text_of(&shown, "/job").map(|id| self.control.result_folder(id));
         let manifest = self.manifest(&text_of(&shown, "/bundle")?.parse()?)?;
         Ok(Version {
             name: name.to_owned(),
@@ -217,40 +203,15 @@ impl Demo {
     pub(super) fn roll_out(&self, subject: &Subject, version: &str, extra: &[&str]) -> Result<Value> {
         let _busy = self.screen.busy(&format!("rolling out {version}"));
         let id = self.start_rollout(subject, version, extra)?;
-        self.wait_rollout(&id)
+        self.control.wait_rollout(&id)
     }
 
     /// Creates the rollout and gives its id.
     pub(super) fn start_rollout(&self, subject: &Subject, version: &str, extra: &[&str]) -> Result<String> {
-        let mut arguments = vec![
-            "rollout",
-            "create",
-            "--version",
-            version,
-            "--slot",
-            &subject.name,
-            "--wave",
-            "1",
-            "--wave",
-            "100%",
-            "--pause-s",
-            "1",
-            "--trial-duration-ms",
-            "1500",
-            "--failed-permille-max",
-            "0",
-        ];
-        arguments.extend_from_slice(extra);
-        Ok(text_of(&self.control.cli(&arguments)?, "/id")?.to_owned())
-    }
-
-    /// Waits until the rollout has ended.
-    pub(super) fn wait_rollout(&self, id: &str) -> Result<Value> {
-        wait_for("the rollout to end", ROLLOUT_LIMIT, || {
-            let shown = self.control.cli(&["rollout", "show", id])?;
-            let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
-            Ok(ended.then_some(shown))
-        })
+        let mut policy = vec!["--wave", "1", "--wave", "100%", "--pause-s", "1"];
+        policy.extend(["--trial-duration-ms", "1500", "--failed-permille-max", "0"]);
+        policy.extend_from_slice(extra);
+        self.control.start_rollout(version, &subject.name, &policy)
     }
 
     /// Each device classifies real test samples through its own endpoint.

@@ -3,6 +3,7 @@
 use super::{Process, binary, free_port, root, wait_for};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use shared::job::RESULT_DIR;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -35,6 +36,7 @@ pub struct ControlPlane {
 }
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 
 impl ControlPlane {
     /// Starts `edgewright serve` on `data` with free ports and waits until it answers.
@@ -138,6 +140,44 @@ impl ControlPlane {
         }
         let code = output.status.code().context("edgewright was ended by a signal")?;
         Ok((code, String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+}
+
+/// What the tests, the demo and the benches have it do.
+impl ControlPlane {
+    /// Registers the folder `path` as the data set `name`, and gives what is known of it.
+    pub fn add_dataset(&self, name: &str, path: &Path) -> Result<Value> {
+        let path = path.to_str().context("the data set's path is not UTF-8")?;
+        self.cli(&["dataset", "add", name, "--path", path])
+    }
+
+    /// Searches and trains a model named as its data set, with the bars shown; gives the job when it has ended.
+    pub fn search(&self, dataset: &str, board: &str, extra: &[&str]) -> Result<Value> {
+        let mut arguments = vec!["search", "start", "--dataset", dataset, "--board", board];
+        arguments.extend(["--model", dataset, "--wait"]);
+        arguments.extend_from_slice(extra);
+        self.cli_shown(&arguments)
+    }
+
+    /// Where the job `id` leaves what it made.
+    pub fn result_folder(&self, id: &str) -> PathBuf {
+        self.data.join("jobs").join(id).join(RESULT_DIR)
+    }
+
+    /// Creates a rollout of `version` (as in `mnist@v1.0`) to `slot` with the options `policy`; gives its id.
+    pub fn start_rollout(&self, version: &str, slot: &str, policy: &[&str]) -> Result<String> {
+        let mut arguments = vec!["rollout", "create", "--version", version, "--slot", slot];
+        arguments.extend_from_slice(policy);
+        Ok(text_of(&self.cli(&arguments)?, "/id")?.to_owned())
+    }
+
+    /// Waits until the rollout has ended, however it did.
+    pub fn wait_rollout(&self, id: &str) -> Result<Value> {
+        wait_for("the rollout to end", ROLLOUT_LIMIT, || {
+            let shown = self.cli(&["rollout", "show", id])?;
+            let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
+            Ok(ended.then_some(shown))
+        })
     }
 }
 

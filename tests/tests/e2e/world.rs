@@ -1,13 +1,13 @@
 //! What the tests share: a control plane, two devices and a model of each task.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use edgewright_tests::{
     data::TestSplit,
-    harness::{Agent, AgentOptions, ControlPlane, ServeOptions, cache, control::text_of, wait_for},
+    harness::{Agent, AgentOptions, ControlPlane, ServeOptions, cache, control::text_of},
 };
 use serde_json::Value;
 use shared::job::JobReport;
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 /// A trained, exported and signed model with the data it was tested on.
 pub(crate) struct Model {
@@ -24,8 +24,6 @@ pub(crate) struct World {
     pub(crate) series: Model,
     pub(crate) image: Model,
 }
-
-const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 
 impl World {
     pub(crate) fn build() -> Result<Self> {
@@ -53,26 +51,9 @@ impl World {
 
     /// Rolls out to everybody and waits for the end.
     pub(crate) fn roll_out(&self, version: &str, slot: &str) -> Result<Value> {
-        let created = self.control.cli(&[
-            "rollout",
-            "create",
-            "--version",
-            version,
-            "--slot",
-            slot,
-            "--wave",
-            "100%",
-            "--trial-duration-ms",
-            "500",
-            "--failed-permille-max",
-            "0",
-        ])?;
-        let id = text_of(&created, "/id")?.to_owned();
-        wait_for("the rollout to end", ROLLOUT_LIMIT, || {
-            let shown = self.control.cli(&["rollout", "show", &id])?;
-            let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
-            Ok(ended.then_some(shown))
-        })
+        let policy = ["--wave", "100%", "--trial-duration-ms", "500", "--failed-permille-max", "0"];
+        let id = self.control.start_rollout(version, slot, &policy)?;
+        self.control.wait_rollout(&id)
     }
 }
 
@@ -84,24 +65,11 @@ impl Model {
         test: TestSplit,
         extra: &[&str],
     ) -> Result<Self> {
-        let text = path.to_str().context("path is not UTF-8")?;
-        control.cli(&["dataset", "add", name, "--path", text])?;
-        let mut arguments = vec![
-            "search",
-            "start",
-            "--dataset",
-            name,
-            "--board",
-            "x86-64",
-            "--model",
-            name,
-            "--seed",
-            "7",
-            "--wait",
-        ];
-        arguments.extend_from_slice(extra);
-        let job = control.cli(&arguments)?;
-        let result = control.data.join("jobs").join(text_of(&job, "/id")?).join("result");
+        control.add_dataset(name, path)?;
+        let mut options = vec!["--seed", "7"];
+        options.extend_from_slice(extra);
+        let job = control.search(name, "x86-64", &options)?;
+        let result = control.result_folder(text_of(&job, "/id")?);
         let report = serde_json::from_slice(&std::fs::read(result.join(shared::job::REPORT_FILE))?)?;
         Ok(Self { name, result, report, test })
     }

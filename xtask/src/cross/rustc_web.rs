@@ -30,9 +30,12 @@ pub(super) fn bring(cache: &Cache, linux: &Linux) -> Result<PathBuf> {
             ("Dir::Cache::srcpkgcache", String::new()),
             ("APT::Architecture", "amd64".to_owned()),
             ("APT::Architectures::", "amd64".to_owned()),
-            ("APT::Architectures::", linux.debian.to_owned()),
         ] {
             command.arg("-o").arg(format!("{key}={value}"));
+        }
+        // Not every mirror carries every architecture: the target's is asked for where packages of it are needed.
+        if linux.std_is_packaged {
+            command.arg("-o").arg(format!("APT::Architectures::={}", linux.debian));
         }
         run_quietly(command.args(arguments))
     };

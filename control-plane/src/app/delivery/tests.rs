@@ -2,9 +2,9 @@ use super::*;
 use crate::app::testing::{self, CHUNK_BYTES};
 use control_core::entity::{Version, VersionState};
 use shared::{
-    ModelVersionId, SlotName,
+    ModelVersionId,
     manifest::FileEntry,
-    wire::{Assignment, TrialPolicy, Want},
+    wire::{TrialPolicy, Want},
 };
 use uuid::Uuid;
 
@@ -71,16 +71,7 @@ impl World {
     }
 
     async fn assign(&self, device: &DeviceId, version: &Version, chunk_bytes: u32) {
-        let assignment = Assignment {
-            slot: "default".parse::<SlotName>().unwrap(),
-            model: version.model.clone(),
-            version: version.version,
-            version_id: version.id,
-            bundle: version.bundle,
-            bundle_bytes: version.bundle_bytes,
-            rollout: None,
-            trial: TrialPolicy::default(),
-        };
+        let assignment = version.assignment("default".parse().unwrap(), None, TrialPolicy::default());
         self.app.store.assign(device, &[assignment], chunk_bytes).await;
     }
 

@@ -32,16 +32,7 @@ fn rollout(version: &Version, devices: &[&str]) -> Rollout {
 }
 
 fn assignment(rollout: &Rollout, version: &Version) -> Assignment {
-    Assignment {
-        slot: rollout.slot.clone(),
-        model: version.model.clone(),
-        version: version.version,
-        version_id: version.id,
-        bundle: version.bundle,
-        bundle_bytes: version.bundle_bytes,
-        rollout: Some(rollout.id),
-        trial: rollout.trial.clone(),
-    }
+    version.assignment(rollout.slot.clone(), Some(rollout.id), rollout.trial.clone())
 }
 
 fn plan(rollout: &Rollout, state: State, action: Action) -> Plan {

@@ -3,23 +3,19 @@
 
 use crate::{
     demo::{KEPT_FILES, Subject},
-    harness::{Agent, ControlPlane, control::text_of, wait_for},
+    harness::{Agent, ControlPlane, control::text_of},
 };
 use anyhow::{Context, Result, ensure};
 use shared::{
-    job::{MODEL_FP32_FILE, RESULT_DIR},
+    job::MODEL_FP32_FILE,
     manifest::{GOLDEN_FILE, MODEL_FILE},
 };
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 /// The two files that a job exports.
 pub const PRECISIONS: [(&str, &str); 2] = [("fp32", MODEL_FP32_FILE), ("int8", MODEL_FILE)];
 /// The board that the bench's device is: this machine.
 const BOARD: &str = "x86-64";
-const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A model in one precision, published and answering in a slot.
 #[derive(Clone, Debug)]
@@ -65,20 +61,9 @@ pub fn kept<'a>(
 
 /// The result folder of a quick search and training on `subject`.
 pub fn make(control: &ControlPlane, subject: &Subject) -> Result<PathBuf> {
-    let path = subject.path.to_str().context("the data set's path is not UTF-8")?;
-    control.cli(&["dataset", "add", &subject.name, "--path", path])?;
-    let job = control.cli_shown(&[
-        "search",
-        "start",
-        "--dataset",
-        &subject.name,
-        "--board",
-        BOARD,
-        "--model",
-        &subject.name,
-        "--wait",
-    ])?;
-    Ok(control.data.join("jobs").join(text_of(&job, "/id")?).join(RESULT_DIR))
+    control.add_dataset(&subject.name, &subject.path)?;
+    let job = control.search(&subject.name, BOARD, &[])?;
+    Ok(control.result_folder(text_of(&job, "/id")?))
 }
 
 /// Publishes both precisions of a result and rolls each out to a slot of its own.
@@ -117,24 +102,8 @@ fn as_bundle(result: &Path, file: &str, bundle: &Path) -> Result<()> {
 }
 
 fn roll_out(control: &ControlPlane, version: &str, slot: &str) -> Result<()> {
-    let created = control.cli(&[
-        "rollout",
-        "create",
-        "--version",
-        version,
-        "--slot",
-        slot,
-        "--wave",
-        "100%",
-        "--trial-duration-ms",
-        "500",
-    ])?;
-    let id = text_of(&created, "/id")?;
-    let ended = wait_for("the rollout to end", ROLLOUT_LIMIT, || {
-        let shown = control.cli(&["rollout", "show", id])?;
-        let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
-        Ok(ended.then_some(shown))
-    })?;
+    let id = control.start_rollout(version, slot, &["--wave", "100%", "--trial-duration-ms", "500"])?;
+    let ended = control.wait_rollout(&id)?;
     ensure!(text_of(&ended, "/state")? == "completed", "the rollout of {version} ended as {ended}");
     Ok(())
 }
