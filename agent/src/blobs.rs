@@ -5,12 +5,18 @@ use crate::{
     data,
     store::{self, Store},
 };
-use agent_core::{chunks::ChunkSet, update::Fetched};
-use shared::{Digest, digest, limits, wire};
+use agent_core::{
+    chunks::ChunkSet,
+    update::{Base, Fetched},
+};
+use shared::{
+    Digest, digest, limits,
+    wire::{self, DeltaRef},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,6 +41,9 @@ pub enum Error {
     /// A chunk of a blob that is not open.
     #[error("blob {digest} is not being fetched")]
     NotOpen { digest: Digest },
+    /// A delta that does not give its file.
+    #[error("delta {digest} does not give {to}")]
+    Delta { digest: Digest, to: Digest, source: Box<delta::Error> },
     /// Over the limit for what it is read as.
     #[error("blob {digest} of {size_bytes} bytes is over the limit of {limit_bytes} bytes")]
     TooLarge { digest: Digest, size_bytes: u64, limit_bytes: u64 },
@@ -48,7 +57,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Io { .. } | Self::NotOpen { .. } | Self::Store(_) => true,
-            Self::Corrupt { .. } | Self::Chunk { .. } | Self::TooLarge { .. } => false,
+            Self::Corrupt { .. } | Self::Chunk { .. } | Self::TooLarge { .. } | Self::Delta { .. } => false,
         }
     }
 
@@ -64,7 +73,11 @@ impl Error {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Store(source) => source.is_disk_full(),
-            Self::Corrupt { .. } | Self::Chunk { .. } | Self::NotOpen { .. } | Self::TooLarge { .. } => false,
+            Self::Corrupt { .. }
+            | Self::Chunk { .. }
+            | Self::NotOpen { .. }
+            | Self::TooLarge { .. }
+            | Self::Delta { .. } => false,
         }
     }
 }
@@ -95,14 +108,8 @@ impl Blobs {
     /// all of it taken. A whole file whose bytes went bad is removed; one that cannot be read is left.
     pub fn open(&self, digest: Digest, size_bytes: u64, chunk_bytes: u32) -> Result<Fetched, Error> {
         let io = |source| Error::Io { digest, source };
-        match File::open(self.path(digest)) {
-            Ok(file) => match digest::verify(file, digest, size_bytes) {
-                Ok(()) => return Ok(Fetched::Whole),
-                Err(digest::Error::Io(source)) => return Err(io(source)),
-                Err(_) => fs::remove_file(self.path(digest)).map_err(io)?,
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io(error)),
+        if self.is_whole(digest, size_bytes)? {
+            return Ok(Fetched::Whole);
         }
         let total = wire::chunk_count(size_bytes, chunk_bytes);
         let path = self.partial_path(digest);
@@ -130,6 +137,89 @@ impl Blobs {
         let fetched = Fetched::Part(present.clone());
         self.lock().insert(digest, Partial { file, size_bytes, chunk_bytes, present });
         Ok(fetched)
+    }
+
+    /// Is the file there, with its bytes? One whose bytes went bad is removed.
+    fn is_whole(&self, digest: Digest, size_bytes: u64) -> Result<bool, Error> {
+        let io = |source| Error::Io { digest, source };
+        match File::open(self.path(digest)) {
+            Ok(file) => match digest::verify(file, digest, size_bytes) {
+                Ok(()) => Ok(true),
+                Err(digest::Error::Io(source)) => Err(io(source)),
+                Err(_) => fs::remove_file(self.path(digest)).map_err(io).map(|()| false),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// What there is to make a file from: itself, or the file that a delta to it starts from.
+    pub fn look_for_base(&self, digest: Digest, size_bytes: u64, from: Digest) -> Result<Base, Error> {
+        if self.is_whole(digest, size_bytes)? {
+            return Ok(Base::Whole);
+        }
+        // Its digest is checked when the delta is applied.
+        Ok(if self.path(from).is_file() { Base::There } else { Base::Missing })
+    }
+
+    /// Makes the file of `size_bytes` that a delta gives, and removes the delta, which is of no more use whatever its
+    /// file came to. A cut at any point leaves the whole file, or the delta to make it from again.
+    ///
+    /// # Errors
+    /// The delta, or the file that it starts from, is not there or not what it should be. After an error of the disk
+    /// the delta is left.
+    pub fn apply_delta(&self, delta: &DeltaRef, size_bytes: u64) -> Result<(), Error> {
+        let made = self.make_from(delta, size_bytes);
+        if made.as_ref().err().is_none_or(|error| !error.is_transient() || error.is_missing()) {
+            let digest = delta.delta;
+            match fs::remove_file(self.path(digest)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%digest, %error, "a delta that nobody needs could not be removed");
+                }
+                _ => {}
+            }
+        }
+        made
+    }
+
+    fn make_from(&self, delta: &DeltaRef, size_bytes: u64) -> Result<(), Error> {
+        let digest = delta.to;
+        let limit_bytes = limits::DELTA_FILE_BYTES_MAX;
+        if size_bytes > limit_bytes {
+            return Err(Error::TooLarge { digest, size_bytes, limit_bytes });
+        }
+        let old = self.read(delta.from, limit_bytes)?;
+        let difference = self.read(delta.delta, delta.bytes)?;
+        let limits = delta::Limits { old_bytes_max: limit_bytes, new_bytes_max: size_bytes };
+        let new = delta::apply(&old, &difference, limits).map_err(|source| Error::Delta {
+            digest: delta.delta,
+            to: digest,
+            source: Box::new(source),
+        })?;
+        drop((old, difference));
+        if new.len() as u64 != size_bytes {
+            let source = digest::Error::TooShort { got_bytes: new.len() as u64, expected_bytes: size_bytes };
+            return Err(Error::Corrupt { digest, source });
+        }
+        let got = Digest::of(&new);
+        if got != digest {
+            return Err(Error::Corrupt { digest, source: digest::Error::Mismatch { expected: digest, got } });
+        }
+        // What has come of the file itself is of no more use.
+        self.discard(digest);
+        let io = |source| Error::Io { digest, source };
+        let path = self.partial_path(digest);
+        let written = File::create(&path).and_then(|mut file| {
+            data::reserve(&file, size_bytes)?;
+            file.write_all(&new)?;
+            file.sync_all()
+        });
+        if let Err(source) = written {
+            self.discard(digest);
+            return Err(io(source));
+        }
+        fs::rename(&path, self.path(digest)).map_err(io)?;
+        data::sync_folder(&self.folder).map_err(io)
     }
 
     /// What is there of a blob that was opened or is whole; none where its partial file is gone.

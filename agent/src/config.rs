@@ -3,10 +3,12 @@
 
 mod boards;
 
+use agent_core::budget;
 use serde::Deserialize;
 use shared::{
     BoardId,
     board::{self, Board, RuntimeName},
+    wire::one_line,
 };
 use std::{
     io,
@@ -24,6 +26,10 @@ pub const THREADS_MAX: usize = 256;
 pub const INFERENCE_THREADS_MAX: usize = 64;
 /// Most free bytes that a download may be told to leave.
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1 << 40;
+/// Fewest bytes that an update, or a day, may be held to: below it not a chunk comes.
+pub const BUDGET_BYTES_MIN: u64 = shared::limits::CHUNK_BYTES_MAX as u64;
+/// Most bytes that an update, or a day, may be held to.
+pub const BUDGET_BYTES_MAX: u64 = 1 << 50;
 /// Largest body that the API may be told to take.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 /// Most bytes of bodies at a time that the API may be told to hold; on a 32-bit board less than four of the largest.
@@ -62,6 +68,10 @@ pub struct File {
     pub ort: Option<PathBuf>,
     /// Free bytes that a download must leave.
     pub disk_reserve_bytes: Option<u64>,
+    /// Most bytes that may come for one update; without it as many as it takes.
+    pub update_bytes_max: Option<u64>,
+    /// Most bytes of updates that may come within a day; without it as many as it takes.
+    pub day_bytes_max: Option<u64>,
     /// Records that the outbox holds before it drops the least precious.
     pub outbox_records_max: Option<u64>,
     /// Length of a telemetry window.
@@ -119,6 +129,7 @@ pub struct Config {
     pub inference_threads: usize,
     pub ort: Option<PathBuf>,
     pub disk_reserve_bytes: u64,
+    pub budget: budget::Limits,
     pub outbox_records_max: u64,
     pub telemetry_ms: u64,
     pub threads: usize,
@@ -140,7 +151,7 @@ impl Config {
         let range = |key, value: String, allowed: &str| Error::Range {
             origin: origins.of(key),
             key,
-            value,
+            value: one_line(&value),
             allowed: allowed.to_owned(),
         };
         let within = |key, value: u64, low: u64, high: u64| {
@@ -152,6 +163,9 @@ impl Config {
         };
         let within_usize = |key, value: usize, low: usize, high: usize| {
             within(key, value as u64, low as u64, high as u64).map(|_| value)
+        };
+        let budget = |key, value: Option<u64>| {
+            value.map(|value| within(key, value, BUDGET_BYTES_MIN, BUDGET_BYTES_MAX)).transpose()
         };
         let board = board(file.board, file.board_file.as_deref(), &range)?;
         let inference_threads = file.inference_threads.unwrap_or(board.runtime.threads as usize);
@@ -171,6 +185,10 @@ impl Config {
                 0,
                 DISK_RESERVE_BYTES_MAX,
             )?,
+            budget: budget::Limits {
+                update_bytes_max: budget("update_bytes_max", file.update_bytes_max)?,
+                day_bytes_max: budget("day_bytes_max", file.day_bytes_max)?,
+            },
             outbox_records_max: within(
                 "outbox_records_max",
                 file.outbox_records_max.unwrap_or(100_000),
@@ -248,18 +266,14 @@ fn board(name: Option<String>, file: Option<&Path>, range: Range<'_>) -> Result<
 
 fn read(path: &Path) -> Result<File, Error> {
     let error = |source| Error::Read { path: path.to_owned(), source };
-    let size_bytes = std::fs::metadata(path).map_err(error)?.len();
-    if size_bytes > FILE_BYTES_MAX {
-        let allowed = format!("at most {FILE_BYTES_MAX}");
-        let origin = path.display().to_string();
-        return Err(Error::Range { origin, key: "size in bytes", value: size_bytes.to_string(), allowed });
-    }
-    let text = std::fs::read_to_string(path).map_err(error)?;
+    let text = crate::blobs::read_limited(path, FILE_BYTES_MAX).map_err(error)?;
+    let text =
+        String::from_utf8(text).map_err(|bad| error(io::Error::new(io::ErrorKind::InvalidData, bad)))?;
     toml::from_str(&text).map_err(|error| {
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
         let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let message = line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"));
-        Error::Toml { path: path.to_owned(), message }
+        Error::Toml { path: path.to_owned(), message: one_line(&message) }
     })
 }
 
@@ -344,12 +358,15 @@ mod tests {
             ("telemetry_ms = 1", ["agent.toml", "telemetry_ms is 1", "100 to"]),
             ("board = \"../x\"", ["agent.toml", "board is ../x", "raspberry-pi-4"]),
             ("disk_reserve_bytes = 9_000_000_000_000", ["agent.toml", "disk_reserve_bytes is", "0 to"]),
+            ("day_bytes_max = 1000", ["agent.toml", "day_bytes_max is 1000", "65536 to"]),
+            ("update_bytes_max = 0", ["agent.toml", "update_bytes_max is 0", "65536 to"]),
             ("bodies_bytes_max = 1024", ["agent.toml", "bodies_bytes_max is 1024", "16777216 to"]),
             ("inference_threads = 0", ["agent.toml", "inference_threads is 0", "1 to 64"]),
             (
                 "board = \"generic-armv7\"\nruntime = \"onnxruntime\"",
                 ["agent.toml", "runtime is onnxruntime", "tract on board generic-armv7"],
             ),
+            ("api = \"a\\nb\"", ["agent.toml", "api is a b", "loopback"]),
             ("\nthread = 1", ["agent.toml", "line 2", "unknown field"]),
             ("threads = \"two\"", ["agent.toml", "line 1", "invalid type"]),
         ] {
@@ -357,6 +374,14 @@ mod tests {
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");
             assert_eq!(message.lines().count(), 1);
         }
+    }
+
+    #[test]
+    fn bytes_are_limited_only_where_somebody_says_so() {
+        assert_eq!(load("", Flags::default()).unwrap().budget, budget::Limits::default());
+        let limited = load("update_bytes_max = 1_000_000\nday_bytes_max = 5_000_000", Flags::default());
+        let expected = budget::Limits { update_bytes_max: Some(1_000_000), day_bytes_max: Some(5_000_000) };
+        assert_eq!(limited.unwrap().budget, expected);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl DataDir {
         self.root.join("identity/identity.json")
     }
 
+    /// Trust metadata that was accepted.
+    pub fn trust(&self) -> PathBuf {
+        self.root.join("identity/trust.json")
+    }
+
     /// The database. A copy of the state and the disk space that is held back lie beside it: `store.state.json` and
     /// `store.ballast`.
     pub fn store(&self) -> PathBuf {

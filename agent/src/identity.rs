@@ -1,31 +1,33 @@
 //! Who the device is: its own key, a certificate from the fleet's CA, and the keys it trusts.
 //!
-//! The key never leaves the device. Enrolment sends a signing request with a one-time token over HTTPS and keeps
-//! the answer; a device that has an identity uses no token.
+//! Keys never leave the device. A one-time token gets the first certificate, each certificate gets the next one over
+//! a fresh key; a device that has an identity uses no token. Key, certificate and CAs are in one file, which is
+//! replaced as a whole: a power cut at any point leaves a pair that belongs together.
+
+mod est;
 
 use crate::{blobs, data, data::DataDir};
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use agent_core::renewal::Lifetime;
+use est::Client;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use serde::{Deserialize, Serialize};
-use shared::{BoardId, DeviceId, signing::Keyring};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use shared::{BoardId, DeviceId, Digest};
 use std::{
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
+use zeroize::Zeroizing;
 
-/// Largest file or answer that is read here.
+/// Largest file that is read here.
 const BYTES_MAX: u64 = 256 * 1024;
-/// Longest wait for the server's answer.
-const ENROL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the server enrols devices.
-const ENROL_PATH: &str = "/api/v1/enroll";
 
-/// Why the device has no identity. One line that says what to do.
+/// Why the device has no identity, or no newer one. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing was enrolled and nothing says how to.
@@ -39,15 +41,13 @@ pub enum Error {
     )]
     EnrolFile { path: PathBuf, reason: String },
     /// The server was not reached.
-    #[error(
-        "cannot reach {server} to enrol: {reason}; check the address in the enrolment file and that the server runs"
-    )]
+    #[error("cannot reach {server} for a certificate: {reason}; check the address and that the server runs")]
     Unreachable { server: String, reason: String },
     /// The server said no.
-    #[error("{server} refused to enrol this device: {detail}")]
+    #[error("{server} refused this device: {detail}")]
     Refused { server: String, detail: String },
     /// The server's answer is not one.
-    #[error("{server} sent an answer that is no enrolment: {reason}")]
+    #[error("{server} sent an answer that is no certificate for this device: {reason}")]
     Answer { server: String, reason: String },
     /// A stored file is missing or damaged.
     #[error(
@@ -67,49 +67,81 @@ pub enum Error {
 pub struct Enrolment {
     /// `https://host:port`.
     pub server: String,
-    /// The fleet's CA.
+    /// The fleet's CAs.
     pub ca_pem: String,
     /// Good for one device, once.
-    pub token: Token,
+    pub token: Secret,
     /// The id that the token is bound to.
     pub device: Option<DeviceId>,
 }
 
-/// A one-time token. Its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Token(String);
+impl Enrolment {
+    fn read(path: &Path) -> Result<Self, Error> {
+        let unreadable = |reason: String| Error::EnrolFile { path: path.to_owned(), reason };
+        let bytes = blobs::read_limited(path, BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+        let enrolment: Self =
+            serde_json::from_slice(&Zeroizing::new(bytes)).map_err(|error| unreadable(error.to_string()))?;
+        if enrolment.server.starts_with("https://") {
+            Ok(enrolment)
+        } else {
+            Err(unreadable(format!("server is {:?}, it starts with https://", enrolment.server)))
+        }
+    }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+    fn digest(&self) -> Digest {
+        Digest::of(self.token.reveal().as_bytes())
     }
 }
 
-#[derive(Debug, Serialize)]
-struct EnrolRequest<'a> {
-    token: &'a Token,
-    csr_pem: &'a str,
-    board: &'a BoardId,
-    agent_version: &'a str,
+/// A token or a private key. Its `Debug` does not show it, and it is wiped from memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
 }
 
-/// What the server answers, and what is kept.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// What is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
     pub device: DeviceId,
+    /// Where the next certificate comes from, `https://host:port`.
+    pub server: String,
     pub certificate_pem: String,
+    pub key_pem: Secret,
+    /// All CAs that are trusted.
     pub ca_pem: String,
     pub mqtt_host: String,
     pub mqtt_port: u16,
-    pub keyring: Keyring,
-}
-
-/// RFC 9457.
-#[derive(Debug, Deserialize)]
-struct Problem {
-    title: Option<String>,
-    detail: Option<String>,
+    /// The first root of the trust metadata, as it was given.
+    pub root: Box<RawValue>,
+    /// Of the token that was used; another one is an order to enrol again.
+    pub token: Digest,
 }
 
 impl Identity {
@@ -117,47 +149,90 @@ impl Identity {
     pub fn load(data: &DataDir) -> Result<Option<Self>, Error> {
         let path = data.identity();
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-        match blobs::read_limited(&path, BYTES_MAX) {
+        match blobs::read_limited(&path, BYTES_MAX).map(Zeroizing::new) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(damaged(error.to_string())),
         }
     }
 
-    /// The stored identity, or a new one by the enrolment file at `enrolment`.
+    /// The stored identity, or a new one by the enrolment file at `enrolment`. A file with another token for the same
+    /// device than the one that was used enrols it again, as after its certificate has expired; where that fails the
+    /// stored identity is tried.
     pub fn load_or_enrol(data: &DataDir, enrolment: Option<&Path>, board: &BoardId) -> Result<Self, Error> {
-        if let Some(identity) = Self::load(data)? {
-            return Ok(identity);
+        let stored = Self::load(data)?;
+        match (stored, enrolment) {
+            (None, None) => Err(Error::NotEnrolled { data: data.root().to_owned() }),
+            (None, Some(path)) => enrol(data, &Enrolment::read(path)?, board),
+            (Some(stored), None) => Ok(stored),
+            (Some(stored), Some(path)) => {
+                // The file is used once and may be gone.
+                let enrolment = Enrolment::read(path).ok().filter(|enrolment| {
+                    enrolment.device.as_ref() == Some(&stored.device) && enrolment.digest() != stored.token
+                });
+                let Some(enrolment) = enrolment else { return Ok(stored) };
+                enrol(data, &enrolment, board).or_else(|error| {
+                    tracing::warn!(error = crate::chain(&error), "not enrolled again; going on as before");
+                    Ok(stored)
+                })
+            }
         }
-        let Some(path) = enrolment else {
-            return Err(Error::NotEnrolled { data: data.root().to_owned() });
-        };
-        let unreadable = |reason: String| Error::EnrolFile { path: path.to_owned(), reason };
-        let bytes = blobs::read_limited(path, BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
-        let enrolment: Enrolment =
-            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
-        if !enrolment.server.starts_with("https://") {
-            return Err(unreadable(format!("server is {:?}, it starts with https://", enrolment.server)));
-        }
-        enrol(data, &enrolment, board)
+    }
+
+    /// The same device with a new certificate over a fresh key and the CAs that the server trusts by now; on disk when
+    /// this returns. Waits for the server, so not for an async task.
+    pub fn renew(&self, data: &DataDir) -> Result<Self, Error> {
+        let client = Client::new(&self.server, &self.ca_pem, Some(self))?;
+        let ca_pem = client.authorities()?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate_pem = client.renew(&request(&self.device, &key)?)?;
+        let key_pem = Secret::new(key.serialize_pem());
+        let renewed = Self { certificate_pem, key_pem, ca_pem, ..self.clone() };
+        renewed.check().map_err(|reason| Error::Answer { server: self.server.clone(), reason })?;
+        renewed.write(data)?;
+        Ok(renewed)
+    }
+
+    /// From when to when the certificate is good.
+    pub fn lifetime(&self, data: &DataDir) -> Result<Lifetime, Error> {
+        let facts = self.facts().map_err(|reason| Error::Damaged { path: data.identity(), reason })?;
+        Ok(Lifetime { not_before: facts.not_before, not_after: facts.not_after })
     }
 
     /// The TLS configuration with the device's own certificate.
     pub fn tls(&self, data: &DataDir) -> Result<ClientConfig, Error> {
-        let damaged = |path: PathBuf, reason: String| Error::Damaged { path, reason };
-        let key = blobs::read_limited(&data.key(), BYTES_MAX)
-            .map_err(|error| damaged(data.key(), error.to_string()))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(&key).map_err(|error| damaged(data.key(), format!("{error:?}")))?;
-        self.tls_with(key).map_err(|reason| damaged(data.identity(), reason))
+        self.tls_config().map_err(|reason| Error::Damaged { path: data.identity(), reason })
     }
 
-    /// The same with that key; the text says what is wrong with the identity.
-    fn tls_with(&self, key: PrivateKeyDer<'static>) -> Result<ClientConfig, String> {
+    fn facts(&self) -> Result<trust::est::Facts, String> {
+        let certificates =
+            trust::est::from_pem(&self.certificate_pem).map_err(|error| crate::chain(&error))?;
+        let first = certificates.first().ok_or("no certificate")?;
+        trust::est::facts(first).map_err(|error| crate::chain(&error))
+    }
+
+    /// Does everything belong together? The text says what does not.
+    fn check(&self) -> Result<(), String> {
+        let facts = self.facts()?;
+        if facts.common_name.as_deref() != Some(self.device.as_str()) {
+            return Err(format!("it names {:?}, this is {}", facts.common_name, self.device));
+        }
+        if facts.not_after <= facts.not_before {
+            return Err("it is never good".to_owned());
+        }
+        self.tls_config().map(drop)
+    }
+
+    fn tls_config(&self) -> Result<ClientConfig, String> {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.reveal().as_bytes())
+            .map_err(|error| format!("key: {error:?}"))?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
             let certificate = certificate.map_err(|error| format!("CA: {error:?}"))?;
             roots.add(certificate).map_err(|error| format!("CA: {error}"))?;
+        }
+        if roots.is_empty() {
+            return Err("CA: none".to_owned());
         }
         let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
             .collect::<Result<_, _>>()
@@ -170,116 +245,80 @@ impl Identity {
             .with_client_auth_cert(chain, key)
             .map_err(|error| error.to_string())
     }
+
+    fn write(&self, data: &DataDir) -> Result<(), Error> {
+        let path = data.identity();
+        let failed = |source| Error::Write { path: path.clone(), source };
+        let text = serde_json::to_vec_pretty(self).map(Zeroizing::new);
+        let text = text.map_err(|error| failed(io::Error::other(error)))?;
+        data::write_atomically(&path, &text, 0o600).map_err(failed)
+    }
 }
 
 /// Makes a key, has it certified, and writes the identity once it is of use. The key is on disk before the server
-/// hears of it and stays when something fails: the next try asks for the same key, and a certificate that the server
-/// gave for it is not lost with the answer.
+/// hears of it and stays until then: the server gives a certificate again for the token and the key that it has seen
+/// together, so that one that was lost with its answer is only asked for once more.
 fn enrol(data: &DataDir, enrolment: &Enrolment, board: &BoardId) -> Result<Identity, Error> {
-    let server = enrolment.server.trim_end_matches('/').to_owned();
-    let client =
-        https(&enrolment.ca_pem).map_err(|reason| Error::Unreachable { server: server.clone(), reason })?;
+    let server = enrolment.server.trim_end_matches('/');
+    let first = Client::new(server, &enrolment.ca_pem, None)?;
     let key = load_or_make_key(data)?;
-    let mut params = CertificateParams::default();
-    let common_name = enrolment.device.as_ref().map_or("unnamed", DeviceId::as_str);
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    let csr_pem = params.serialize_request(&key)?.pem()?;
-    let request = EnrolRequest {
-        token: &enrolment.token,
-        csr_pem: &csr_pem,
-        board,
-        agent_version: env!("CARGO_PKG_VERSION"),
+    let device = match &enrolment.device {
+        Some(device) => device.clone(),
+        None => id_of(&key)?,
     };
-    let identity = ask(&client, &server, enrolment, &request)?;
-    let answer = |reason: String| Error::Answer { server: server.clone(), reason };
-    let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| answer(error.to_owned()))?;
-    identity.tls_with(der).map_err(answer)?;
-    let text = serde_json::to_vec_pretty(&identity)
-        .map_err(|error| Error::Answer { server: server.clone(), reason: error.to_string() })?;
+    let certificate_pem = first.enrol(&device, &enrolment.token, &request(&device, &key)?)?;
+    let mut identity = Identity {
+        device,
+        server: server.to_owned(),
+        certificate_pem,
+        key_pem: Secret::new(key.serialize_pem()),
+        ca_pem: enrolment.ca_pem.clone(),
+        mqtt_host: String::new(),
+        mqtt_port: 0,
+        root: RawValue::NULL.to_owned(),
+        token: enrolment.digest(),
+    };
+    identity.check().map_err(|reason| Error::Answer { server: server.to_owned(), reason })?;
+    let told = Client::new(server, &identity.ca_pem, Some(&identity))?.register(board)?;
+    (identity.mqtt_host, identity.mqtt_port, identity.root) = (told.mqtt_host, told.mqtt_port, told.root);
     // The identity last: without it the next start finds a device that is not enrolled.
-    data::write_atomically(&data.identity(), &text, 0o600)
-        .map_err(|source| Error::Write { path: data.identity(), source })?;
+    identity.write(data)?;
+    // One that is left over is never read again.
+    let _ = fs::remove_file(data.key());
     Ok(identity)
+}
+
+/// A certificate request, DER.
+fn request(device: &DeviceId, key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, device.as_str());
+    Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+/// The name of a device that was given none: the same for the same key.
+fn id_of(key: &KeyPair) -> Result<DeviceId, Error> {
+    let digest = Digest::of(key.der_bytes()).to_string();
+    let text: String = digest.chars().take(12).collect();
+    format!("device-{text}").parse().map_err(|_| Error::Key(rcgen::Error::CouldNotParseKeyPair))
 }
 
 /// The key of an enrolment that was begun, or a fresh one, on disk.
 fn load_or_make_key(data: &DataDir) -> Result<KeyPair, Error> {
     let damaged = |reason: String| Error::Damaged { path: data.key(), reason };
-    match blobs::read_limited(&data.key(), BYTES_MAX) {
+    match blobs::read_limited(&data.key(), BYTES_MAX).map(Zeroizing::new) {
         Ok(pem) => {
-            let pem = String::from_utf8(pem).map_err(|error| damaged(error.to_string()))?;
-            KeyPair::from_pem(&pem).map_err(|error| damaged(error.to_string()))
+            let pem = std::str::from_utf8(&pem).map_err(|error| damaged(error.to_string()))?;
+            KeyPair::from_pem(pem).map_err(|error| damaged(error.to_string()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            data::write_atomically(&data.key(), key.serialize_pem().as_bytes(), 0o600)
+            data::write_atomically(&data.key(), Zeroizing::new(key.serialize_pem()).as_bytes(), 0o600)
                 .map_err(|source| Error::Write { path: data.key(), source })?;
             Ok(key)
         }
         Err(error) => Err(damaged(error.to_string())),
     }
-}
-
-fn ask(
-    client: &ureq::Agent,
-    server: &str,
-    enrolment: &Enrolment,
-    request: &EnrolRequest<'_>,
-) -> Result<Identity, Error> {
-    let unreachable = |reason: String| Error::Unreachable { server: server.to_owned(), reason };
-    let answer_error = |reason: String| Error::Answer { server: server.to_owned(), reason };
-    let body = serde_json::to_vec(request).map_err(|error| answer_error(error.to_string()))?;
-    let mut response = client
-        .post(format!("{server}{ENROL_PATH}"))
-        .header("content-type", "application/json")
-        .send(&body[..])
-        .map_err(|error| unreachable(error.to_string()))?;
-    let status = response.status();
-    let bytes = response
-        .body_mut()
-        .with_config()
-        .limit(BYTES_MAX)
-        .read_to_vec()
-        .map_err(|error| answer_error(error.to_string()))?;
-    if !status.is_success() {
-        let problem = serde_json::from_slice::<Problem>(&bytes).ok();
-        let detail = problem.and_then(|problem| problem.detail.or(problem.title));
-        let detail = detail.unwrap_or_else(|| format!("status {status}"));
-        let server = server.to_owned();
-        return Err(Error::Refused { server, detail: shared::wire::cut(&detail.replace('\n', " ")) });
-    }
-    let identity: Identity =
-        serde_json::from_slice(&bytes).map_err(|error| answer_error(error.to_string()))?;
-    match &enrolment.device {
-        Some(device) if *device != identity.device => {
-            Err(answer_error(format!("it names device {}, the token is for {device}", identity.device)))
-        }
-        _ => Ok(identity),
-    }
-}
-
-/// An HTTPS client that trusts `ca_pem` alone.
-fn https(ca_pem: &str) -> Result<ureq::Agent, String> {
-    let certificates: Vec<_> = ureq::tls::parse_pem(ca_pem.as_bytes())
-        .filter_map(|item| match item {
-            Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-            Ok(_) => None,
-            Err(error) => Some(Err(error.to_string())),
-        })
-        .collect::<Result<_, _>>()?;
-    if certificates.is_empty() {
-        return Err("ca_pem holds no certificate".to_owned());
-    }
-    let tls = ureq::tls::TlsConfig::builder()
-        .root_certs(ureq::tls::RootCerts::from(certificates))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
-    let config = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .timeout_global(Some(ENROL_TIMEOUT))
-        .http_status_as_error(false)
-        .build();
-    Ok(config.into())
 }
 
 #[cfg(test)]

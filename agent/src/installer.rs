@@ -6,9 +6,10 @@ use crate::{
     clock::wall,
     engine::{self, Engine},
     models::{Loaded, Models, Serving, ShadowQueue, ShadowRequest},
+    trust::Trust,
 };
 use agent_core::{
-    update::{SlotAction, SlotInput},
+    update::{Base, SlotAction, SlotInput},
     window,
 };
 use shared::{
@@ -34,7 +35,7 @@ pub struct Installer {
     pub blobs: Arc<Blobs>,
     pub models: Arc<Models>,
     pub engine: Arc<Engine>,
-    pub keyring: Keyring,
+    pub trust: Arc<Trust>,
     pub disk_reserve_bytes: u64,
 }
 
@@ -127,13 +128,23 @@ impl Installer {
                 }
                 Err(error) => storage_failed(digest, &error),
             },
-            SlotAction::ReadManifest { bundle } => {
-                match engine::read_manifest(&self.blobs, bundle, &self.keyring) {
-                    Ok(manifest) => SlotInput::ManifestRead { bundle, manifest: Box::new(manifest) },
-                    Err(error) if error.is_transient() => storage_failed(bundle, &error),
-                    Err(error) => SlotInput::ManifestRefused { bundle, detail: crate::chain(&error) },
+            SlotAction::LookForBase { digest, size_bytes, from } => {
+                match self.blobs.look_for_base(digest, size_bytes, from) {
+                    Ok(base) => SlotInput::BaseLookedFor { digest, base },
+                    Err(error) => storage_failed(digest, &error),
                 }
             }
+            SlotAction::ApplyDelta { delta, size_bytes } => {
+                let digest = delta.delta;
+                match self.blobs.apply_delta(&delta, size_bytes) {
+                    Ok(()) => SlotInput::DeltaApplied { delta: digest },
+                    Err(error) if error.is_transient() && !error.is_missing() => {
+                        storage_failed(digest, &error)
+                    }
+                    Err(error) => SlotInput::DeltaRefused { delta: digest, detail: crate::chain(&error) },
+                }
+            }
+            SlotAction::ReadManifest { version, newest } => self.read_manifest(&version, newest.as_ref()),
             SlotAction::Reserve { bundle, files } => {
                 let files: Vec<_> = files.iter().map(|file| (file.digest, file.size_bytes)).collect();
                 let others = desk.claims.iter().filter(|(claimant, _)| **claimant != slot);
@@ -182,9 +193,32 @@ impl Installer {
                 return (None, Vec::new());
             }
             // The updater does these itself.
-            SlotAction::Want(_) | SlotAction::Collect => return (None, Vec::new()),
+            SlotAction::Want(_)
+            | SlotAction::Collect
+            | SlotAction::GiveUpBlob { .. }
+            | SlotAction::StopListening => return (None, Vec::new()),
         };
         (Some(input), Vec::new())
+    }
+
+    fn read_manifest(&self, version: &VersionRef, newest: Option<&VersionRef>) -> SlotInput {
+        let bundle = version.bundle;
+        if let Err(denied) = self.trust.allows(version, newest) {
+            return SlotInput::ManifestRefused {
+                bundle,
+                reason: denied.refusal(),
+                detail: denied.to_string(),
+            };
+        }
+        match engine::read_manifest(&self.blobs, bundle, &self.trust.keyring()) {
+            Ok(manifest) => SlotInput::ManifestRead { bundle, manifest: Box::new(manifest) },
+            Err(error) if error.is_transient() => storage_failed(bundle, &error),
+            Err(error) => SlotInput::ManifestRefused {
+                bundle,
+                reason: Refusal::BadManifest,
+                detail: crate::chain(&error),
+            },
+        }
     }
 
     /// Finds the version in memory or loads it, lets it answer, and begins its trial's count.
@@ -249,7 +283,7 @@ impl Installer {
     }
 
     fn load(&self, version: &VersionRef, runtime: Option<&str>) -> Result<Loaded, engine::Error> {
-        let manifest = engine::read_manifest(&self.blobs, version.bundle, &self.keyring)?;
+        let manifest = engine::read_manifest(&self.blobs, version.bundle, &self.trust.keyring())?;
         self.engine.load(&self.blobs, version, &manifest, runtime)
     }
 }
@@ -303,8 +337,14 @@ fn refusal_after_a_panic(work: &Work) -> Option<SlotInput> {
         SlotAction::OpenBlob { digest, .. } | SlotAction::VerifyBlob { digest, .. } => {
             Some(SlotInput::StorageFailed { bundle: *digest, detail })
         }
+        SlotAction::LookForBase { digest, .. } => {
+            Some(SlotInput::BaseLookedFor { digest: *digest, base: Base::Missing })
+        }
+        SlotAction::ApplyDelta { delta, .. } => Some(SlotInput::DeltaRefused { delta: delta.delta, detail }),
         SlotAction::Reserve { bundle, .. } => Some(SlotInput::StorageFailed { bundle: *bundle, detail }),
-        SlotAction::ReadManifest { bundle } => Some(SlotInput::ManifestRefused { bundle: *bundle, detail }),
+        SlotAction::ReadManifest { version, .. } => {
+            Some(SlotInput::ManifestRefused { bundle: version.bundle, reason: Refusal::BadManifest, detail })
+        }
         SlotAction::Test { version, .. } => {
             Some(SlotInput::TestRefused { bundle: version.bundle, reason: Refusal::NotLoadable, detail })
         }
@@ -314,9 +354,12 @@ fn refusal_after_a_panic(work: &Work) -> Option<SlotInput> {
             statistics: Box::default(),
             golden: Err(detail),
         }),
-        SlotAction::Deactivate | SlotAction::Discard { .. } | SlotAction::Want(_) | SlotAction::Collect => {
-            None
-        }
+        SlotAction::Deactivate
+        | SlotAction::Discard { .. }
+        | SlotAction::Want(_)
+        | SlotAction::Collect
+        | SlotAction::GiveUpBlob { .. }
+        | SlotAction::StopListening => None,
     }
 }
 

@@ -13,12 +13,14 @@ pub mod identity;
 pub mod installer;
 pub mod link;
 pub mod models;
+pub mod renewal;
 pub mod run;
 pub mod selftest;
 pub mod status;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod trust;
 pub mod updater;
 
 /// An error and its causes on one line, for a log or a person.

@@ -22,12 +22,14 @@ Does this device run models?
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the assigned models until told to stop.
+    /// Serve the assigned models until told to stop. SIGUSR1 renews the device's certificate at once.
     Run(Run),
     /// Check that disk, cryptography, clock and runtimes of this device do what the agent needs.
     Selftest(SelfTest),
     /// Ask a running agent how it is.
     Status(Status),
+    /// Take in trust metadata that no network brings; the agent has to be stopped for that moment.
+    Trust(Import),
 }
 
 #[derive(Args)]
@@ -84,6 +86,16 @@ struct Status {
     json: bool,
 }
 
+#[derive(Args)]
+struct Import {
+    /// The agent's folder.
+    #[arg(long)]
+    data: PathBuf,
+    /// What `edgewright trust export --out DIR` wrote, as on a USB stick.
+    #[arg(long, value_name = "DIR")]
+    import: PathBuf,
+}
+
 fn main() -> ExitCode {
     let started = Instant::now();
     // An error here means that a provider is installed, which is all that is wanted.
@@ -92,6 +104,13 @@ fn main() -> ExitCode {
         Command::Run(args) => run_agent(args, started),
         Command::Selftest(args) => self_test(&args),
         Command::Status(args) => ask_status(&args),
+        Command::Trust(args) => match run::import_trust(&args.data, &args.import) {
+            Ok(roles) => {
+                println!("newer now: {roles}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&edgewright_agent::chain(&error), error.exit_code()),
+        },
     }
 }
 

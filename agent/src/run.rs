@@ -10,10 +10,13 @@ use crate::{
     installer::{Done, Installer},
     link::mqtt::{Mqtt, Settings},
     models::Models,
+    renewal::{self, Renewer},
     store::{self, Store},
+    trust::{self, Trust},
     updater::{self, Inputs, Parts, Updater},
 };
 use agent_core::update::SlotInput;
+use arc_swap::ArcSwap;
 use runtime::LoadOptions;
 use std::{
     future::Future,
@@ -43,6 +46,10 @@ pub enum Error {
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
+    Trust(#[from] trust::Error),
+    #[error(transparent)]
+    Renewal(#[from] renewal::StartError),
+    #[error(transparent)]
     Api(#[from] api::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
@@ -59,8 +66,13 @@ impl Error {
     /// 2 for what the person who started it can put right, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Data(_) | Self::Identity(_) | Self::Api(_) | Self::Engine(_) => 2,
-            Self::Store(_) | Self::System(_) | Self::Ended { .. } => 1,
+            Self::Config(_)
+            | Self::Data(_)
+            | Self::Identity(_)
+            | Self::Trust(_)
+            | Self::Api(_)
+            | Self::Engine(_) => 2,
+            Self::Renewal(_) | Self::Store(_) | Self::System(_) | Self::Ended { .. } => 1,
         }
     }
 }
@@ -70,11 +82,12 @@ impl Error {
 /// # Errors
 /// It cannot start, or a part of it ended while it should work: the process is to be started again.
 pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: Instant) -> Result<(), Error> {
-    let data = DataDir::open(data)?;
+    let data = Arc::new(DataDir::open(data)?);
     let options = LoadOptions { threads: config.inference_threads, sessions: config.threads };
     let engine = Arc::new(Engine::open(&config.runtimes, config.ort.as_deref())?.with(options));
     let identity = Identity::load_or_enrol(&data, enrolment.as_deref(), &config.board)?;
-    let tls = Arc::new(identity.tls(&data)?);
+    let tls = Arc::new(ArcSwap::from_pointee(identity.tls(&data)?));
+    let trust = Arc::new(Trust::open(data.trust(), identity.root.get().as_bytes())?);
     let serving = runtime("api", config.threads)?;
     let bound = serving.block_on(api::bind(&config.api))?;
     let address = bound.address();
@@ -93,22 +106,37 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         blobs: blobs.clone(),
         models: models.clone(),
         engine: engine.clone(),
-        keyring: identity.keyring.clone(),
+        trust: trust.clone(),
         disk_reserve_bytes: config.disk_reserve_bytes,
     }
     .start(tell(done_sender, activated.clone()))?;
     let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
-    let settings = Settings { identity: identity.clone(), tls, keep_alive_ms: config.keep_alive_ms, seed };
+    let settings =
+        Settings { identity: identity.clone(), tls: tls.clone(), keep_alive_ms: config.keep_alive_ms, seed };
     let (link, connecting) = {
         let _entered = control.enter();
         Mqtt::start(settings, link_sender)
     };
+    let renewer = Renewer {
+        identity: identity.clone(),
+        data: data.clone(),
+        tls,
+        link: link.clone(),
+        store: store.clone(),
+        shared: shared.clone(),
+        seed,
+    };
+    let renewing = {
+        let _entered = control.enter();
+        control.spawn(renewer.start()?)
+    };
     let updater = Updater::start(Parts {
         device: identity.device.clone(),
         board: config.board.clone(),
-        keyring: identity.keyring.clone(),
+        trust: trust.clone(),
         api: address.clone(),
         telemetry_ms: config.telemetry_ms,
+        budget: config.budget,
         seed,
         store: store.clone(),
         blobs,
@@ -133,6 +161,7 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         answering: serving
             .spawn(bound.serve(api::router(api.clone()), async move { stopped.notified().await })),
         connecting,
+        renewing,
     };
     let noticed = control.spawn(note_when_ready(api, activated));
     let ended = control.block_on(tasks.work(stop_signal(), || {
@@ -149,11 +178,24 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
     ended
 }
 
+/// Takes in the trust metadata in `folder`; gives the roles that are newer now.
+///
+/// # Errors
+/// The agent runs, was never enrolled, or the folder brings nothing.
+pub fn import_trust(data: &Path, folder: &Path) -> Result<String, Error> {
+    let data = DataDir::open(data)?;
+    let identity = Identity::load(&data)?
+        .ok_or_else(|| identity::Error::NotEnrolled { data: data.root().to_owned() })?;
+    let trust = Trust::open(data.trust(), identity.root.get().as_bytes())?;
+    Ok(trust.import(folder)?)
+}
+
 /// What works as long as the agent does.
 struct Tasks {
     updating: JoinHandle<()>,
     answering: JoinHandle<std::io::Result<()>>,
     connecting: JoinHandle<()>,
+    renewing: JoinHandle<()>,
 }
 
 impl Tasks {
@@ -177,8 +219,10 @@ impl Tasks {
                 joined => ended("the local API", joined.map(|_| ())),
             },
             joined = &mut self.connecting => ended("the link to the broker", joined),
+            joined = &mut self.renewing => ended("the renewal of the certificate", joined),
         };
         stop();
+        self.renewing.abort();
         let left = async {
             // The updater closes the link when it has said goodbye.
             for task in [&mut self.updating, &mut self.connecting] {
@@ -251,7 +295,8 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_by_itself_stops_the_agent_with_an_error_that_names_it() {
         type Spoil = fn(&mut Tasks);
-        let cases: [(&str, Spoil); 4] = [
+        let cases: [(&str, Spoil); 5] = [
+            ("the renewal", |tasks| tasks.renewing = tokio::spawn(async { panic!("as asked") })),
             ("the updater", |tasks| tasks.updating = tokio::spawn(async { panic!("as asked") })),
             ("the link", |tasks| tasks.connecting = tokio::spawn(async {})),
             ("the local API", |tasks| tasks.answering = tokio::spawn(async { Ok(()) })),
@@ -260,7 +305,8 @@ mod tests {
             }),
         ];
         for (part, spoil) in cases {
-            let mut tasks = Tasks { updating: idle(), answering: idle(), connecting: idle() };
+            let mut tasks =
+                Tasks { updating: idle(), answering: idle(), connecting: idle(), renewing: idle() };
             spoil(&mut tasks);
             let left = [tasks.updating.abort_handle(), tasks.connecting.abort_handle()];
             let answering = tasks.answering.abort_handle();
@@ -279,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_stops_the_agent_without_an_error() {
-        let tasks = Tasks { updating: idle(), answering: idle(), connecting: idle() };
+        let tasks = Tasks { updating: idle(), answering: idle(), connecting: idle(), renewing: idle() };
         let handles = [tasks.updating.abort_handle(), tasks.connecting.abort_handle()];
         let answering = tasks.answering.abort_handle();
         let stop = || {

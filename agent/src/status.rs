@@ -1,6 +1,7 @@
 //! `edgewright-agent status`: asks a running agent how it is.
 
 pub use crate::api::Status;
+use crate::renewal;
 use shared::wire::{Outcome, Phase};
 use std::{
     io::{self, Read, Write},
@@ -89,6 +90,9 @@ pub fn describe(status: &Status) -> String {
         }
     }
     lines.push(format!("broker      {}", if status.connected { "connected" } else { "not connected" }));
+    if let Some(certificate) = &status.certificate {
+        lines.push(format!("certificate {}", renewal::describe(certificate)));
+    }
     lines.push(format!("runtimes    {}", status.runtimes.join(", ")));
     lines.push(format!("outbox      {} records", status.outbox_records));
     if let Some(trouble) = &status.store_trouble {

@@ -13,15 +13,20 @@ use crate::{
     installer::{Done, Job},
     link::{Link, LinkEvent},
     models::Models,
+    renewal::CertificateStatus,
     store::{self, Store},
+    trust::Trust,
 };
-use agent_core::update::{Action, Input, Machine, Rejected, SlotInput};
+use agent_core::{
+    budget,
+    update::{Action, Input, Machine, Rejected, SlotInput},
+};
 use outbox::Sender;
 use persist::Unsaved;
+pub(crate) use records::of_the_agent;
 use report::Reporter;
 use shared::{
     BoardId, DeviceId, Digest, SlotName, Timestamp,
-    signing::Keyring,
     topic::Topic,
     wire::{self, EventKind},
 };
@@ -35,6 +40,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// How often a running trial is judged.
 const TRIAL_TICK: Duration = Duration::from_millis(200);
+/// How often the time that metadata ages by is written down.
+const TRUST_KEEP_MS: u64 = 3_600_000;
 /// Messages that are handled together, so that one flush serves their chunks.
 const MESSAGES_TOGETHER: usize = 32;
 
@@ -43,6 +50,7 @@ const MESSAGES_TOGETHER: usize = 32;
 pub struct Shared {
     connected: AtomicBool,
     reported: Mutex<Option<wire::Reported>>,
+    certificate: Mutex<Option<CertificateStatus>>,
     /// Wakes the updater when there are new records in the outbox.
     pub outbox: Notify,
 }
@@ -58,6 +66,15 @@ impl Shared {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How the device's certificate stands.
+    pub fn certificate(&self) -> Option<CertificateStatus> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_certificate(&self, status: CertificateStatus) {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+
     fn set_reported(&self, reported: wire::Reported) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
     }
@@ -67,9 +84,11 @@ impl Shared {
 pub struct Parts {
     pub device: DeviceId,
     pub board: BoardId,
-    pub keyring: Keyring,
+    pub trust: Arc<Trust>,
     pub api: String,
     pub telemetry_ms: u64,
+    /// What may be received.
+    pub budget: budget::Limits,
     /// Of all jitter.
     pub seed: u64,
     pub store: Arc<Store>,
@@ -109,8 +128,11 @@ pub struct Updater {
     listening: BTreeSet<Digest>,
     /// Bundles whose trial counts.
     counting: BTreeMap<SlotName, Digest>,
-    /// Refused envelopes that an event was written for.
+    /// Refused envelopes and metadata that an event was written for.
     refused: BTreeSet<Digest>,
+    /// The newest wish that no key which is known yet has signed: the metadata that names the key may follow.
+    unsigned: Option<Vec<u8>>,
+    trust_kept_at: Timestamp,
     telemetry_at: Timestamp,
 }
 
@@ -122,8 +144,14 @@ impl Updater {
     pub fn start(parts: Parts) -> Result<Self, store::Error> {
         let clock = Clock::start();
         let saved = parts.store.saved()?;
-        let machine =
-            Machine::restore(parts.device.clone(), parts.board.clone(), saved, parts.seed, clock.monotonic());
+        let machine = Machine::restore(
+            parts.device.clone(),
+            parts.board.clone(),
+            parts.budget,
+            saved,
+            parts.seed,
+            clock.monotonic(),
+        );
         let started = records::of_the_agent(
             EventKind::AgentStarted,
             format!("edgewright-agent {}", env!("CARGO_PKG_VERSION")),
@@ -133,7 +161,8 @@ impl Updater {
         }
         let sender = Sender::new(parts.device.clone(), parts.seed);
         let reporter = Reporter::new(parts.device.clone(), parts.board.clone(), parts.api.clone());
-        let telemetry_at = clock.monotonic().plus_ms(parts.telemetry_ms);
+        let clock_now = clock.monotonic();
+        let telemetry_at = clock_now.plus_ms(parts.telemetry_ms);
         Ok(Self {
             parts,
             machine,
@@ -145,6 +174,8 @@ impl Updater {
             listening: BTreeSet::new(),
             counting: BTreeMap::new(),
             refused: BTreeSet::new(),
+            unsigned: None,
+            trust_kept_at: clock_now,
             telemetry_at,
         })
     }
@@ -224,7 +255,7 @@ impl Updater {
                     self.stop_listening(digest);
                 }
             }
-            SlotInput::BlobVerified { .. } => {
+            SlotInput::BlobVerified { .. } | SlotInput::DeltaApplied { .. } => {
                 if !self.input(Input::Slot(done.slot, input)) {
                     self.collect_due = true;
                 }
@@ -243,6 +274,13 @@ impl Updater {
             let Some(statistics) = self.parts.models.slot(&slot, wall()).trial(bundle) else { continue };
             let counted = SlotInput::TrialCounted { bundle, statistics: Box::new(statistics) };
             self.input(Input::Slot(slot, counted));
+        }
+        if let Some(overdue) = self.parts.trust.overdue() {
+            self.heard_of_trust(overdue, b"overdue");
+        }
+        if now.since_ms(self.trust_kept_at) >= TRUST_KEEP_MS {
+            self.trust_kept_at = now;
+            self.parts.trust.keep_time();
         }
         if self.telemetry_at <= now {
             self.telemetry_at = now.plus_ms(self.parts.telemetry_ms);

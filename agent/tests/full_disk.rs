@@ -72,7 +72,7 @@ fn event(detail: &str) -> Event {
 }
 
 fn saved(name: &str) -> Saved {
-    Saved { desired: None, slots: vec![SlotSaved::empty(name.parse().unwrap())] }
+    Saved { desired: None, slots: vec![SlotSaved::empty(name.parse().unwrap())], ..Saved::default() }
 }
 
 #[test]

@@ -1,25 +1,33 @@
 //! The HTTP API under `/api/v1`, one file for each resource. It knows the application and nothing below it.
 
 mod auth;
+mod authorities;
 mod boards;
 mod datasets;
 mod devices;
-mod enroll;
+mod est;
 mod health;
 mod jobs;
 mod metrics;
 mod models;
+mod own;
 mod paging;
+mod peer;
 mod problem;
 mod rollouts;
+mod trust;
 
 use crate::{app::App, page};
 use anyhow::{Context, Result};
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
 
 pub use auth::{COOKIE, token_of};
+pub use models::Keys;
 pub use paging::List;
 pub use problem::Problem;
 
@@ -36,12 +44,15 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(jobs::routes())
         .merge(models::routes())
         .merge(devices::routes())
+        .merge(authorities::routes())
         .merge(rollouts::routes())
+        .merge(trust::routes())
         .merge(health::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require))
-        .merge(enroll::routes());
+        .merge(own::routes());
     Router::new()
         .nest("/api/v1", api)
+        .merge(est::routes())
         .merge(metrics::routes().route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require)))
         .merge(health::open_routes())
         .merge(page::routes())
@@ -60,15 +71,28 @@ pub struct Serving {
 
 /// Serves the API on `listener` over TLS.
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<Serving> {
-    let signer = app.signer();
-    let config = RustlsConfig::from_pem_file(signer.server_certificate_path(), signer.server_key_path())
-        .await
-        .context("the server's certificate")?;
+    let mut changes = app.tls_changes();
+    let config = RustlsConfig::from_config(peer::tls(&app)?);
     let handle = Handle::new();
-    let server = axum_server::from_tcp_rustls(listener, config)
+    let server = axum_server::from_tcp(listener)
         .context("the API's socket")?
+        .acceptor(peer::Acceptor(RustlsAcceptor::new(config.clone())))
         .first_request_timeout(FIRST_REQUEST_TIMEOUT)
         .handle(handle.clone());
+    tokio::spawn({
+        let app = Arc::clone(&app);
+        async move {
+            loop {
+                tokio::select! {
+                    () = app.stopped() => return,
+                    Ok(()) = changes.changed() => match peer::tls(&app) {
+                        Ok(tls) => config.reload_from_config(tls),
+                        Err(error) => tracing::error!("the API keeps its old certificate: {error:#}"),
+                    },
+                }
+            }
+        }
+    });
     let task = tokio::spawn(server.serve(router(app).into_make_service_with_connect_info::<SocketAddr>()));
     Ok(Serving { handle, task })
 }

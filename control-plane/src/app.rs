@@ -1,7 +1,9 @@
 //! The application: what the control plane does, tying store, broker, signer and worker together.
 
+pub mod authorities;
 pub mod datasets;
 pub mod delivery;
+pub mod deltas;
 mod desired;
 pub mod devices;
 pub mod enrol;
@@ -9,6 +11,7 @@ mod ingest;
 pub mod jobs;
 mod refusals;
 pub mod rollouts;
+pub mod trust;
 pub mod versions;
 
 use crate::{broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
@@ -43,6 +46,9 @@ pub enum Error {
     /// Not with this token.
     #[error("{0}")]
     Unauthorized(String),
+    /// Not with this certificate.
+    #[error("{0}")]
+    Forbidden(String),
     /// Too often.
     #[error("{0}")]
     Busy(String),
@@ -119,6 +125,8 @@ pub struct Settings {
     /// Where devices find the broker.
     pub mqtt_host: String,
     pub mqtt_port: u16,
+    /// Life of a device's certificate.
+    pub certificate_days: u32,
     /// Where devices find the API, as in `https://edge.example:8443`.
     pub public_api: String,
 }
@@ -138,6 +146,7 @@ pub struct App {
     pub settings: Settings,
     store: Store,
     signer: Signer,
+    trust: trust::Trust,
     forge: Forge,
     boards: BTreeMap<BoardId, Board>,
     broker: OnceLock<Broker>,
@@ -153,6 +162,8 @@ pub struct App {
     attention: std::sync::Mutex<Attention>,
     /// Which desired states the broker has.
     told: Mutex<desired::Told>,
+    /// Deltas that are being made.
+    deltas: deltas::Deltas,
     /// Labels of versions are given one at a time.
     labels: Mutex<()>,
     /// What devices ask for.
@@ -166,6 +177,10 @@ pub struct App {
     /// Payload bytes that went out for rollouts and are not in the store yet.
     published: std::sync::Mutex<HashMap<RolloutId, u64>>,
     stopping: watch::Sender<bool>,
+    /// CAs are added and retired one at a time.
+    rotation: Mutex<()>,
+    /// Counts changes of the CAs or of the server's certificate.
+    tls_changes: watch::Sender<u64>,
 }
 
 /// The parts that an application is made of.
@@ -173,6 +188,7 @@ pub struct App {
 pub struct Parts {
     pub store: Store,
     pub signer: Signer,
+    pub trust: trust::Trust,
     pub forge: Forge,
     pub boards: BTreeMap<BoardId, Board>,
 }
@@ -215,6 +231,7 @@ impl App {
             settings,
             store: parts.store,
             signer: parts.signer,
+            trust: parts.trust,
             forge: parts.forge,
             boards: parts.boards,
             broker: OnceLock::new(),
@@ -225,6 +242,7 @@ impl App {
             planner: Mutex::new(()),
             attention: std::sync::Mutex::new(Attention::new(now())),
             told: Mutex::default(),
+            deltas: deltas::Deltas::default(),
             labels: Mutex::new(()),
             inbox: delivery::Inbox::default(),
             refusals: std::sync::Mutex::default(),
@@ -232,6 +250,8 @@ impl App {
             running: Mutex::new(HashMap::new()),
             published: std::sync::Mutex::new(HashMap::new()),
             stopping: watch::channel(false).0,
+            rotation: Mutex::new(()),
+            tls_changes: watch::channel(0).0,
         })
     }
 

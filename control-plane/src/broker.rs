@@ -22,11 +22,11 @@ use std::{
     fmt, io,
     net::SocketAddr,
     num::{NonZeroU16, NonZeroU32},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Why the broker did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum Error {
     /// Not bound for another reason.
     #[error("MQTT cannot listen on {address}: {reason}")]
     Listen { address: SocketAddr, reason: String },
+    /// It listens no more, and the server with it.
+    #[error("the broker has ended; start the server again")]
+    Ended,
     /// A message did not go out.
     #[error("publishing to {topic} failed: {reason}")]
     Publish { topic: String, reason: String },
@@ -64,11 +67,18 @@ pub trait Ingest: Send + Sync + 'static {
 
 /// How the broker listens.
 #[derive(Clone, Debug)]
-pub struct Config<'a> {
+pub struct Config {
     pub address: SocketAddr,
-    pub certificate: &'a Path,
-    pub key: &'a Path,
-    pub ca: &'a Path,
+    pub files: Files,
+}
+
+/// What it reads at the start and at each [`Broker::reload`].
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// All CAs whose devices may connect.
+    pub ca: PathBuf,
 }
 
 /// The running broker.
@@ -77,6 +87,7 @@ pub struct Broker {
     context: ServerContext,
     /// Turns true when the broker serves no more.
     ended: watch::Receiver<bool>,
+    reloads: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl fmt::Debug for Broker {
@@ -98,47 +109,53 @@ const CHUNK_EXPIRY_S: u32 = 30;
 
 impl Broker {
     /// Listens, and serves until the process ends. Has to be called within a tokio runtime.
-    pub async fn start(config: Config<'_>, ingest: Arc<dyn Ingest>) -> Result<Self, Error> {
+    pub async fn start(config: Config, ingest: Arc<dyn Ingest>) -> Result<Self, Error> {
         // The CPU watch refuses connections while a search keeps the machine busy.
         let context = ServerContext::new().busy_check_enable(false).build().await;
         stores::install(&context).await;
         hooks::install(&context, ingest).await;
-        let path = |path: &Path| Some(path.display().to_string());
-        let listener = Builder::new()
-            .name("mqtt")
-            .laddr(config.address)
-            .reuseaddr(Some(true))
-            .nodelay(true)
-            .allow_anonymous(false)
-            .allow_zero_keepalive(false)
-            .max_packet_size(limits::MQTT_PACKET_BYTES_MAX)
-            .max_clientid_len(shared::id::NAME_BYTES_MAX)
-            .max_inflight(NonZeroU16::new(INFLIGHT_MAX).unwrap_or(NonZeroU16::MIN))
-            .max_mqueue_len(QUEUE_MAX)
-            .max_subscriptions(SUBSCRIPTIONS_MAX)
-            .max_topic_levels(TOPIC_LEVELS_MAX)
-            .handshake_timeout(HANDSHAKE_TIMEOUT)
-            // Zero: desired state stays until it is replaced.
-            .message_expiry_interval(Duration::ZERO)
-            .tls_cross_certificate(true)
-            .tls_cert(path(config.certificate))
-            .tls_key(path(config.key))
-            .tls_client_ca_certs(path(config.ca))
-            .cert_cn_as_username(true)
-            .collect_cert_info(true)
-            .bind()
-            .and_then(rmqtt::net::Listener::tls)
-            .map_err(|error| listen_error(config.address, &error))?;
-        let server = MqttServer::new(context.clone()).listener_by_id(listener, LISTENER).build();
+        let mut listener = LISTENER;
+        let mut server = listen(&context, &config, listener)?;
         let (ending, ended) = watch::channel(false);
+        let (reloads, mut orders) = mpsc::channel::<oneshot::Sender<Result<(), Error>>>(1);
+        let of_server = context.clone();
         tokio::spawn(async move {
             // Dropped when the task ends, also when it panics.
             let _ending = EndsBroker(ending);
-            if let Err(error) = server.run().await {
-                tracing::error!("the broker has ended: {error:#}");
+            loop {
+                // The listener's socket is closed when its server is dropped; connections have tasks of their own.
+                let answer = tokio::select! {
+                    ran = server.run() => {
+                        let reason = ran.map_or_else(|error| format!("{error:#}"), |()| "nothing to do".to_owned());
+                        tracing::error!("the broker has ended: {reason}");
+                        return;
+                    }
+                    Some(answer) = orders.recv() => answer,
+                };
+                // Connections go on under the number of the listener that took them.
+                listener = listener.wrapping_add(1).max(LISTENER);
+                match listen(&of_server, &config, listener) {
+                    Ok(next) => {
+                        server = next;
+                        // Whoever asked may have gone.
+                        let _ = answer.send(Ok(()));
+                    }
+                    Err(error) => {
+                        tracing::error!("the broker has ended: {error}");
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                }
             }
         });
-        Ok(Self { context, ended })
+        Ok(Self { context, ended, reloads })
+    }
+
+    /// Reads certificate and CAs afresh for connections that come from now on. Those that are there stay.
+    pub async fn reload(&self) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        self.reloads.send(answer).await.map_err(|_| Error::Ended)?;
+        answered.await.map_err(|_| Error::Ended)?
     }
 
     /// Resolves when the broker serves no more.
@@ -190,6 +207,38 @@ impl Broker {
     fn id(&self, client: &str) -> Id {
         id(&self.context, client)
     }
+}
+
+fn listen(context: &ServerContext, config: &Config, number: u16) -> Result<MqttServer, Error> {
+    let path = |path: &Path| Some(path.display().to_string());
+    let listener = Builder::new()
+        .name("mqtt")
+        .laddr(config.address)
+        .reuseaddr(Some(true))
+        .nodelay(true)
+        .allow_anonymous(false)
+        .allow_zero_keepalive(false)
+        .max_packet_size(limits::MQTT_PACKET_BYTES_MAX)
+        .max_clientid_len(shared::id::NAME_BYTES_MAX)
+        .max_inflight(NonZeroU16::new(INFLIGHT_MAX).unwrap_or(NonZeroU16::MIN))
+        .max_mqueue_len(QUEUE_MAX)
+        .max_subscriptions(SUBSCRIPTIONS_MAX)
+        .max_topic_levels(TOPIC_LEVELS_MAX)
+        .handshake_timeout(HANDSHAKE_TIMEOUT)
+        // Zero: desired state stays until it is replaced.
+        .message_expiry_interval(Duration::ZERO)
+        .tls_cross_certificate(true)
+        .tls_cert(path(&config.files.certificate))
+        .tls_key(path(&config.files.key))
+        .tls_client_ca_certs(path(&config.files.ca))
+        .cert_cn_as_username(true)
+        .collect_cert_info(true)
+        .bind()
+        .and_then(rmqtt::net::Listener::tls)
+        .map_err(|error| listen_error(config.address, &error))?;
+    // The broker panics where a number is taken.
+    context.listen_cfgs.remove(&number);
+    Ok(MqttServer::new(context.clone()).listener_by_id(listener, number).build())
 }
 
 /// Says that the broker has ended when it is dropped.

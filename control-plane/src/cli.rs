@@ -1,14 +1,17 @@
 //! The command line: `serve`, and everything else as a client of a server's API.
 
+mod authorities;
 mod client;
 mod datasets;
 mod devices;
 mod models;
 mod output;
+mod provenance;
 mod rollouts;
 mod searches;
 mod serve;
 mod status;
+mod trust;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -58,12 +61,18 @@ pub enum Command {
     /// Models and their versions
     #[command(subcommand)]
     Model(models::ModelCommand),
+    /// The fleet's certificate authorities
+    #[command(subcommand)]
+    Ca(authorities::CaCommand),
     /// Devices and their tokens
     #[command(subcommand)]
     Device(devices::DeviceCommand),
     /// Rollouts of versions to devices
     #[command(subcommand)]
     Rollout(rollouts::RolloutCommand),
+    /// Who vouches for models: TUF metadata and its keys
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Boards that models can be made for
     #[command(subcommand)]
     Board(status::BoardCommand),
@@ -85,10 +94,7 @@ type Outcome = Result<(), Failure>;
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match &cli.command {
-        Command::Serve(args) => serve::run(args, cli.global.json),
-        command => Client::new(&cli.global).and_then(|client| run(command, &client)),
-    };
+    let outcome = run(&cli.command, &cli.global);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
@@ -102,16 +108,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, client: &Client) -> Outcome {
+fn run(command: &Command, global: &Global) -> Outcome {
+    let client = || Client::new(global);
     match command {
-        Command::Serve(_) => Err(Failure::Usage("serve takes no server".to_owned())),
-        Command::Dataset(command) => datasets::run(command, client),
-        Command::Search(command) => searches::run(command, client),
-        Command::Model(command) => models::run(command, client),
-        Command::Device(command) => devices::run(command, client),
-        Command::Rollout(command) => rollouts::run(command, client),
-        Command::Board(command) => status::run_board(command, client),
-        Command::Status => status::run(client),
+        Command::Serve(args) => serve::run(args, global.json),
+        Command::Dataset(command) => datasets::run(command, &client()?),
+        Command::Search(command) => searches::run(command, &client()?),
+        Command::Model(command) => models::run(command, global),
+        Command::Ca(command) => authorities::run(command, &client()?),
+        Command::Device(command) => devices::run(command, &client()?),
+        Command::Rollout(command) => rollouts::run(command, &client()?),
+        Command::Trust(command) => trust::run(command, global),
+        Command::Board(command) => status::run_board(command, &client()?),
+        Command::Status => status::run(&client()?),
     }
 }
 

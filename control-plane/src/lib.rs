@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cli;
 pub mod jobs;
 pub mod page;
+pub mod repository;
 pub mod serve;
 pub mod signer;
 pub mod store;

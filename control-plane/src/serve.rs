@@ -5,10 +5,10 @@ mod names;
 
 use crate::{
     api,
-    app::{App, Parts, Settings, chain, delivery, now},
+    app::{App, Parts, Settings, chain, delivery, now, trust::Trust},
     broker::{self, Broker, Ingest},
     jobs::Forge,
-    signer::{self, Signer},
+    signer::{self, CERTIFICATE_DAYS_MAX, Signer},
     store::Store,
 };
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// What `edgewright serve` is given.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub blob_bytes_per_s: u64,
     pub chunk_bytes: u32,
     pub jobs: usize,
+    /// Life of a device's certificate.
+    pub certificate_days: u32,
 }
 
 /// What the command line needs to talk to a server; kept in `DATA/context.json`.
@@ -88,6 +91,9 @@ pub async fn start(options: Options) -> Result<Server> {
     if options.jobs == 0 {
         bail!("--jobs is 0, at least 1");
     }
+    if !(1..=CERTIFICATE_DAYS_MAX).contains(&options.certificate_days) {
+        bail!("--certificate-days is {}, allowed are 1 to {CERTIFICATE_DAYS_MAX}", options.certificate_days);
+    }
     let data = &options.data;
     // Keys, the database, data of jobs: for nobody else's eyes.
     DirBuilder::new()
@@ -103,6 +109,7 @@ pub async fn start(options: Options) -> Result<Server> {
     let names = Names::new(&options.public_hosts, api_address, mqtt_address)?;
     let boards = boards::read(&options.boards)?;
     let signer = Signer::open(&data.join("keys"), &names.certificate, now())?;
+    let trust = Trust::open(data, &signer, now())?;
     let store = Store::open(data).await?;
     store.set_all_offline().await?;
     let settings = Settings {
@@ -112,13 +119,15 @@ pub async fn start(options: Options) -> Result<Server> {
         jobs: options.jobs,
         mqtt_host: names.mqtt_host.clone(),
         mqtt_port: mqtt_address.port(),
+        certificate_days: options.certificate_days,
         public_api: format!("https://{}", names::with_port(&names.api_host, api_address.port())),
     };
     let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
-    let app = App::new(settings, Parts { store, signer, forge, boards });
+    let app = App::new(settings, Parts { store, signer, trust, forge, boards });
     app.clear_uploads()?;
     let broker = start_broker(&app, mqtt_address).await?;
     app.attach(broker.clone());
+    app.publish_trust().await;
     app.publish_desired().await?;
     let api = api::serve(Arc::clone(&app), listener).await?;
     let mut loops = tokio::task::JoinSet::new();
@@ -126,9 +135,15 @@ pub async fn start(options: Options) -> Result<Server> {
     loops.spawn(named("the planner", Arc::clone(&app).run_planner()));
     loops.spawn(named("the job runner", Arc::clone(&app).run_jobs()));
     loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
+    loops.spawn(named("the keeper of trust", Arc::clone(&app).run_trust()));
     let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
     let context = data.join("context.json");
+    let changes = app.tls_changes();
     write_context(&context, &app, server.clone())?;
+    loops.spawn(named(
+        "the context file",
+        keep_context(context.clone(), Arc::clone(&app), server.clone(), changes),
+    ));
     let mqtt = names::with_port(&names.mqtt_host, mqtt_address.port());
     let ready = Ready { api: server, mqtt, context };
     Ok(Server { app, ready, api, broker, loops, _lock: lock })
@@ -162,14 +177,11 @@ impl Server {
 }
 
 async fn start_broker(app: &Arc<App>, address: SocketAddr) -> Result<Broker, broker::Error> {
-    let signer = app.signer();
-    let (certificate, key, ca) =
-        (signer.server_certificate_path(), signer.server_key_path(), signer.ca_path());
-    let config = broker::Config { address, certificate: &certificate, key: &key, ca: &ca };
+    let config = broker::Config { address, files: app.broker_files() };
     Broker::start(config, Arc::clone(app) as Arc<dyn Ingest>).await
 }
 
-fn lock(data: &Path) -> Result<File> {
+pub(crate) fn lock(data: &Path) -> Result<File> {
     let path = data.join("lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {
@@ -218,10 +230,23 @@ fn beside_this_program() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| WORKER_NAME.into())
 }
 
+/// Writes the file again whenever the CAs have changed.
+async fn keep_context(path: PathBuf, app: Arc<App>, server: String, mut changes: watch::Receiver<u64>) {
+    loop {
+        tokio::select! {
+            () = app.stopped() => return,
+            Ok(()) = changes.changed() => {
+                if let Err(error) = write_context(&path, &app, server.clone()) {
+                    tracing::error!("the command line will not trust this server: {error:#}");
+                }
+            }
+        }
+    }
+}
+
 fn write_context(path: &Path, app: &App, server: String) -> Result<()> {
     let signer = app.signer();
-    let context =
-        ContextFile { server, ca_pem: signer.ca_pem().to_owned(), token: signer.admin_token().to_owned() };
+    let context = ContextFile { server, ca_pem: signer.ca_pem(), token: signer.admin_token().to_owned() };
     let text = serde_json::to_vec_pretty(&context).context("the context file")?;
     signer::write(path, &text).map_err(|error| anyhow::anyhow!(chain(&error)))
 }

@@ -1,25 +1,37 @@
-//! Keys and certificates: the fleet's CA, the server's certificate, the director and release keys, the token of
+//! Keys and certificates: the fleet's CA, the server's certificate, the director, release and model keys, the token of
 //! the administrator. Made at the first start, kept in files that only their owner reads.
 
+mod authority;
+mod files;
+
+use authority::Authorities;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
 use shared::{
-    DeviceId, Signed, Timestamp,
+    DeviceId, Digest, Signed, Timestamp,
     manifest::Manifest,
     signing::{self, Keyring, Role, SigningKey, TrustedKey},
     wire::Desired,
 };
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fmt, fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
+use trust::{
+    lineage,
+    oms::{self, ModelKey, Resource},
+};
+use zeroize::Zeroizing;
+
+pub use authority::AUTHORITIES_MAX;
+pub use files::write;
 
 /// Why a key or certificate was not made or read.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +56,21 @@ pub enum Error {
     /// The request of a device is none, or its signature is wrong.
     #[error("the certificate request is not valid: {0}")]
     Request(rcgen::Error),
+    /// The request is for another name.
+    #[error("the certificate request has to name {device} as its common name (CN), and nothing else")]
+    Name { device: DeviceId },
+    /// As many CAs as there may be.
+    #[error("there are {AUTHORITIES_MAX} CAs; retire the old ones first with `edgewright ca retire`")]
+    Authorities,
     /// An envelope could not be signed.
     #[error("signing failed")]
     Sign(#[source] signing::Error),
+    /// A model could not be signed.
+    #[error("signing a model failed")]
+    Model(#[source] oms::Error),
+    /// A lineage could not be signed.
+    #[error("signing a lineage failed")]
+    Lineage(#[source] lineage::Error),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -57,21 +81,27 @@ type Result<T> = std::result::Result<T, Error>;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
 const SERVER_DAYS: u32 = 397;
-/// Life of a device's certificate. Nothing renews it: a device enrols again with a token that was made for it.
-const DEVICE_DAYS: u32 = 30;
+/// Life of a device's certificate where none is given.
+pub const CERTIFICATE_DAYS_DEFAULT: u32 = 7;
+/// Longest life of a device's certificate.
+pub const CERTIFICATE_DAYS_MAX: u32 = 90;
 /// Clocks that are a little behind still accept a fresh certificate.
 const SKEW: Duration = Duration::from_secs(60 * 60);
-/// Longest certificate request that is read.
+/// Longest certificate request that is read, as DER.
 pub const CSR_BYTES_MAX: usize = 16 * 1024;
 
 /// Holds the private keys and uses them.
 pub struct Signer {
     folder: PathBuf,
-    ca: Issuer<'static, KeyPair>,
-    ca_pem: String,
+    hosts: Vec<String>,
+    authorities: RwLock<Authorities>,
     director: SigningKey,
     release: SigningKey,
-    admin_token: String,
+    snapshot: SigningKey,
+    timestamp: SigningKey,
+    /// For those who check models with others' tools; devices do not know it.
+    model: ModelKey,
+    admin_token: Zeroizing<String>,
 }
 
 impl fmt::Debug for Signer {
@@ -87,6 +117,22 @@ pub struct DeviceCertificate {
     /// Hexadecimal, lower case, as the broker sees it.
     pub serial: String,
     pub expires_at: Timestamp,
+    /// Which CA issued it.
+    pub authority: Digest,
+    /// Of the public key.
+    pub key: Digest,
+}
+
+/// A CA, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityInfo {
+    /// Of its certificate.
+    pub digest: Digest,
+    pub not_after: Timestamp,
+    /// Issues to devices.
+    pub issues: bool,
+    /// Issued the server's own certificate.
+    pub serves: bool,
 }
 
 impl Signer {
@@ -97,49 +143,68 @@ impl Signer {
             .mode(0o700)
             .create(folder)
             .map_err(|source| Error::File { path: folder.to_path_buf(), source })?;
-        let ca_key = key_pair(&folder.join("ca.key.pem"))?;
-        let ca_path = folder.join("ca.pem");
-        let ca_pem = match read(&ca_path)? {
-            Some(bytes) => text(&ca_path, bytes)?,
-            None => {
-                let pem = ca_params(now)?.self_signed(&ca_key).map_err(Error::Certificate)?.pem();
-                write(&ca_path, pem.as_bytes())?;
-                pem
-            }
-        };
-        let ca = Issuer::from_ca_cert_pem(&ca_pem, ca_key)
-            .map_err(|source| Error::Damaged { path: ca_path, source: Box::new(source) })?;
-        let server_key = key_pair(&folder.join("server.key.pem"))?;
-        let certificate =
-            server_params(hosts, now)?.signed_by(&server_key, &ca).map_err(Error::Certificate)?;
-        write(&folder.join("server.pem"), certificate.pem().as_bytes())?;
-        let token_path = folder.join("admin.token");
-        let admin_token = match read(&token_path)? {
-            Some(bytes) => text(&token_path, bytes)?,
-            None => {
-                let token = secret()?;
-                write(&token_path, token.as_bytes())?;
-                token
-            }
-        };
-        Ok(Self {
+        let signer = Self {
             folder: folder.to_path_buf(),
-            ca,
-            ca_pem,
-            director: signing_key(&folder.join("director.pk8"))?,
-            release: signing_key(&folder.join("release.pk8"))?,
-            admin_token,
-        })
+            hosts: hosts.to_vec(),
+            authorities: RwLock::new(Authorities::open(folder, now)?),
+            director: files::signing_key(&folder.join("director.pk8"))?,
+            release: files::signing_key(&folder.join("release.pk8"))?,
+            snapshot: files::signing_key(&folder.join("snapshot.pk8"))?,
+            timestamp: files::signing_key(&folder.join("timestamp.pk8"))?,
+            model: files::model_key(&folder.join("model.pk8"))?,
+            admin_token: files::secret_text(&folder.join("admin.token"))?,
+        };
+        signer.issue_server_certificate(now)?;
+        Ok(signer)
     }
 
-    /// The fleet's CA.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+    /// By the oldest CA, which everybody trusts.
+    fn issue_server_certificate(&self, now: Timestamp) -> Result<()> {
+        let key = files::key_pair(&self.server_key_path())?;
+        let authorities = self.authorities();
+        let certificate = server_params(&self.hosts, now)?
+            .signed_by(&key, &authorities.oldest().issuer)
+            .map_err(Error::Certificate)?;
+        write(&self.server_certificate_path(), certificate.pem().as_bytes())
     }
 
-    /// File of the CA's certificate.
+    fn authorities(&self) -> RwLockReadGuard<'_, Authorities> {
+        self.authorities.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All CAs that are trusted, as PEM, the oldest first.
+    pub fn ca_pem(&self) -> String {
+        self.authorities().pem()
+    }
+
+    /// File of all CAs that are trusted.
     pub fn ca_path(&self) -> PathBuf {
-        self.folder.join("ca.pem")
+        self.authorities().trusted_path()
+    }
+
+    /// The CAs, the oldest first.
+    pub fn authority_infos(&self) -> Vec<AuthorityInfo> {
+        let authorities = self.authorities();
+        let (newest, oldest) = (authorities.newest().digest, authorities.oldest().digest);
+        let info = |authority: &authority::Authority| AuthorityInfo {
+            digest: authority.digest,
+            not_after: authority.not_after,
+            issues: authority.digest == newest,
+            serves: authority.digest == oldest,
+        };
+        authorities.iter().map(info).collect()
+    }
+
+    /// Adds a CA, which issues to devices from now on. The server's certificate stays that of the oldest.
+    pub fn rotate_authority(&self, now: Timestamp) -> Result<()> {
+        self.authorities.write().unwrap_or_else(PoisonError::into_inner).add(now)
+    }
+
+    /// Trusts the newest CA alone, which issues the server's certificate too; how many CAs went.
+    pub fn retire_authorities(&self, now: Timestamp) -> Result<usize> {
+        let gone = self.authorities.write().unwrap_or_else(PoisonError::into_inner).retire()?;
+        self.issue_server_certificate(now)?;
+        Ok(gone)
     }
 
     /// File of the server's certificate.
@@ -157,12 +222,17 @@ impl Signer {
         &self.admin_token
     }
 
-    /// The public keys that devices trust.
+    /// The public keys that this server signs with, for devices to trust once the offline keys vouch for them.
     pub fn keyring(&self) -> Keyring {
         Keyring::new([
             TrustedKey { role: Role::Director, key: self.director.public().clone() },
             TrustedKey { role: Role::Release, key: self.release.public().clone() },
         ])
+    }
+
+    /// The keys that keep trust metadata fresh.
+    pub fn online(&self) -> (&SigningKey, &SigningKey) {
+        (&self.snapshot, &self.timestamp)
     }
 
     /// Signs what a device shall run. The same state gives the same bytes.
@@ -175,10 +245,37 @@ impl Signer {
         Signed::sign(manifest, &[&self.release]).map_err(Error::Sign)
     }
 
-    /// A client certificate for `device` over the key of a certificate request. The request's own signature is
-    /// checked; of its content nothing but the key is taken.
-    pub fn issue(&self, csr_pem: &str, device: &DeviceId, now: Timestamp) -> Result<DeviceCertificate> {
-        let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(Error::Request)?;
+    /// The id of the release key.
+    pub fn release_id(&self) -> Digest {
+        self.release.public().id()
+    }
+
+    /// Signs the steps by which a model came to be, if they are a chain.
+    pub fn sign_lineage(&self, steps: Vec<lineage::Step>) -> Result<Vec<u8>> {
+        lineage::seal(steps, &self.release).map_err(Error::Lineage)
+    }
+
+    /// Signs the files of the model `name` by OpenSSF Model Signing; what lies at `ignored` is left out by whoever
+    /// checks.
+    pub fn sign_model(&self, name: &str, files: &[Resource], ignored: &[&str]) -> Result<Vec<u8>> {
+        oms::sign(name, files, ignored, &self.model).map_err(Error::Model)
+    }
+
+    /// The public key of models' signatures, in PEM.
+    pub fn model_key_pem(&self) -> String {
+        self.model.public().to_pem()
+    }
+
+    /// A client certificate for `device`, good for `days`, over the key of a certificate request (PKCS #10, DER). The
+    /// request is signed with that key and names the device; of its content nothing but the key is taken.
+    pub fn issue(
+        &self,
+        csr: &[u8],
+        device: &DeviceId,
+        days: u32,
+        now: Timestamp,
+    ) -> Result<DeviceCertificate> {
+        let mut request = read_request(csr, device)?;
         let mut serial = [0u8; 16];
         SystemRandom::new().fill(&mut serial).map_err(|_| Error::Random)?;
         // Positive and without a leading zero digit, so that every tool writes it alike.
@@ -190,14 +287,45 @@ impl Signer {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, now, DEVICE_DAYS);
+        let authorities = self.authorities();
+        let authority = authorities.newest();
+        set_validity(&mut params, now, days);
         request.params = params;
-        let certificate = request.signed_by(&self.ca).map_err(Error::Request)?;
+        let key = Digest::of(request.public_key.der_bytes());
+        let certificate = request.signed_by(&authority.issuer).map_err(Error::Request)?;
         Ok(DeviceCertificate {
             pem: certificate.pem(),
             serial: hex(&serial),
-            expires_at: now.plus_ms(u64::from(DEVICE_DAYS) * 86_400_000),
+            expires_at: now.plus_ms(u64::from(days) * 86_400_000),
+            authority: authority.digest,
+            key,
         })
+    }
+}
+
+/// Digest of the public key of a certificate request, which is checked as [`Signer::issue`] does.
+pub fn request_key(csr: &[u8], device: &DeviceId) -> Result<Digest> {
+    Ok(Digest::of(read_request(csr, device)?.public_key.der_bytes()))
+}
+
+fn read_request(csr: &[u8], device: &DeviceId) -> Result<CertificateSigningRequestParams> {
+    if csr.len() > CSR_BYTES_MAX {
+        return Err(Error::Request(rcgen::Error::CouldNotParseCertificationRequest));
+    }
+    let request = CertificateSigningRequestParams::from_der(&csr.into()).map_err(Error::Request)?;
+    let names: Vec<_> = request.params.distinguished_name.iter().take(2).collect();
+    match names[..] {
+        [(DnType::CommonName, name)] if text_of(name) == Some(device.as_str()) => Ok(request),
+        _ => Err(Error::Name { device: device.clone() }),
+    }
+}
+
+fn text_of(name: &DnValue) -> Option<&str> {
+    match name {
+        DnValue::Utf8String(text) => Some(text),
+        DnValue::PrintableString(text) => Some(text.as_str()),
+        DnValue::Ia5String(text) => Some(text.as_str()),
+        _ => None,
     }
 }
 
@@ -208,71 +336,19 @@ pub fn secret() -> Result<String> {
     Ok(hex(&bytes))
 }
 
-/// Writes a file whole or not at all, readable by its owner only.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::File { path: path.to_path_buf(), source };
-    let partial = path.with_extension("partial");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)
-        .map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)?;
-    match path.parent() {
-        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
-        None => Ok(()),
-    }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File { path: path.to_path_buf(), source }),
-    }
-}
-
-fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes)
-        .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) })
-}
-
-fn key_pair(path: &Path) -> Result<KeyPair> {
-    match read(path)? {
-        Some(bytes) => KeyPair::from_pem(&text(path, bytes)?)
-            .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) }),
-        None => {
-            let pair = KeyPair::generate().map_err(Error::Certificate)?;
-            write(path, pair.serialize_pem().as_bytes())?;
-            Ok(pair)
-        }
-    }
-}
-
-fn signing_key(path: &Path) -> Result<SigningKey> {
-    let bytes = match read(path)? {
-        Some(bytes) => bytes,
-        None => {
-            let bytes = SigningKey::generate_pkcs8().map_err(Error::Sign)?;
-            write(path, &bytes)?;
-            bytes
-        }
-    };
-    SigningKey::from_pkcs8(&bytes)
-        .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) })
-}
-
-fn ca_params(now: Timestamp) -> Result<CertificateParams> {
+fn ca_params(number: u32, now: Timestamp) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new()).map_err(Error::Certificate)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Edgewright fleet CA");
+    params.distinguished_name.push(DnType::CommonName, ca_name(number));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, now, CA_DAYS);
     Ok(params)
+}
+
+/// Each has a name of its own: verifiers look a certificate's issuer up by name.
+fn ca_name(number: u32) -> String {
+    if number == 1 { "Edgewright fleet CA".to_owned() } else { format!("Edgewright fleet CA {number}") }
 }
 
 fn server_params(hosts: &[String], now: Timestamp) -> Result<CertificateParams> {
@@ -304,85 +380,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
+pub(crate) mod testing;
 
-    fn csr(name: &str) -> String {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.serialize_request(&key).unwrap().pem().unwrap()
-    }
-
-    #[test]
-    fn a_second_start_finds_the_same_keys_in_files_for_the_owner_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = folder.path().join("keys");
-        let now = Timestamp(1_790_000_000_000);
-        let first = Signer::open(&keys, &[], now).unwrap();
-        let second = Signer::open(&keys, &["edge.example".to_owned()], now).unwrap();
-        assert_eq!(first.keyring(), second.keyring());
-        assert_eq!((first.ca_pem(), first.admin_token()), (second.ca_pem(), second.admin_token()));
-        for entry in fs::read_dir(&keys).unwrap() {
-            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o077, 0);
-        }
-    }
-
-    #[test]
-    fn a_certificate_carries_the_name_that_the_server_gives() {
-        let folder = tempfile::tempdir().unwrap();
-        let now = Timestamp(1_790_000_000_000);
-        let signer = Signer::open(folder.path(), &[], now).unwrap();
-        let issued = signer.issue(&csr("somebody-else"), &"cam-01".parse().unwrap(), now).unwrap();
-        let (_, pem) = x509_parser::pem::parse_x509_pem(issued.pem.as_bytes()).unwrap();
-        let certificate = pem.parse_x509().unwrap();
-        let names: Vec<_> =
-            certificate.subject().iter_common_name().map(|name| name.as_str().unwrap()).collect();
-        assert_eq!(names, ["cam-01"]);
-        assert_eq!(certificate.serial.to_str_radix(16), issued.serial);
-        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
-        assert!(usage.client_auth && !usage.server_auth && !certificate.is_ca());
-    }
-
-    #[test]
-    fn the_servers_certificate_is_good_for_every_host_that_is_given() {
-        let folder = tempfile::tempdir().unwrap();
-        let hosts = ["192.168.1.5", "2001:db8::1", "edge.example"].map(str::to_owned);
-        let signer = Signer::open(folder.path(), &hosts, Timestamp(1_790_000_000_000)).unwrap();
-        let pem = fs::read(signer.server_certificate_path()).unwrap();
-        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
-        let certificate = pem.parse_x509().unwrap();
-        let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
-        let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
-        for host in [
-            "IPAddress(c0:a8:01:05)",
-            "IPAddress(20:01:0d:b8:00:00:00:00:00:00:00:00:00:00:00:01)",
-            "DNSName(edge.example)",
-            "DNSName(localhost)",
-        ] {
-            assert!(shown.iter().any(|name| name == host), "{host} is not in {shown:?}");
-        }
-        assert_eq!(shown.len(), 6);
-    }
-
-    #[test]
-    fn refuses_what_is_no_request_or_was_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let signer = Signer::open(folder.path(), &[], Timestamp(1_790_000_000_000)).unwrap();
-        let device: DeviceId = "cam-01".parse().unwrap();
-        let good = csr("x");
-        let (_, pem) = x509_parser::pem::parse_x509_pem(good.as_bytes()).unwrap();
-        let mut der = pem.contents.clone();
-        let last = der.len() - 1;
-        der[last] ^= 1;
-        use base64::Engine;
-        let body = base64::engine::general_purpose::STANDARD.encode(&der);
-        let changed =
-            format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
-        for bad in ["", "nonsense", &changed] {
-            assert!(matches!(signer.issue(bad, &device, Timestamp(0)), Err(Error::Request(_))), "{bad:?}");
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! The store: SQLite for what is known, a folder for blobs. One file per kind of thing; all SQL is here.
 
 pub mod blobs;
+pub mod certificates;
 pub mod datasets;
-pub mod devices;
+pub mod deltas;
+mod devices;
 pub mod ingest;
 pub mod jobs;
 pub mod rollouts;

@@ -46,7 +46,10 @@ fn modules() -> Vec<(String, PathBuf, String)> {
     sources(&root, &mut found);
     found
         .into_iter()
-        .filter(|path| path.file_stem().is_some_and(|stem| stem != "tests"))
+        .filter(|path| {
+            let mut parts = path.strip_prefix(&root).unwrap().components();
+            parts.all(|part| !matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")))
+        })
         .map(|path| {
             let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
             let module = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();

@@ -112,6 +112,12 @@ pub trait Runnable: Send + Sync + fmt::Debug {
     fn run_into(&self, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), Error>;
 }
 
+/// Checks a model as every runtime's `load` does before it parses it. The text says what is wrong with the bytes.
+pub fn check_model(model: &[u8]) -> Result<(), String> {
+    check_size(model).map_err(|error| error.to_string())?;
+    tract_rewrite::read(model).map(|_| ())
+}
+
 fn check_size(model: &[u8]) -> Result<(), Error> {
     if model.len() > MODEL_BYTES_MAX { Err(Error::TooLarge { size_bytes: model.len() }) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! A board: the kind of device that a search aims at and an agent runs on. One TOML file each in
 //! `firmware-configs/`, checked when it is loaded.
 
-use crate::BoardId;
+use crate::{BoardId, wire::one_line};
 use serde::{Deserialize, Serialize};
 
 /// A board's description. All limits are upper bounds that a searched model keeps.
@@ -108,7 +108,7 @@ impl Board {
                 Some(line) => format!("line {line}: {message}"),
                 None => message,
             };
-            Error::Toml { origin: origin.to_owned(), message }
+            Error::Toml { origin: origin.to_owned(), message: one_line(&message) }
         })?;
         board.check(origin)?;
         Ok(board)
@@ -166,7 +166,7 @@ impl Board {
 }
 
 fn range(origin: &str, key: &'static str, value: impl ToString, allowed: String) -> Error {
-    Error::Range { origin: origin.to_owned(), key, value: value.to_string(), allowed }
+    Error::Range { origin: origin.to_owned(), key, value: one_line(&value.to_string()), allowed }
 }
 
 #[cfg(test)]
@@ -199,6 +199,16 @@ threads = 1
     fn reads_a_board() {
         let board = Board::from_toml(GOOD, "pi.toml").unwrap();
         assert_eq!(board.runtime.allowed, [RuntimeName::OnnxRuntime, RuntimeName::Tract]);
+    }
+
+    #[test]
+    fn an_error_is_one_short_line_whatever_the_file_holds() {
+        let long = format!("target = \"a\\u001b[2J\\nb{}\"", "x".repeat(10_000));
+        for text in [GOOD.replace("target = \"aarch64-unknown-linux-gnu\"", &long), "\"a\rb\" = 1".to_owned()]
+        {
+            let message = Board::from_toml(&text, "pi.toml").unwrap_err().to_string();
+            assert!(!message.contains(char::is_control) && message.len() < 1000, "{message:?}");
+        }
     }
 
     #[test]

@@ -135,6 +135,10 @@ name_id!(
     ModelName, "model name"
 );
 name_id!(
+    /// A role of the model repository that the targets delegate to: a team that signs models of its own.
+    TeamName, "team name"
+);
+name_id!(
     /// A place on a device that holds one model; the name under which the local API serves it.
     SlotName, "slot name"
 );

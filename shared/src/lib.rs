@@ -16,7 +16,8 @@ pub mod wire;
 
 pub use digest::Digest;
 pub use id::{
-    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, VersionLabel,
+    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName,
+    VersionLabel,
 };
 pub use signing::{Signed, Verified};
 pub use time::Timestamp;

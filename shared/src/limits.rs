@@ -20,6 +20,10 @@ pub const SIGNATURES_MAX: usize = 8;
 pub const BUNDLE_FILES_MAX: usize = 32;
 /// Largest single file of a bundle in bytes.
 pub const BUNDLE_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Most deltas that one assignment names.
+pub const DELTAS_MAX: usize = 8;
+/// Largest file, old or new, that a delta is made for and applied to, in bytes: both are held in memory.
+pub const DELTA_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Most chunk ranges in one want.
 pub const WANT_RANGES_MAX: usize = 64;
 /// Most chunks asked for by one want; a device asks again when they have come.
@@ -50,3 +54,27 @@ pub const PAGE_DEFAULT: u32 = 100;
 pub const PROGRESS_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Largest report of a job that is read, in bytes.
 pub const REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest signature of a model (a Sigstore bundle) in bytes; one of the most files with long names is under half of it.
+pub const MODEL_SIGNATURE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most files that one signature of a model covers.
+pub const MODEL_RESOURCES_MAX: usize = 65_536;
+/// Longest path of a file below a signed model's folder, in bytes.
+pub const MODEL_PATH_BYTES_MAX: usize = 4096;
+/// Largest public key file that is read, in bytes.
+pub const PUBLIC_KEY_BYTES_MAX: usize = 16 * 1024;
+/// Largest lineage of a version in bytes.
+pub const LINEAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most steps of a lineage.
+pub const LINEAGE_STEPS_MAX: usize = 16;
+/// Most artefacts that one step of a lineage takes in or gives.
+pub const LINEAGE_ARTEFACTS_MAX: usize = 64;
+/// Most versions, one the parent of the other, whose lineage is shown together.
+pub const LINEAGE_PARENTS_MAX: usize = 16;
+/// Largest file of update metadata that a device reads, in bytes; each is one retained message.
+pub const METADATA_BYTES_MAX: u64 = 128 * 1024;
+/// Most roots that one refresh follows; the next refresh goes on.
+pub const METADATA_ROOTS_MAX: u64 = 256;
+/// Most targets roles that the search for one target reads.
+pub const METADATA_ROLES_MAX: usize = 32;
+/// Most signatures on one file of metadata that is signed here.
+pub const METADATA_SIGNATURES_MAX: usize = 32;

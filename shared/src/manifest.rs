@@ -10,8 +10,10 @@ pub const FORMAT: u32 = 1;
 pub const MODEL_FILE: &str = "model.onnx";
 /// File of every bundle: golden inputs and outputs, safetensors with tensors `input` and `output`.
 pub const GOLDEN_FILE: &str = "golden.safetensors";
-/// Optional file: how the model came to be.
-pub const LINEAGE_FILE: &str = "lineage.json";
+/// Optional file: how the model came to be, one signed in-toto statement a line.
+pub const LINEAGE_FILE: &str = "lineage.jsonl";
+/// Optional file: a signature of all other files by OpenSSF Model Signing v1.0.
+pub const SIGNATURE_FILE: &str = "model.sig";
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

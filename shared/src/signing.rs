@@ -77,6 +77,16 @@ impl PublicKey {
     pub fn id(&self) -> Digest {
         Digest::of(&self.0)
     }
+
+    /// The key of 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for PublicKey {
@@ -123,6 +133,11 @@ impl SigningKey {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         &self.public
+    }
+
+    /// The Ed25519 signature of `message`, 64 bytes. An envelope is signed with [`Signed::sign`].
+    pub fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
     }
 }
 
@@ -278,7 +293,7 @@ impl<T: Payload> Signed<T> {
 }
 
 /// DSSE v1.0, "PAE": the lengths make the split between type and payload unambiguous.
-fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     let mut message = head.into_bytes();
     message.extend_from_slice(payload);

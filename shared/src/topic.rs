@@ -8,7 +8,7 @@
 //! assert_eq!(topic.to_string(), text);
 //! ```
 
-use crate::{DeviceId, Digest};
+use crate::{DeviceId, Digest, TeamName};
 use std::{fmt, str::FromStr};
 
 /// The prefix of every topic of this wire version.
@@ -35,27 +35,46 @@ pub enum Topic {
     BlobChunk { device: DeviceId, digest: Digest, index: u32 },
     /// Down, raw bytes: the same chunk for everybody in a wave.
     BlobBroadcast { digest: Digest, index: u32 },
-    /// Down, retained: trust metadata of one role.
-    Trust(TrustRole),
+    /// Down, retained: the newest metadata of one role; of the root every version.
+    Trust(TrustFile),
 }
 
-/// The roles of the model repository's metadata (TUF specification, section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TrustRole {
-    Root,
+/// Metadata of the model repository (TUF specification, section 2).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrustFile {
+    /// A device that was away goes from the root that it has to the newest, one by one.
+    Root {
+        version: u32,
+    },
     Targets,
     Snapshot,
     Timestamp,
+    /// What a team signs that the targets delegate to.
+    Delegated(TeamName),
 }
 
-impl TrustRole {
-    fn as_str(self) -> &'static str {
+impl fmt::Display for TrustFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root => "root",
-            Self::Targets => "targets",
-            Self::Snapshot => "snapshot",
-            Self::Timestamp => "timestamp",
+            Self::Root { version } => write!(f, "root/{version}"),
+            Self::Targets => f.write_str("targets"),
+            Self::Snapshot => f.write_str("snapshot"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Delegated(team) => write!(f, "team/{team}"),
         }
+    }
+}
+
+impl TrustFile {
+    fn parse(parts: &[&str]) -> Result<Self, NotATopic> {
+        Ok(match parts {
+            ["root", version] => Self::Root { version: parse_index(version)? },
+            ["targets"] => Self::Targets,
+            ["snapshot"] => Self::Snapshot,
+            ["timestamp"] => Self::Timestamp,
+            ["team", team] => Self::Delegated(team.parse().map_err(|_| NotATopic)?),
+            _ => return Err(NotATopic),
+        })
     }
 }
 
@@ -108,7 +127,7 @@ impl fmt::Display for Topic {
                 write!(f, "{PREFIX}/device/{device}/blob/{digest}/{index}")
             }
             Self::BlobBroadcast { digest, index } => write!(f, "{PREFIX}/blob/{digest}/{index}"),
-            Self::Trust(role) => write!(f, "{PREFIX}/trust/{}", role.as_str()),
+            Self::Trust(file) => write!(f, "{PREFIX}/trust/{file}"),
         }
     }
 }
@@ -135,10 +154,7 @@ impl FromStr for Topic {
             ["blob", digest, index] => {
                 Self::BlobBroadcast { digest: parse_digest(digest)?, index: parse_index(index)? }
             }
-            ["trust", "root"] => Self::Trust(TrustRole::Root),
-            ["trust", "targets"] => Self::Trust(TrustRole::Targets),
-            ["trust", "snapshot"] => Self::Trust(TrustRole::Snapshot),
-            ["trust", "timestamp"] => Self::Trust(TrustRole::Timestamp),
+            ["trust", file @ ..] => Self::Trust(TrustFile::parse(file)?),
             _ => return Err(NotATopic),
         })
     }
@@ -173,7 +189,7 @@ impl fmt::Display for Filter {
             Self::Desired(id) => write!(f, "{PREFIX}/device/{id}/desired"),
             Self::BlobChunks(id) => write!(f, "{PREFIX}/device/{id}/blob/+/+"),
             Self::BlobBroadcast(digest) => write!(f, "{PREFIX}/blob/{digest}/+"),
-            Self::Trust => write!(f, "{PREFIX}/trust/+"),
+            Self::Trust => write!(f, "{PREFIX}/trust/#"),
         }
     }
 }
@@ -224,6 +240,9 @@ mod tests {
             format!("ew/v1/blob/{digest}/4294967296"),
             format!("ew/v1/device/a/blob/{digest}/1/2"),
             "ew/v1/trust/mirrors".to_owned(),
+            "ew/v1/trust/root".to_owned(),
+            "ew/v1/trust/root/01".to_owned(),
+            "ew/v1/trust/team/../root".to_owned(),
         ] {
             assert_eq!(text.parse::<Topic>(), Err(NotATopic), "{text}");
         }
@@ -264,7 +283,7 @@ mod tests {
 
     fn topics() -> impl Strategy<Value = Topic> {
         let device = "[a-z0-9][a-z0-9._-]{0,20}".prop_map(|text| id(&text));
-        (device, any::<[u8; 32]>(), any::<u32>(), 0usize..13).prop_map(|(device, bytes, index, kind)| {
+        (device, any::<[u8; 32]>(), any::<u32>(), 0usize..14).prop_map(|(device, bytes, index, kind)| {
             let digest = Digest::from(bytes);
             match kind {
                 0 => Topic::Desired(device),
@@ -276,10 +295,11 @@ mod tests {
                 6 => Topic::BlobWant(device),
                 7 => Topic::BlobChunk { device, digest, index },
                 8 => Topic::BlobBroadcast { digest, index },
-                9 => Topic::Trust(TrustRole::Root),
-                10 => Topic::Trust(TrustRole::Targets),
-                11 => Topic::Trust(TrustRole::Snapshot),
-                _ => Topic::Trust(TrustRole::Timestamp),
+                9 => Topic::Trust(TrustFile::Root { version: index }),
+                10 => Topic::Trust(TrustFile::Targets),
+                11 => Topic::Trust(TrustFile::Snapshot),
+                12 => Topic::Trust(TrustFile::Timestamp),
+                _ => Topic::Trust(TrustFile::Delegated(device.as_str().parse().unwrap())),
             }
         })
     }

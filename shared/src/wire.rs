@@ -60,6 +60,61 @@ pub struct Assignment {
     /// The rollout that asks for it.
     pub rollout: Option<RolloutId>,
     pub trial: TrialPolicy,
+    /// For files of the bundle that the device can make from what it has, at most [`limits::DELTAS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deltas: Vec<DeltaRef>,
+    /// Most chunk bytes that the device may receive for this update; the device's own limit holds beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_bytes_max: Option<u64>,
+}
+
+/// A file of a bundle as the difference to a file that the device may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaRef {
+    /// The file that the device has.
+    pub from: Digest,
+    /// The file of the bundle.
+    pub to: Digest,
+    /// The blob with the difference.
+    pub delta: Digest,
+    /// Size of that blob.
+    pub bytes: u64,
+}
+
+impl Assignment {
+    fn validate(&self) -> Result<(), String> {
+        let slot = &self.slot;
+        if self.bundle_bytes == 0 || self.bundle_bytes > limits::ENVELOPE_BYTES_MAX as u64 {
+            return Err(format!("bundle_bytes of slot {slot} is out of range"));
+        }
+        if self.update_bytes_max == Some(0) {
+            return Err(format!("update_bytes_max of slot {slot} is 0, at least 1"));
+        }
+        if self.deltas.len() > limits::DELTAS_MAX {
+            return Err(format!(
+                "slot {slot} has {} deltas, at most {}",
+                self.deltas.len(),
+                limits::DELTAS_MAX
+            ));
+        }
+        let mut made = BTreeSet::new();
+        for delta in &self.deltas {
+            if delta.bytes == 0 || delta.bytes > limits::DELTA_FILE_BYTES_MAX {
+                return Err(format!(
+                    "a delta of slot {slot} has {} bytes, allowed are 1 to {}",
+                    delta.bytes,
+                    limits::DELTA_FILE_BYTES_MAX
+                ));
+            }
+            if delta.from == delta.to || delta.delta == delta.from || delta.delta == delta.to {
+                return Err(format!("a delta of slot {slot} names a blob twice"));
+            }
+            if !made.insert(delta.to) {
+                return Err(format!("slot {slot} has two deltas to one file"));
+            }
+        }
+        self.trial.validate()
+    }
 }
 
 /// How a version proves itself after activation.
@@ -134,10 +189,7 @@ impl signing::Payload for Desired {
             if !slots.insert(&assignment.slot) {
                 return Err(format!("slot {} is assigned twice", assignment.slot));
             }
-            if assignment.bundle_bytes == 0 || assignment.bundle_bytes > limits::ENVELOPE_BYTES_MAX as u64 {
-                return Err(format!("bundle_bytes of slot {} is out of range", assignment.slot));
-            }
-            assignment.trial.validate()?;
+            assignment.validate()?;
         }
         Ok(())
     }
@@ -238,8 +290,34 @@ pub enum Phase {
     Testing { bundle: Digest },
     /// Answers requests and has to prove itself until `ends_at`.
     Trial { bundle: Digest, ends_at: Timestamp },
-    /// Waits before the next try, for instance for disk space.
-    Waiting { bundle: Digest, until: Timestamp, reason: String },
+    /// Waits before the next try.
+    Waiting {
+        bundle: Digest,
+        until: Timestamp,
+        reason: String,
+        #[serde(default, skip_serializing_if = "WaitsFor::is_default")]
+        waits_for: WaitsFor,
+    },
+}
+
+/// What a slot waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitsFor {
+    /// For disk space, or a disk that works.
+    #[default]
+    Storage,
+    /// For bytes that it may receive.
+    Budget,
+    /// For something that a newer peer knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl WaitsFor {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One finished attempt to install a bundle.
@@ -283,6 +361,10 @@ pub enum Refusal {
     NotLoadable,
     /// More tries than allowed.
     Abandoned,
+    /// A bundle that the offline keys do not vouch for.
+    NotVouchedFor,
+    /// A version older than one that the device had and that is still vouched for.
+    Older,
 }
 
 /// Online or not. Also the last will.
@@ -383,6 +465,16 @@ pub enum EventKind {
     RolledBack,
     DiskFull,
     SlotEmptied,
+    /// Trust metadata that was not taken; the detail begins with one word for the reason.
+    TrustRefused,
+    /// Newer trust metadata is in force.
+    TrustUpdated,
+    /// A delta did not give the file, which comes whole instead.
+    DeltaRefused,
+    /// The next bytes would be over the budget of the update or of the day.
+    BudgetSpent,
+    CertificateRenewed,
+    CertificateExpired,
     /// One that a newer peer knows.
     #[serde(other)]
     Unknown,
@@ -502,6 +594,11 @@ const CBOR_DEPTH_MAX: usize = 16;
 
 fn check_size(what: &'static str, size_bytes: usize, limit_bytes: usize) -> Result<(), Error> {
     if size_bytes > limit_bytes { Err(Error::TooLarge { what, size_bytes, limit_bytes }) } else { Ok(()) }
+}
+
+/// `text` of a stranger as part of an error: on one line, without control characters, and cut.
+pub fn one_line(text: &str) -> String {
+    cut(&text.replace(char::is_control, " "))
 }
 
 /// `text` cut to [`limits::REASON_BYTES_MAX`] bytes at a character's end.

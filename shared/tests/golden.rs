@@ -12,9 +12,9 @@ use shared::{
     manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
     signing::{Keyring, Payload, Role, SigningKey, TrustedKey},
     wire::{
-        Assignment, Attempt, Batch, Desired, Event, EventKind, Feedback, FeedbackKind, Outcome, Phase,
-        Presence, Record, Refusal, Reported, SlotReport, Telemetry, TrialPolicy, VersionRef, Want,
-        encode_json,
+        Assignment, Attempt, Batch, DeltaRef, Desired, Event, EventKind, Feedback, FeedbackKind, Outcome,
+        Phase, Presence, Record, Refusal, Reported, SlotReport, Telemetry, TrialPolicy, VersionRef, WaitsFor,
+        Want, encode_json,
     },
 };
 use std::{fmt::Debug, fs, path::PathBuf};
@@ -70,7 +70,20 @@ fn assignment() -> Assignment {
         bundle_bytes: 1234,
         rollout: Some("018f3c2e-7c00-7000-8000-0000000000aa".parse().unwrap()),
         trial: TrialPolicy { latency_p99_us_max: Some(5000), ..TrialPolicy::default() },
+        deltas: Vec::new(),
+        update_bytes_max: None,
     }
+}
+
+fn desired_with_a_delta() -> Desired {
+    let delta = DeltaRef {
+        from: Digest::of(b"old model"),
+        to: Digest::of(MODEL_FILE.as_bytes()),
+        delta: Digest::of(b"delta"),
+        bytes: 5,
+    };
+    let assignment = Assignment { deltas: vec![delta], update_bytes_max: Some(1_000_000), ..assignment() };
+    Desired { assignments: vec![assignment], ..desired() }
 }
 
 fn desired() -> Desired {
@@ -155,6 +168,15 @@ fn envelope_is_stable<T: Payload + PartialEq + Debug>(name: &str, value: &T, key
 #[test]
 fn control_messages_are_stable() {
     json_is_stable("reported.json", &reported());
+    let waiting = Phase::Waiting {
+        bundle: Digest::of(b"bundle"),
+        until: Timestamp(1_700_000_000_000),
+        reason: "100 bytes are left of the day's 5000".to_owned(),
+        waits_for: WaitsFor::Budget,
+    };
+    let mut reported = reported();
+    reported.slots[0].phase = waiting;
+    json_is_stable("reported-waiting.json", &reported);
     json_is_stable("presence.json", &Presence { online: true });
     json_is_stable(
         "want.json",
@@ -209,6 +231,7 @@ fn batches_are_stable() {
 #[test]
 fn envelopes_are_stable() {
     envelope_is_stable("desired.envelope.json", &desired(), &key("director"));
+    envelope_is_stable("desired-delta.envelope.json", &desired_with_a_delta(), &key("director"));
     envelope_is_stable("manifest.envelope.json", &manifest(), &key("release"));
 }
 

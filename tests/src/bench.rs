@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work.
+//! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work; and an update under power cuts.
 
 pub mod infer;
+pub mod kill;
 pub mod machine;
 pub mod peer;
 pub mod search;
@@ -30,6 +31,8 @@ pub enum Bench {
     Search(search::Options),
     /// Microseconds of one inference: our agent, raw runtimes, Python's onnxruntime.
     Infer(infer::Options),
+    /// Power cuts and a full disk at the file operations of an update.
+    Kill(kill::Options),
 }
 
 /// Runs the bench that was asked for.
@@ -41,6 +44,12 @@ pub fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
+        Bench::Kill(kill) => {
+            let seen = kill::run(kill)?;
+            write_report(options.report.as_deref(), &seen)?;
+            ensure!(seen.is_good(), "a device did not come back as it should; see the lines above");
+            Ok(())
+        }
     }
 }
 

@@ -4,10 +4,12 @@ pub mod agent;
 pub mod control;
 pub mod oip;
 pub mod process;
+pub mod proxy;
 
 pub use agent::{Agent, AgentOptions};
 pub use control::{ControlPlane, ServeOptions};
 pub use process::Process;
+pub use proxy::Proxy;
 
 use anyhow::{Context, Result, bail};
 use std::{

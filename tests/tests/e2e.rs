@@ -1,13 +1,19 @@
 //! End to end: real binaries, real broker, real TLS, real tools of others.
 //!
-//! The tests share one control plane and its models, and run one after another: a machine with two cores has
+//! Most tests share one control plane and its models, and all run one after another: a machine with two cores has
 //! no room for two trainings. This program has a `main` of its own so that the world ends with it: what a
 //! `static` holds is never dropped, and its processes would go on.
 
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/est.rs"]
+mod est;
+#[path = "e2e/hostile.rs"]
+mod hostile;
 #[path = "e2e/isolation.rs"]
 mod isolation;
+#[path = "e2e/kill.rs"]
+mod kill;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/tools.rs"]
@@ -24,6 +30,8 @@ use std::{
 use world::World;
 
 type Test = fn(&mut World) -> Result<()>;
+/// Brings all that it needs.
+type Alone = fn() -> Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
     ("bad_input::damaged_data_sets_are_refused_by_name", bad_input::damaged_data_sets_are_refused_by_name),
@@ -38,27 +46,48 @@ const TESTS: &[(&str, Test)] = &[
         bad_input::a_full_disk_while_staging_leaves_the_working_model,
     ),
     (
-        "isolation::a_device_reads_its_own_topics_and_no_others",
-        isolation::a_device_reads_its_own_topics_and_no_others,
+        "hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign",
+        hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign,
     ),
-    (
-        "isolation::a_device_writes_its_own_topics_and_no_others",
-        isolation::a_device_writes_its_own_topics_and_no_others,
-    ),
-    (
-        "isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect",
-        isolation::a_foreign_will_a_foreign_client_id_and_no_certificate_do_not_connect,
-    ),
+    ("isolation::a_device_reads_what_it_shall_run", isolation::a_device_reads_what_it_shall_run),
     (
         "isolation::a_revoked_device_does_not_connect_again",
         isolation::a_revoked_device_does_not_connect_again,
+    ),
+    (
+        "kill::a_device_comes_back_from_power_cuts_and_full_disks_in_an_update",
+        kill::a_device_comes_back_from_power_cuts_and_full_disks_in_an_update,
     ),
     ("life::a_series_model_lives_its_whole_life", life::a_series_model_lives_its_whole_life),
     (
         "tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets",
         tools::onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets,
     ),
+    (
+        "tools::model_signing_and_we_accept_each_others_signatures_and_no_changed_model",
+        tools::model_signing_and_we_accept_each_others_signatures_and_no_changed_model,
+    ),
+    ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
+];
+
+/// Tests that bring all they need.
+const ALONE: &[(&str, Alone)] = &[
+    ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
+    (
+        "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",
+        est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected,
+    ),
+    ("est::a_running_fleet_moves_to_another_ca", est::a_running_fleet_moves_to_another_ca),
+    (
+        "est::a_connected_device_that_is_revoked_is_put_out_and_kept_out",
+        est::a_connected_device_that_is_revoked_is_put_out_and_kept_out,
+    ),
+    (
+        "isolation::the_embedded_broker_keeps_devices_apart",
+        isolation::the_embedded_broker_keeps_devices_apart,
+    ),
+    ("isolation::mosquitto_keeps_devices_apart", isolation::mosquitto_keeps_devices_apart),
 ];
 
 fn main() -> ExitCode {
@@ -69,7 +98,10 @@ fn main() -> ExitCode {
         let world = Arc::clone(&world);
         Trial::test(name, move || run(test, &mut world.lock().unwrap_or_else(PoisonError::into_inner)))
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let alone = ALONE.iter().map(|&(name, test)| {
+        Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:?}"))))
+    });
+    let conclusion = libtest_mimic::run(&arguments, alone.chain(trials).collect());
     drop(world);
     conclusion.exit_code()
 }

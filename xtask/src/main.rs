@@ -4,6 +4,7 @@ mod boards;
 mod cache;
 mod cross;
 mod doctor;
+mod fuzz;
 mod pins;
 mod progress;
 mod setup;
@@ -61,6 +62,8 @@ enum Command {
     },
     /// Build the agent for a board, and run it under emulation.
     Cross(cross::Options),
+    /// Give hostile bytes to every decoder, for a while each.
+    Fuzz(fuzz::Options),
     /// Build every binary in the dev profile, as the demo and the tests use them.
     Build,
     /// Print what a shell needs to use them by hand: `eval "$(cargo xtask env)"`.
@@ -94,10 +97,14 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { arguments } => {
             let peers = arguments.iter().any(|argument| argument == "search");
             setup::run(&cache, setup::Wanted { cross: false, peers })?;
-            steps::build(&cache, steps::Profile::Release)?;
-            steps::run_binary(&cache, steps::Profile::Release, "edgewright-bench", &arguments)
+            // What is killed again and again has to be right, not fast.
+            let kill = arguments.iter().any(|argument| argument == "kill");
+            let profile = if kill { steps::Profile::Dev } else { steps::Profile::Release };
+            steps::build(&cache, profile)?;
+            steps::run_binary(&cache, profile, "edgewright-bench", &arguments)
         }
         Command::Cross(options) => cross::run(&cache, &options),
+        Command::Fuzz(options) => fuzz::run(&cache, &options),
         Command::Build => {
             setup::run(&cache, setup::Wanted::default())?;
             steps::build(&cache, steps::Profile::Dev)

@@ -53,6 +53,8 @@ pub(crate) const TOOLS: &[Tool] = &[
         without: "tests of topic isolation",
         cross: false,
     },
+    Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", cross: false },
+    Tool { program: "curl", packages: &["curl"], without: "tests of EST", cross: false },
     Tool {
         program: "qemu-aarch64-static",
         packages: &["qemu-user-static"],

@@ -5,9 +5,11 @@
 //! actions it asks for, and tells it how they went.
 
 pub mod backoff;
+pub mod budget;
 pub mod chunks;
 pub mod latency;
 pub mod outbox;
+pub mod renewal;
 pub mod trial;
 pub mod update;
 pub mod window;

@@ -7,13 +7,16 @@
 
 pub mod slot;
 
-use crate::update::slot::Slot;
+use crate::{
+    budget::{self, Day, DaySaved},
+    update::slot::{Allowance, Slot},
+};
 use serde::{Deserialize, Serialize};
 use shared::{
-    BoardId, DeviceId, Digest, SlotName, Timestamp, Verified,
+    BoardId, DeviceId, Digest, ModelName, SlotName, Timestamp, Verified,
     wire::{Desired, EventKind, SlotReport, VersionRef},
 };
-pub use slot::{Fetched, SlotAction, SlotInput, SlotSaved, Target};
+pub use slot::{Base, Fetched, SlotAction, SlotInput, SlotSaved, Target};
 use std::collections::BTreeMap;
 
 /// What survives a restart.
@@ -22,7 +25,17 @@ pub struct Saved {
     /// The newest desired state that was accepted.
     pub desired: Option<Desired>,
     pub slots: Vec<SlotSaved>,
+    /// Of each model the newest version that passed its trial here. It stays when the slot is emptied: nobody can have
+    /// the device go back to an older one unless the newer is withdrawn.
+    #[serde(default)]
+    pub newest: BTreeMap<ModelName, VersionRef>,
+    /// The bytes of the day.
+    #[serde(default)]
+    pub day: DaySaved,
 }
+
+/// Most models whose newest version is remembered.
+pub const NEWEST_MAX: usize = 64;
 
 /// Something to tell the fleet. Stored in the same transaction as the state that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +55,8 @@ pub enum Input {
     Online(bool),
     /// The last [`Action::Persist`] is on disk.
     Persisted,
+    /// Chunks of a blob came, whatever becomes of them: so many bytes. Before what tells of each.
+    ChunksReceived { digest: Digest, bytes: u64 },
     /// A chunk is on disk, in the blob's partial file.
     ChunkStored { digest: Digest, index: u32 },
     /// A chunk could not be stored: the disk is full or failed, or the blob's partial file had to go.
@@ -86,34 +101,52 @@ pub struct Machine {
     board: BoardId,
     desired: Option<Desired>,
     slots: BTreeMap<SlotName, Slot>,
+    newest: BTreeMap<ModelName, VersionRef>,
     notes: Vec<Note>,
     online: bool,
     dirty: bool,
     persisting: bool,
     wall_ahead_ms: i64,
     seed: u64,
+    limits: budget::Limits,
+    day: Day,
+    /// The newest time that was given.
+    now: Timestamp,
 }
 
 impl Machine {
-    /// Goes on from what was persisted last, on a device that is a `board`. `seed` gives the jitter of all waiting.
-    pub fn restore(device: DeviceId, board: BoardId, saved: Saved, seed: u64, now: Timestamp) -> Self {
-        let Saved { desired, slots } = saved;
+    /// Goes on from what was persisted last, on a device that is a `board` and may receive what `limits` allow. `seed`
+    /// gives the jitter of all waiting.
+    pub fn restore(
+        device: DeviceId,
+        board: BoardId,
+        limits: budget::Limits,
+        saved: Saved,
+        seed: u64,
+        now: Timestamp,
+    ) -> Self {
+        let Saved { desired, slots, newest, day } = saved;
         let mut machine = Self {
             device,
             board,
             desired,
             slots: BTreeMap::new(),
+            newest,
             notes: Vec::new(),
             online: false,
             dirty: false,
             persisting: false,
             wall_ahead_ms: 0,
             seed,
+            limits,
+            day: Day::restore(day, limits.day_bytes_max),
+            now,
         };
         for saved in slots {
             let name = saved.slot.clone();
             let seed = machine.slot_seed(&name);
-            let slot = Slot::restore(saved, machine.board.clone(), seed, now);
+            let mut slot = Slot::restore(saved, machine.board.clone(), seed, now);
+            slot.finish_emptying();
             machine.slots.insert(name, slot);
         }
         machine
@@ -124,6 +157,7 @@ impl Machine {
     /// # Errors
     /// [`Rejected`] where it does not fit; a refused desired state also leaves a note.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Result<(), Rejected> {
+        self.now = now;
         match input {
             Input::Desired(desired) => self.accept(desired.into_inner(), now).inspect_err(|rejected| {
                 self.notes.push(Note {
@@ -141,6 +175,15 @@ impl Machine {
             }
             Input::Persisted => {
                 self.persisting = false;
+                Ok(())
+            }
+            Input::ChunksReceived { digest, bytes } => {
+                self.dirty |= self.day.turn(now) | self.day.receive(bytes);
+                // Each byte is the answer to one request.
+                let mut left = bytes;
+                for slot in self.slots.values_mut() {
+                    left -= slot.count(digest, bytes, left);
+                }
                 Ok(())
             }
             Input::ChunkStored { digest, index } => {
@@ -163,19 +206,27 @@ impl Machine {
         if self.persisting {
             return None;
         }
+        self.ask();
         for slot in self.slots.values_mut() {
             self.dirty |= slot.take_dirty();
         }
         if self.dirty {
+            self.remember_newest();
+        }
+        if self.dirty {
             self.dirty = false;
             self.persisting = true;
+            self.day.mark_saved();
             let mut notes = std::mem::take(&mut self.notes);
             notes.extend(self.slots.values_mut().flat_map(Slot::take_notes));
             self.slots.retain(|_, slot| !slot.is_gone());
             return Some(Action::Persist { saved: self.saved(), notes });
         }
         let next = self.slots.iter_mut().find_map(|(name, slot)| Some((name.clone(), slot.pop_action()?)));
-        if let Some((name, action)) = next {
+        if let Some((name, mut action)) = next {
+            if let SlotAction::ReadManifest { version, newest } = &mut action {
+                *newest = self.newest.get(&version.model).cloned();
+            }
             // An emptied slot that has nothing left to do disappears from what is persisted.
             if self.slots.get(&name).is_some_and(Slot::is_gone) {
                 self.dirty = true;
@@ -192,6 +243,7 @@ impl Machine {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = now;
         let online = self.online;
         self.slots.values_mut().for_each(|slot| slot.handle_timeout(online, now));
     }
@@ -207,8 +259,43 @@ impl Machine {
     pub fn saved(&self) -> Saved {
         Saved {
             desired: self.desired.clone(),
-            slots: self.slots.values().map(|slot| slot.saved().clone()).collect(),
+            slots: self.slots.values().map(Slot::to_save).collect(),
+            newest: self.newest.clone(),
+            day: self.day.saved(self.asked_bytes()),
         }
+    }
+
+    /// Ids carry the time at which a version was made: the greatest is the newest.
+    fn remember_newest(&mut self) {
+        for good in self.slots.values().filter_map(|slot| slot.saved().last_good.as_ref()) {
+            let known = self.newest.get(&good.model);
+            let room = known.is_some() || self.newest.len() < NEWEST_MAX;
+            if room && known.is_none_or(|known| known.version_id < good.version_id) {
+                self.newest.insert(good.model.clone(), good.clone());
+            }
+        }
+    }
+
+    /// Lets slots ask for chunks, as many as the budget allows.
+    fn ask(&mut self) {
+        let hungry = self.slots.iter().filter(|(_, slot)| slot.is_hungry()).map(|(name, _)| name.clone());
+        for name in hungry.collect::<Vec<_>>() {
+            self.dirty |= self.day.turn(self.now);
+            let allowance = Allowance {
+                day_room_bytes: self.day.room_bytes(self.asked_bytes()),
+                day_bytes_max: self.day.bytes_max(),
+                day_ends_at: self.day.ends_at(),
+                update_bytes_max: self.limits.update_bytes_max,
+            };
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.ask(&allowance);
+            }
+        }
+    }
+
+    /// Bytes that are under way: asked for, and not come.
+    fn asked_bytes(&self) -> u64 {
+        self.slots.values().map(Slot::asked_bytes).fold(0, u64::saturating_add)
     }
 
     /// The newest generation that was accepted, zero before the first.
@@ -232,6 +319,16 @@ impl Machine {
     /// Blobs that are being fetched.
     pub fn fetching(&self) -> Vec<Digest> {
         self.slots.values().filter_map(Slot::fetching).collect()
+    }
+
+    /// Blobs whose parts are on disk for an attempt that goes on later, though none of their chunks is wanted now.
+    pub fn resting(&self) -> Vec<Digest> {
+        self.slots.values().filter_map(Slot::resting).collect()
+    }
+
+    /// Blobs that are no files of a bundle and must stay on disk: deltas, and what they are applied to.
+    pub fn pinned_blobs(&self) -> Vec<Digest> {
+        self.slots.values().flat_map(Slot::pinned_blobs).collect()
     }
 
     /// The runtime on which the slot's version was put.

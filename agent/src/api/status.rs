@@ -1,6 +1,7 @@
 //! `GET /status`: what the agent reports, and how it is.
 
 use super::Api;
+use crate::renewal::CertificateStatus;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use shared::wire::Reported;
@@ -19,6 +20,9 @@ pub struct Status {
     /// Why the database takes no writes; none while it does.
     #[serde(default)]
     pub store_trouble: Option<String>,
+    /// How the device's certificate stands; none before that is known.
+    #[serde(default)]
+    pub certificate: Option<CertificateStatus>,
     pub outbox_records: u64,
     pub outbox_stored_total: u64,
     pub outbox_dropped_total: u64,
@@ -34,6 +38,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
         uptime_ms: u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         rss_bytes: crate::rss_bytes(),
         store_trouble: api.store.trouble(),
+        certificate: api.updater.certificate(),
         outbox_records: api.store.depth().total(),
         outbox_stored_total: api.store.stored_total(),
         outbox_dropped_total: api.store.dropped_total(),

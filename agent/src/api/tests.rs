@@ -102,7 +102,7 @@ fn raw_floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn health_metadata_and_index_follow_the_protocol() {
     let agent = Agent::new();
     for path in [
@@ -133,7 +133,7 @@ async fn health_metadata_and_index_follow_the_protocol() {
     assert_eq!(index, json!([{"name": "default", "version": "v1.2", "state": "READY", "reason": ""}]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_404_with_what_is() {
     let agent = Agent::new();
     let (status, answer) = agent.get("/v2/models/nope").await;
@@ -149,7 +149,7 @@ async fn what_is_not_there_is_404_with_what_is() {
     assert!(answer["error"].is_string());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn json_in_and_json_out_gives_the_golden_answers_and_the_id_back() {
     let agent = Agent::new();
     let mut body = request(&agent.golden.input()[..2 * ELEMENTS], &[2, 1, 8, 8]);
@@ -163,7 +163,7 @@ async fn json_in_and_json_out_gives_the_golden_answers_and_the_id_back() {
     agent.is_golden(1, &values[3..]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_single_sample_may_leave_the_batch_out_and_nest_its_data() {
     let agent = Agent::new();
     let rows: Vec<_> = agent.sample(3).chunks(8).map(<[f32]>::to_vec).collect();
@@ -173,7 +173,7 @@ async fn a_single_sample_may_leave_the_batch_out_and_nest_its_data() {
     agent.is_golden(3, &floats(&answer["outputs"][0]["data"]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn binary_tensors_go_in_and_come_out() {
     let agent = Agent::new();
     let raw: Vec<u8> = agent.sample(2).iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -195,7 +195,7 @@ async fn binary_tensors_go_in_and_come_out() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn raw_bytes_are_scaled_as_the_manifest_says() {
     let agent = Agent::new();
     let bytes: Vec<u8> = agent.sample(5).iter().map(|value| (value * 255.0).round() as u8).collect();
@@ -211,7 +211,7 @@ async fn raw_bytes_are_scaled_as_the_manifest_says() {
     agent.is_golden(5, &floats(&answer["outputs"][0]["data"]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_best_classes_come_as_value_index_label() {
     let agent = Agent::new();
     let mut body = request(agent.sample(4), &[1, 1, 8, 8]);
@@ -233,7 +233,7 @@ async fn the_best_classes_come_as_value_index_label() {
     assert_eq!(&text[4..], best.as_bytes());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_request_is_named() {
     let agent = Agent::new();
     let good = request(agent.sample(0), &[1, 1, 8, 8]);
@@ -269,7 +269,7 @@ async fn what_is_wrong_with_a_request_is_named() {
     assert!(agent.error(body).await.contains("256 is no UINT8"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn binary_sizes_that_do_not_fit_are_refused() {
     let agent = Agent::new();
     let head = |size: u64| {
@@ -295,7 +295,7 @@ async fn binary_sizes_that_do_not_fit_are_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_the_cap_is_refused() {
     let agent = Agent::new();
     let request =
@@ -305,7 +305,7 @@ async fn a_body_over_the_cap_is_refused() {
     assert!(String::from_utf8_lossy(&body).contains(&BODY_MAX.to_string()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_may_wait_are_refused_with_503() {
     let agent = Agent::with(Limits {
         threads: 1,
@@ -323,7 +323,7 @@ async fn more_requests_than_may_wait_are_refused_with_503() {
     assert_eq!(agent.api.gate.waiting.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_wait_for_room_in_memory_before_they_are_read() {
     let agent = Agent::with(Limits {
         threads: 1,
@@ -352,14 +352,14 @@ async fn bodies_wait_for_room_in_memory_before_they_are_read() {
     assert_eq!(agent.post("/v2/models/default/infer", &body).await.0, StatusCode::OK);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_the_cap_is_refused_by_its_length_alone() {
     let agent = Agent::new();
     let request = Request::post("/v2/models/default/infer").header("content-length", BODY_MAX + 1);
     assert_eq!(agent.ask(request.body(Body::empty()).unwrap()).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_batch_is_answered_in_its_order() {
     let agent = Agent::new();
     let samples = agent.golden.samples();
@@ -380,7 +380,7 @@ async fn a_large_batch_is_answered_in_its_order() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn null_stands_for_nothing() {
     let agent = Agent::new();
     let mut body = request(agent.sample(1), &[1, 1, 8, 8]);
@@ -394,7 +394,7 @@ async fn null_stands_for_nothing() {
     assert_eq!(agent.post("/v2/models/default/infer", &body).await.0, StatusCode::OK);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn without_its_database_the_agent_answers_and_refuses_feedback() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.sled");
@@ -413,7 +413,7 @@ async fn without_its_database_the_agent_answers_and_refuses_feedback() {
     assert!(String::from_utf8(text).unwrap().contains("edgewright_store_up 0"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn feedback_is_in_the_outbox_when_it_is_accepted() {
     let agent = Agent::new();
     let path = "/v2/models/default/feedback";
@@ -437,7 +437,7 @@ async fn feedback_is_in_the_outbox_when_it_is_accepted() {
     assert_eq!(agent.api.store.depth().feedback, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_statistics_and_status_count_what_was_asked() {
     let agent = Agent::new();
     for _ in 0..3 {
@@ -473,7 +473,7 @@ async fn metrics_statistics_and_status_count_what_was_asked() {
     assert_eq!(answer["connected"], json!(false));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_answers_while_no_version_is_loaded() {
     let agent = Agent::new();
     agent.api.models.all()[0].swap(None, wall());

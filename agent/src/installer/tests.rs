@@ -1,6 +1,6 @@
 use super::*;
-use crate::store::Store;
-use shared::{board::RuntimeName, manifest::FileEntry};
+use crate::{store::Store, testing::Offline};
+use shared::{ModelVersionId, board::RuntimeName, manifest::FileEntry};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,12 +20,15 @@ impl Thread {
         let blobs = folder.join("blobs");
         fs::create_dir(&blobs).unwrap();
         let store = Arc::new(Store::open(&folder.join("s"), 10).unwrap());
+        let mut offline = Offline::new(&Keyring::default());
+        let version = version();
+        offline.vouch(&version.model, version.version, version.bundle);
         let (sender, done) = mpsc::channel();
         let installer = Installer {
             blobs: Arc::new(Blobs::new(blobs.clone(), store)),
             models: Arc::default(),
             engine: Arc::new(Engine::open(&[RuntimeName::Tract], None).unwrap()),
-            keyring: Keyring::new([]),
+            trust: Arc::new(offline.trust(&folder.join("trust.json"))),
             disk_reserve_bytes: 0,
         };
         let jobs = installer.start(move |outcome| drop(sender.send(outcome))).unwrap();
@@ -43,6 +46,15 @@ impl Thread {
     }
 }
 
+fn version() -> VersionRef {
+    VersionRef {
+        model: "m".parse().unwrap(),
+        version: "v1.0".parse().unwrap(),
+        version_id: ModelVersionId(uuid::Uuid::from_u128(1)),
+        bundle: Digest::of(b"bundle"),
+    }
+}
+
 /// A folder in a file's place opens, and reading it is an I/O error.
 #[test]
 fn a_disk_that_fails_to_read_is_waited_for_and_is_no_fault_of_the_bundle() {
@@ -53,7 +65,7 @@ fn a_disk_that_fails_to_read_is_waited_for_and_is_no_fault_of_the_bundle() {
     for action in [
         SlotAction::OpenBlob { digest, size_bytes: 6, chunk_bytes: 1024 },
         SlotAction::VerifyBlob { digest, size_bytes: 6 },
-        SlotAction::ReadManifest { bundle: digest },
+        SlotAction::ReadManifest { version: version(), newest: None },
     ] {
         let input = thread.ask("default", action);
         assert!(matches!(input, SlotInput::StorageFailed { bundle, .. } if bundle == digest), "{input:?}");
@@ -63,8 +75,11 @@ fn a_disk_that_fails_to_read_is_waited_for_and_is_no_fault_of_the_bundle() {
     fs::write(thread.blobs.join(digest.to_string()), "other!").unwrap();
     let input = thread.ask("default", SlotAction::VerifyBlob { digest, size_bytes: 6 });
     assert!(matches!(input, SlotInput::BlobCorrupt { .. }), "{input:?}");
-    let input = thread.ask("default", SlotAction::ReadManifest { bundle: digest });
-    assert!(matches!(input, SlotInput::ManifestRefused { .. }), "{input:?}");
+    let input = thread.ask("default", SlotAction::ReadManifest { version: version(), newest: None });
+    assert!(matches!(input, SlotInput::ManifestRefused { reason: Refusal::BadManifest, .. }), "{input:?}");
+    let other = VersionRef { bundle: Digest::of(b"other"), ..version() };
+    let input = thread.ask("default", SlotAction::ReadManifest { version: other, newest: None });
+    assert!(matches!(input, SlotInput::ManifestRefused { reason: Refusal::NotVouchedFor, .. }), "{input:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use super::{Link, LinkEvent, NotSent, Receipt, Refused, Token};
 use crate::identity::Identity;
 use agent_core::backoff::Backoff;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rumqttc::{
     Outgoing, TlsConfiguration, Transport,
@@ -47,11 +48,15 @@ const RECONNECT_MS_MAX: u64 = 30_000;
 /// A connection that lasted this long starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(10);
 
+/// Why a connection ended that was renewed.
+const RENEWED: &str = "the certificate was renewed";
+
 /// The broker and how to reach it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub identity: Identity,
-    pub tls: Arc<ClientConfig>,
+    /// With the device's certificate; each connection takes the newest.
+    pub tls: Arc<ArcSwap<ClientConfig>>,
     pub keep_alive_ms: u64,
     /// Seed of the jitter between reconnects.
     pub seed: u64,
@@ -75,6 +80,8 @@ struct Current {
     connection: u64,
     /// Ends the connection at once: what had to go out has no room in its queue, or the link is closed.
     broken: Arc<Notify>,
+    /// The end is for another certificate's sake.
+    renewed: bool,
     next_token: u64,
     client: Option<AsyncClient>,
     /// Publishes that the client has not numbered yet, in their order.
@@ -111,7 +118,9 @@ impl Mqtt {
                     backoff.reset();
                 }
             }
-            if reason != said {
+            if reason == RENEWED {
+                tracing::info!("connecting again with the renewed certificate");
+            } else if reason != said {
                 tracing::warn!(reason, "not connected to the broker; trying again until it is");
                 said = reason;
             }
@@ -131,6 +140,7 @@ impl Mqtt {
             let mut current = self.current();
             current.connection += 1;
             current.broken = Arc::default();
+            current.renewed = false;
             (current.connection, current.broken.clone())
         };
         loop {
@@ -140,7 +150,8 @@ impl Mqtt {
                     Err(error) => return (why(&error), was_up),
                 },
                 () = broken.notified() => {
-                    return ("its queue is full".to_owned(), was_up);
+                    let why = if self.current().renewed { RENEWED } else { "its queue is full" };
+                    return (why.to_owned(), was_up);
                 }
             };
             let out = match event {
@@ -194,7 +205,10 @@ impl Mqtt {
                     }
                     None
                 }
-                Event::Outgoing(Outgoing::Disconnect) => return ("closed".to_owned(), was_up),
+                Event::Outgoing(Outgoing::Disconnect) => {
+                    let why = if self.current().renewed { RENEWED } else { "closed" };
+                    return (why.to_owned(), was_up);
+                }
                 Event::Incoming(_) | Event::Outgoing(_) => None,
             };
             if let Some(out) = out {
@@ -203,6 +217,18 @@ impl Mqtt {
                 }
             }
         }
+    }
+
+    /// Ends the connection, without the last will, so that the next one is made with the certificate that is there by
+    /// now. What was not acknowledged is sent again.
+    pub fn reconnect(&self) {
+        let mut current = self.current();
+        current.renewed = true;
+        let said = current.client.as_ref().is_some_and(|client| client.try_disconnect().is_ok());
+        if !said {
+            current.broken.notify_one();
+        }
+        self.shared.wake.notify_one();
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -284,7 +310,7 @@ fn vital_filter(settings: &Settings) -> String {
 fn options(settings: &Settings) -> MqttOptions {
     let identity = &settings.identity;
     let mut options = MqttOptions::new(identity.device.as_str(), &identity.mqtt_host, identity.mqtt_port);
-    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(settings.tls.clone())));
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(settings.tls.load_full())));
     options.set_keep_alive(Duration::from_millis(settings.keep_alive_ms));
     options.set_clean_start(false);
     options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));

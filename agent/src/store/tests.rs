@@ -110,7 +110,7 @@ fn damage_state(store: &Store) {
 /// A state that is not the default one.
 fn saved() -> Saved {
     let slot = agent_core::update::SlotSaved::empty("default".parse().unwrap());
-    Saved { desired: None, slots: vec![slot] }
+    Saved { slots: vec![slot], ..Saved::default() }
 }
 
 #[test]

@@ -34,9 +34,20 @@ impl Updater {
             }
             SlotAction::VerifyBlob { digest, .. } => self.stop_listening(*digest),
             SlotAction::Discard { .. } => self.drop_partials(),
+            SlotAction::GiveUpBlob { digest } => {
+                self.parts.blobs.discard(*digest);
+                self.stop_listening(*digest);
+                return;
+            }
+            SlotAction::StopListening => {
+                self.listen_to_what_is_fetched();
+                return;
+            }
             SlotAction::Activate { .. }
             | SlotAction::Deactivate
             | SlotAction::ReadManifest { .. }
+            | SlotAction::LookForBase { .. }
+            | SlotAction::ApplyDelta { .. }
             | SlotAction::Reserve { .. }
             | SlotAction::Test { .. }
             | SlotAction::ConcludeTrial { .. } => {}
@@ -47,14 +58,19 @@ impl Updater {
         }
     }
 
-    /// Removes the parts of blobs that no other slot is fetching.
+    /// Removes the parts of blobs that no other slot is fetching or will go on with.
     fn drop_partials(&mut self) {
-        let fetching = self.machine.fetching();
+        let (fetching, resting) = (self.machine.fetching(), self.machine.resting());
         for digest in self.parts.blobs.open_digests() {
-            if !fetching.contains(&digest) {
+            if !fetching.contains(&digest) && !resting.contains(&digest) {
                 self.parts.blobs.discard(digest);
             }
         }
+        self.listen_to_what_is_fetched();
+    }
+
+    fn listen_to_what_is_fetched(&mut self) {
+        let fetching = self.machine.fetching();
         for digest in self.listening.clone() {
             if !fetching.contains(&digest) {
                 self.stop_listening(digest);
@@ -71,9 +87,10 @@ impl Updater {
     /// Removes the blobs that no pinned bundle needs. Called only when what is pinned is so on disk too.
     pub(super) fn collect(&mut self) {
         let pinned = self.machine.pinned();
-        let mut keep: BTreeSet<Digest> = pinned.iter().copied().collect();
+        let keyring = self.parts.trust.keyring();
+        let mut keep: BTreeSet<Digest> = pinned.iter().copied().chain(self.machine.pinned_blobs()).collect();
         for bundle in pinned {
-            match files_of(&self.parts.blobs, bundle, &self.parts.keyring) {
+            match files_of(&self.parts.blobs, bundle, &keyring) {
                 Ok(files) => keep.extend(files),
                 Err(error) => {
                     tracing::warn!(

@@ -4,12 +4,13 @@ use super::{REFUSED_MAX, Updater, records};
 use crate::{
     blobs,
     link::{LinkEvent, Receipt},
+    trust::Heard,
 };
 use agent_core::update::Input;
 use bytes::Bytes;
 use shared::{
     Digest, Signed,
-    topic::{Filter, Topic},
+    topic::{Filter, Topic, TrustFile},
     wire::{self, Desired, EventKind},
 };
 use std::{
@@ -42,6 +43,10 @@ impl Updater {
                         self.handle_desired(&payload);
                         self.parts.link.acknowledge(receipt);
                     }
+                    Ok(Topic::Trust(file)) => {
+                        self.handle_trust(file, &payload);
+                        self.parts.link.acknowledge(receipt);
+                    }
                     Ok(
                         topic @ (Topic::BlobChunk { digest, index, .. }
                         | Topic::BlobBroadcast { digest, index }),
@@ -68,7 +73,9 @@ impl Updater {
         self.parts.shared.connected.store(true, Ordering::Relaxed);
         let device = &self.parts.device;
         let link = &self.parts.link;
-        // With a session the subscription is there already; to subscribe again brings the retained wish at once.
+        // With a session the subscriptions are there already; to subscribe again brings what is retained at once: first
+        // the metadata that says whom to believe, then the wish.
+        link.subscribe(Filter::Trust.to_string());
         link.subscribe(Filter::Desired(device.clone()).to_string());
         if !session_present {
             link.subscribe(Filter::BlobChunks(device.clone()).to_string());
@@ -85,18 +92,60 @@ impl Updater {
         self.input(Input::Online(true));
     }
 
+    fn handle_trust(&mut self, file: TrustFile, bytes: &[u8]) {
+        match self.parts.trust.offer(file, bytes) {
+            Ok(heard) => self.heard_of_trust(heard, bytes),
+            Err(error) => tracing::error!(error = crate::chain(&error), "trust metadata is not kept"),
+        }
+    }
+
+    /// Tells what became of trust metadata; `subject` says which refusals are the same.
+    pub(super) fn heard_of_trust(&mut self, heard: Heard, subject: &[u8]) {
+        match heard {
+            Heard::Same | Heard::Waits => {}
+            Heard::Updated(roles) => {
+                tracing::info!(roles, "newer trust metadata is in force");
+                self.tell_of_trust(EventKind::TrustUpdated, roles);
+                if let Some(envelope) = self.unsigned.take() {
+                    self.handle_desired(&envelope);
+                }
+            }
+            Heard::Refused { word, detail } => {
+                if self.is_first_refusal(subject) {
+                    tracing::warn!(word, detail, "trust metadata was refused");
+                    self.tell_of_trust(EventKind::TrustRefused, format!("{word}: {detail}"));
+                }
+            }
+        }
+    }
+
+    fn tell_of_trust(&self, kind: EventKind, detail: String) {
+        if let Err(error) = self.parts.store.put(&[records::of_the_agent(kind, detail)]) {
+            tracing::warn!(error = crate::chain(&error), "an event was lost");
+        }
+    }
+
+    /// Of what is refused again and again, or in ever new forms, a bounded number of events tells.
+    fn is_first_refusal(&mut self, bytes: &[u8]) -> bool {
+        self.refused.len() < REFUSED_MAX && self.refused.insert(Digest::of(bytes))
+    }
+
     fn handle_desired(&mut self, envelope: &[u8]) {
         if envelope.is_empty() {
             return;
         }
         let verified =
-            Signed::<Desired>::parse(envelope).and_then(|signed| signed.verify(&self.parts.keyring));
+            Signed::<Desired>::parse(envelope).and_then(|signed| signed.verify(&self.parts.trust.keyring()));
         match verified {
             Ok(desired) => {
+                self.unsigned = None;
                 self.input(Input::Desired(Box::new(desired)));
             }
             Err(error) => {
-                if self.refused.len() >= REFUSED_MAX || !self.refused.insert(Digest::of(envelope)) {
+                if matches!(error, shared::signing::Error::Untrusted { .. }) {
+                    self.unsigned = Some(envelope.to_vec());
+                }
+                if !self.is_first_refusal(envelope) {
                     return;
                 }
                 tracing::warn!(%error, "a desired state was refused");
@@ -112,6 +161,9 @@ impl Updater {
     fn handle_chunks(&mut self, digest: Digest, chunks: &[(u32, Bytes, Receipt)]) {
         let borrowed: Vec<(u32, &[u8])> =
             chunks.iter().map(|(index, bytes, _)| (*index, bytes.as_ref())).collect();
+        // Whatever becomes of them, they came.
+        let bytes = borrowed.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        self.input(Input::ChunksReceived { digest, bytes });
         let written = match self.parts.blobs.write(digest, &borrowed) {
             // One bad chunk among them: the others count.
             Err(blobs::Error::Chunk { .. }) => {

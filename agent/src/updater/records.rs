@@ -26,7 +26,7 @@ impl Updater {
 }
 
 /// An event of the agent itself, of no slot and no bundle.
-pub(super) fn of_the_agent(kind: EventKind, detail: String) -> Event {
+pub(crate) fn of_the_agent(kind: EventKind, detail: String) -> Event {
     event(Note { slot: None, bundle: None, kind, detail })
 }
 

@@ -12,9 +12,11 @@ use shared::{
     Signed,
     board::RuntimeName,
     manifest::{FileEntry, GOLDEN_FILE, MODEL_FILE},
-    signing::{Role, SigningKey, TrustedKey},
+    signing::{Keyring, Role, SigningKey, TrustedKey},
     topic::Filter,
-    wire::{Assignment, Batch, Desired, Event, Outcome, Presence, Refusal, Reported, TrialPolicy, Want},
+    wire::{
+        Assignment, Batch, DeltaRef, Desired, Event, Outcome, Presence, Refusal, Reported, TrialPolicy, Want,
+    },
 };
 use std::{collections::HashMap, path::Path, sync::atomic::AtomicU64, time::Instant};
 
@@ -130,21 +132,32 @@ impl Link for TestLink {
 struct Keys {
     director: SigningKey,
     release: SigningKey,
+    ring: Keyring,
+    offline: Mutex<testing::Offline>,
 }
 
 impl Keys {
     fn new() -> Self {
-        let key = || SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
-        Self { director: key(), release: key() }
-    }
-
-    fn ring(&self) -> Keyring {
+        let (director, release) = (testing::key(), testing::key());
         let trusted = |role, key: &SigningKey| TrustedKey { role, key: key.public().clone() };
-        Keyring::new([trusted(Role::Director, &self.director), trusted(Role::Release, &self.release)])
+        let ring = Keyring::new([trusted(Role::Director, &director), trusted(Role::Release, &release)]);
+        let offline = Mutex::new(testing::Offline::new(&ring));
+        Self { director, release, ring, offline }
     }
 
     /// A bundle in the cloud, and the envelope of the wish for it.
     fn wish(&self, link: &TestLink, generation: u64, minor: u32, golden: &[u8]) -> Vec<u8> {
+        self.wish_with_deltas(link, generation, minor, golden, Vec::new())
+    }
+
+    fn wish_with_deltas(
+        &self,
+        link: &TestLink,
+        generation: u64,
+        minor: u32,
+        golden: &[u8],
+        deltas: Vec<DeltaRef>,
+    ) -> Vec<u8> {
         let file = |name: &str, bytes: &[u8]| {
             link.cloud.lock().unwrap().blobs.insert(Digest::of(bytes), bytes.to_vec());
             FileEntry { name: name.to_owned(), digest: Digest::of(bytes), size_bytes: bytes.len() as u64 }
@@ -160,8 +173,16 @@ impl Keys {
             bundle_bytes: envelope.len() as u64,
             rollout: None,
             trial: TrialPolicy { duration_ms: 50, ..TrialPolicy::default() },
+            deltas,
+            update_bytes_max: None,
         };
-        link.cloud.lock().unwrap().blobs.insert(Digest::of(&envelope), envelope);
+        let bundle = assignment.bundle;
+        link.cloud.lock().unwrap().blobs.insert(bundle, envelope);
+        let mut offline = self.offline.lock().unwrap();
+        offline.vouch(&assignment.model, assignment.version, bundle);
+        for (file, bytes) in offline.pieces() {
+            link.message(&Topic::Trust(file), bytes);
+        }
         let desired = Desired {
             device: device(),
             generation,
@@ -185,6 +206,10 @@ struct Running {
 
 /// An updater that is not running, and what would come in.
 fn build(folder: &Path, link: Arc<TestLink>, keys: &Keys) -> (Updater, Inputs) {
+    build_with(folder, link, keys, budget::Limits::default())
+}
+
+fn build_with(folder: &Path, link: Arc<TestLink>, keys: &Keys, budget: budget::Limits) -> (Updater, Inputs) {
     let path = folder.join("s");
     // The thread of an updater that was stopped may hold the database for a moment.
     let store = (0..200)
@@ -198,12 +223,13 @@ fn build(folder: &Path, link: Arc<TestLink>, keys: &Keys) -> (Updater, Inputs) {
     std::fs::create_dir_all(&blob_folder).unwrap();
     let blobs = Arc::new(Blobs::new(blob_folder, store.clone()));
     let models = Arc::new(Models::default());
+    let trust = Arc::new(keys.offline.lock().unwrap().trust(&folder.join("trust.json")));
     let (done_sender, done) = mpsc::unbounded_channel();
     let installer = Installer {
         blobs: blobs.clone(),
         models: models.clone(),
         engine: Arc::new(Engine::open(&[RuntimeName::Tract], None).unwrap()),
-        keyring: keys.ring(),
+        trust: trust.clone(),
         disk_reserve_bytes: 0,
     }
     .start(move |outcome| drop(done_sender.send(outcome)))
@@ -213,9 +239,10 @@ fn build(folder: &Path, link: Arc<TestLink>, keys: &Keys) -> (Updater, Inputs) {
     let parts = Parts {
         device: device(),
         board: "x86-64".parse().unwrap(),
-        keyring: keys.ring(),
+        trust,
         api: "http://127.0.0.1:1".to_owned(),
         telemetry_ms: 60_000,
+        budget,
         seed: 1,
         store,
         blobs,
@@ -228,7 +255,17 @@ fn build(folder: &Path, link: Arc<TestLink>, keys: &Keys) -> (Updater, Inputs) {
 }
 
 fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Running {
-    let (updater, inputs) = build(folder, link.clone(), keys);
+    start_with(folder, link, keys, connected, budget::Limits::default())
+}
+
+fn start_with(
+    folder: &Path,
+    link: Arc<TestLink>,
+    keys: &Keys,
+    connected: bool,
+    budget: budget::Limits,
+) -> Running {
+    let (updater, inputs) = build_with(folder, link.clone(), keys, budget);
     let Parts { store, models, shared, .. } = &updater.parts;
     let (store, models, shared) = (store.clone(), models.clone(), shared.clone());
     if connected {
@@ -292,6 +329,7 @@ async fn installs_what_the_director_signed_and_tells_each_step_once() {
         kinds,
         [
             EventKind::AgentStarted,
+            EventKind::TrustUpdated,
             EventKind::DownloadStarted,
             EventKind::BundleStaged,
             EventKind::VersionActivated,
@@ -305,6 +343,133 @@ async fn installs_what_the_director_signed_and_tells_each_step_once() {
     let presence: Vec<Presence> =
         presence.map(|(_, payload)| wire::decode_json("p", payload).unwrap()).collect();
     assert_eq!(presence, [Presence { online: true }, Presence { online: false }]);
+}
+
+/// A file that runs as well as `golden`: the same tensors, and some spaces after the header's text.
+fn spaced(golden: &[u8], spaces: usize) -> Vec<u8> {
+    let length = u64::from_le_bytes(golden[..8].try_into().unwrap());
+    let end = 8 + usize::try_from(length).unwrap();
+    let header = [&golden[8..end], &vec![b' '; spaces][..]].concat();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &golden[end..]].concat()
+}
+
+fn put_delta(link: &TestLink, old: &[u8], new: &[u8], spoil: bool) -> DeltaRef {
+    let mut bytes = delta::make(old, new, &[]).unwrap();
+    if spoil {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0xff;
+    }
+    let delta = DeltaRef {
+        from: Digest::of(old),
+        to: Digest::of(new),
+        delta: Digest::of(&bytes),
+        bytes: bytes.len() as u64,
+    };
+    link.cloud.lock().unwrap().blobs.insert(delta.delta, bytes);
+    delta
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_made_from_a_delta_and_comes_whole_where_that_fails() {
+    for spoil in [false, true] {
+        let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+        let running = start(folder.path(), link, &keys, true);
+        running.link.message(&Topic::Desired(device()), keys.wish(&running.link, 1, 0, GOLDEN));
+        assert_eq!(running.until_outcome(1).await, Outcome::Committed);
+        let golden = spaced(GOLDEN, 8);
+        let delta = put_delta(&running.link, GOLDEN, &golden, spoil);
+        let wish = keys.wish_with_deltas(&running.link, 2, 1, &golden, vec![delta]);
+        running.link.message(&Topic::Desired(device()), wish);
+        assert_eq!(running.until_outcome(2).await, Outcome::Committed);
+        running.until("an empty outbox", |running| running.store.depth().total() == 0).await;
+        let wanted: Vec<Digest> = {
+            let sent = running.link.sent.lock().unwrap();
+            let wants = sent.iter().filter(|(topic, _)| matches!(topic, Topic::BlobWant(_)));
+            wants.map(|(_, bytes)| wire::decode_json::<Want>("want", bytes).unwrap().digest).collect()
+        };
+        assert!(wanted.contains(&delta.delta));
+        assert_eq!(wanted.contains(&delta.to), spoil, "the whole file comes only where the delta fails");
+        let refused = running.link.events().iter().any(|event| event.kind == EventKind::DeltaRefused);
+        assert_eq!(refused, spoil);
+        let blobs = folder.path().join("blobs");
+        assert!(blobs.join(delta.to.to_string()).exists());
+        running
+            .until("the delta to be gone", |_| {
+                !blobs.join(delta.delta.to_string()).exists()
+                    && !blobs.join(format!("{}.partial", delta.delta)).exists()
+            })
+            .await;
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_came_before_a_kill_is_applied_after_it_and_not_fetched_again() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let running = start(folder.path(), link, &keys, true);
+    running.link.message(&Topic::Desired(device()), keys.wish(&running.link, 1, 0, GOLDEN));
+    assert_eq!(running.until_outcome(1).await, Outcome::Committed);
+    let link = running.kill().await;
+    let golden = spaced(GOLDEN, 8);
+    let delta = put_delta(&link, GOLDEN, &golden, false);
+    let bytes = link.cloud.lock().unwrap().blobs[&delta.delta].clone();
+    std::fs::write(folder.path().join("blobs").join(delta.delta.to_string()), bytes).unwrap();
+    let running = start(folder.path(), link, &keys, true);
+    let wish = keys.wish_with_deltas(&running.link, 2, 1, &golden, vec![delta]);
+    let before = running.link.sent.lock().unwrap().len();
+    running.link.message(&Topic::Desired(device()), wish);
+    assert_eq!(running.until_outcome(2).await, Outcome::Committed);
+    let sent = running.link.sent.lock().unwrap();
+    let wants = sent[before..].iter().filter(|(topic, _)| matches!(topic, Topic::BlobWant(_)));
+    let wants = wants.map(|(_, bytes)| wire::decode_json::<Want>("want", bytes).unwrap().digest);
+    assert!(wants.into_iter().all(|digest| digest != delta.delta && digest != delta.to));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_days_budget_the_slot_waits_and_listens_no_more() {
+    let (folder, keys, link) = (tempfile::tempdir().unwrap(), Keys::new(), Arc::<TestLink>::default());
+    let wish = keys.wish(&link, 1, 0, GOLDEN);
+    // The manifest comes, and the model does not.
+    let files = [Digest::of(MODEL), Digest::of(GOLDEN)];
+    let envelope_bytes = {
+        let cloud = link.cloud.lock().unwrap();
+        let envelope = cloud.blobs.iter().find(|(digest, _)| !files.contains(digest));
+        envelope.unwrap().1.len() as u64
+    };
+    let limits = budget::Limits { day_bytes_max: Some(envelope_bytes + 100), ..budget::Limits::default() };
+    let wants = |link: &TestLink| {
+        let sent = link.sent.lock().unwrap();
+        sent.iter().filter(|(topic, _)| matches!(topic, Topic::BlobWant(_))).count()
+    };
+    let waits_since = |running: &Running, since: usize| {
+        let sent = running.link.sent.lock().unwrap();
+        let mut reports = sent[since..].iter().filter(|(topic, _)| matches!(topic, Topic::Reported(_)));
+        let newest = reports.next_back().map(|(_, bytes)| wire::decode_json::<Reported>("r", bytes).unwrap());
+        let phase = newest.and_then(|reported| Some(reported.slots.first()?.phase.clone()));
+        matches!(phase, Some(wire::Phase::Waiting { waits_for: wire::WaitsFor::Budget, .. }))
+    };
+    let running = start_with(folder.path(), link, &keys, true, limits);
+    running.link.message(&Topic::Desired(device()), wish);
+    running.until("waiting for the budget", |running| waits_since(running, 0)).await;
+    let asked = wants(&running.link);
+    let (subscribed, unsubscribed) =
+        (running.link.subscribed.lock().unwrap().len(), running.link.unsubscribed.lock().unwrap().len());
+    // Trust metadata, the wish and the chunks of this device are listened to, and no blob.
+    assert_eq!(subscribed - unsubscribed, 3);
+    let link = running.kill().await;
+    let since = link.sent.lock().unwrap().len();
+    let running = start_with(folder.path(), link, &keys, true, limits);
+    running.until("waiting for the budget again", |running| waits_since(running, since)).await;
+    assert_eq!(wants(&running.link), asked, "a restart is no other day");
+    let link = running.kill().await;
+    let running = start(folder.path(), link, &keys, true);
+    assert_eq!(running.until_outcome(1).await, Outcome::Committed);
+    running.until("an empty outbox", |running| running.store.depth().total() == 0).await;
+    let mut told = running.link.events();
+    told.retain(|event| event.kind == EventKind::BudgetSpent);
+    told.dedup_by_key(|event| event.id);
+    assert_eq!(told.len(), 1);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -482,7 +647,7 @@ fn message(topic: &Topic, payload: Vec<u8>) -> LinkEvent {
 
 /// The digest of the bundle that the wish asks for.
 fn bundle_of(wish: &[u8], keys: &Keys) -> Digest {
-    let desired = Signed::<Desired>::parse(wish).unwrap().verify(&keys.ring()).unwrap().into_inner();
+    let desired = Signed::<Desired>::parse(wish).unwrap().verify(&keys.ring).unwrap().into_inner();
     desired.assignments[0].bundle
 }
 

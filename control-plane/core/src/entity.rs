@@ -171,6 +171,8 @@ impl Version {
             bundle_bytes: self.bundle_bytes,
             rollout,
             trial,
+            deltas: Vec::new(),
+            update_bytes_max: None,
         }
     }
 }
@@ -197,6 +199,9 @@ pub struct Device {
     /// What it said last.
     pub reported: Option<Reported>,
 }
+
+/// Board of a device that has a certificate and has not said what it is. No board has that id, so no version goes there.
+pub const BOARD_UNKNOWN: &str = "unknown";
 
 /// A one-time token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

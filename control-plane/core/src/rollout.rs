@@ -23,7 +23,10 @@ pub use planner::{Action, Input, Plan, RECONNECT_MS, Rejected, plan};
 pub use policy::{INSTALL_MS_MIN, MEMBERS_MAX, Policy, WAIT_MS_MAX, WAVES_MAX, WaveSize, divide};
 
 use serde::{Deserialize, Serialize};
-use shared::{DeviceId, Timestamp, wire::SlotReport};
+use shared::{
+    DeviceId, Timestamp,
+    wire::{Phase, SlotReport, WaitsFor},
+};
 use std::collections::BTreeMap;
 
 /// Where a device is in a rollout. The last four are final.
@@ -66,6 +69,9 @@ pub struct Member {
     /// The desired generation that carries the assignment.
     pub generation: Option<u64>,
     pub assigned_at: Option<Timestamp>,
+    /// Until then it had no budget for what it needs: its time counts from here.
+    #[serde(default)]
+    pub waited_until: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
 }
 
@@ -132,6 +138,15 @@ pub struct Observed {
     pub reported_generation: u64,
     /// Its report on the rollout's slot.
     pub slot: Option<SlotReport>,
+}
+
+impl Observed {
+    /// Waits until it may receive more.
+    fn waits_for_budget(&self) -> bool {
+        self.slot
+            .as_ref()
+            .is_some_and(|slot| matches!(&slot.phase, Phase::Waiting { waits_for: WaitsFor::Budget, .. }))
+    }
 }
 
 /// What is seen of the members of a rollout.

@@ -4,7 +4,6 @@
 pub mod batch;
 pub mod bench_step;
 pub mod checkpoint;
-pub mod data;
 pub mod failure;
 pub mod finish;
 pub mod genotype;
@@ -22,3 +21,5 @@ pub mod search;
 pub mod seeds;
 pub mod supernet;
 pub mod train;
+
+pub use dataset as data;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::app::{
     App,
-    versions::{NewVersion, VersionName},
+    versions::{NewVersion, VersionLineage, VersionName},
 };
 use axum::{
     Json, Router,
@@ -19,7 +19,7 @@ use axum::{
 use control_core::entity::Version;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use shared::{ModelName, limits};
+use shared::{ModelName, limits, signing::Keyring};
 use std::{path::PathBuf, sync::Arc};
 use tokio::{fs::File, io::AsyncWriteExt};
 use uuid::Uuid;
@@ -30,6 +30,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/versions", get(list))
         .route("/versions/{version}", get(show))
         .route("/versions/{version}/files/{file}", get(download))
+        .route("/versions/{version}/lineage", get(lineage))
+        .route("/keys", get(keys))
         .route("/models/{model}/versions", post(publish))
         .route("/uploads", post(begin_upload))
         .route("/uploads/{upload}/{file}", upload)
@@ -57,6 +59,27 @@ async fn list(
 
 async fn show(State(app): State<Arc<App>>, Path(name): Path<VersionName>) -> Result<Json<Version>, Problem> {
     Ok(Json(app.version(&name).await?))
+}
+
+async fn lineage(
+    State(app): State<Arc<App>>,
+    Path(name): Path<VersionName>,
+) -> Result<Json<Vec<VersionLineage>>, Problem> {
+    Ok(Json(app.lineage(&name).await?))
+}
+
+/// The public keys with which bundles are checked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Keys {
+    /// Of manifests, lineages and desired states.
+    pub keyring: Keyring,
+    /// Of models' signatures, in PEM.
+    pub model_key_pem: String,
+}
+
+async fn keys(State(app): State<Arc<App>>) -> Json<Keys> {
+    let signer = app.signer();
+    Json(Keys { keyring: signer.keyring(), model_key_pem: signer.model_key_pem() })
 }
 
 async fn download(

@@ -33,6 +33,7 @@ impl From<Error> for Problem {
             Error::Invalid(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::Full => StatusCode::INSUFFICIENT_STORAGE,
             Error::Forge(_) => StatusCode::BAD_GATEWAY,

@@ -6,7 +6,6 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode, header},
 };
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -46,17 +45,6 @@ impl World {
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
-            .unwrap();
-        read(self.send(request).await).await
-    }
-
-    async fn enrol(&self, token: &str, board: &str) -> (StatusCode, Value) {
-        let key = KeyPair::generate().unwrap();
-        let csr = CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
-        let body = json!({ "token": token, "csr_pem": csr, "board": board, "agent_version": "0.1.0" });
-        let request = Request::post("/api/v1/enroll")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(body.to_string()))
             .unwrap();
         read(self.send(request).await).await
     }
@@ -153,53 +141,6 @@ async fn the_cookie_of_the_page_is_good_for_looking_only() {
 }
 
 #[tokio::test]
-async fn a_token_enrols_once_and_every_refusal_says_why() {
-    let world = World::new().await;
-    let token = world.token(json!({ "device": "cam-01" })).await;
-    let (status, problem) = world.enrol(&token, "x86_64").await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(problem["detail"].as_str().unwrap().contains("did you mean \"x86-64\""), "{problem}");
-    let (status, enrolled) = world.enrol(&token, "x86-64").await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(enrolled["device"], "cam-01");
-    assert_eq!(enrolled["mqtt_port"], 8883);
-    assert!(enrolled["certificate_pem"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
-    let (status, problem) = world.enrol(&token, "x86-64").await;
-    assert_eq!(status, StatusCode::CONFLICT);
-    assert!(problem["detail"].as_str().unwrap().contains("was used already"));
-    let (status, _) = world.enrol("nonsense", "x86-64").await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
-    let (_, refused) = world.call("GET", "/security-events", None).await;
-    let counts = refused["items"].as_array().unwrap().iter().map(|event| event["count"].as_u64().unwrap());
-    assert_eq!(counts.sum::<u64>(), 3);
-}
-
-#[tokio::test]
-async fn a_flood_of_bad_enrolments_is_answered_with_429_and_costs_few_rows() {
-    let world = World::new().await;
-    let mut answers = Vec::new();
-    for _ in 0..200 {
-        answers.push(world.enrol("nonsense", "x86-64").await.0);
-    }
-    assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
-    assert!(answers.contains(&StatusCode::TOO_MANY_REQUESTS));
-    let (_, status) = world.call("GET", "/status", None).await;
-    assert_eq!(status["ingest"]["refused"], 200);
-    let (_, refused) = world.call("GET", "/security-events", None).await;
-    assert_eq!(refused["items"].as_array().unwrap().len(), 2, "{refused}");
-}
-
-#[tokio::test]
-async fn an_expired_token_is_refused() {
-    let world = World::new().await;
-    let token = world.token(json!({ "ttl_s": 1 })).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (status, problem) = world.enrol(&token, "x86-64").await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
-    assert!(problem["detail"].as_str().unwrap().contains("has expired"));
-}
-
-#[tokio::test]
 async fn bad_input_is_answered_with_what_is_allowed() {
     let world = World::new().await;
     world.add_dataset().await;
@@ -292,6 +233,38 @@ async fn a_published_version_is_a_signed_bundle_of_its_files() {
 }
 
 #[tokio::test]
+async fn a_versions_signature_covers_all_its_other_files_and_its_lineage_says_it_was_brought() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let upload = world.upload(&[("model.onnx", "a model"), ("golden.safetensors", "golden")]).await;
+    let new = json!({ "upload": upload, "board": "x86-64", "dataset": "tiny" });
+    let (_, version) = world.call("POST", "/models/m/versions", Some(new)).await;
+    let version: control_core::entity::Version = serde_json::from_value(version).unwrap();
+    let (_, keys) = world.call("GET", "/keys", None).await;
+    let keys: Keys = serde_json::from_value(keys).unwrap();
+    let signature = version.files.iter().find(|file| file.name == "model.sig").unwrap().digest.to_string();
+    let signature = std::fs::read(world.folder.path().join("blobs").join(signature)).unwrap();
+    let key = ::trust::oms::ModelPublicKey::from_pem(&keys.model_key_pem).unwrap();
+    let signed = ::trust::oms::Signature::parse(&signature).unwrap().verify(&key).unwrap();
+    assert_eq!(signed.name(), "m@v1.0");
+    let covered: Vec<&str> = signed.resources().iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(covered, ["golden.safetensors", "lineage.jsonl", "model.onnx"]);
+    let found: Vec<::trust::oms::Resource> = version
+        .files
+        .iter()
+        .map(|file| ::trust::oms::Resource { name: file.name.clone(), digest: file.digest })
+        .collect();
+    signed.check(&found).unwrap();
+    let (status, lineage) = world.call("GET", "/versions/m@v1.0/lineage", None).await;
+    assert_eq!((status, lineage.as_array().unwrap().len()), (StatusCode::OK, 1));
+    let steps: Vec<&str> =
+        lineage[0]["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["import", "signing"]);
+    let (status, _) = world.call("GET", "/versions/m@v9.9/lineage", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn wrong_golden_outputs_are_signed_only_when_that_is_spelled_out() {
     let world = World::new().await;
     world.add_dataset().await;
@@ -323,3 +296,5 @@ async fn uploads_take_known_names_only() {
     let (status, _) = world.call("PUT", &format!("/uploads/{other}/model.onnx"), Some(json!(1))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
+
+mod est;

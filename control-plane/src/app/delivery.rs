@@ -179,5 +179,11 @@ async fn read_chunk(store: &Store, chunk: Chunk) -> Option<Vec<u8>> {
     }
 }
 
+/// The size of a blob that a device may have, looked up afresh.
+#[cfg(test)]
+pub(super) async fn granted_size(app: &App, device: &DeviceId, want: &shared::wire::Want) -> Option<u64> {
+    app.granted(device, want, &mut Grants::default()).await.unwrap()
+}
+
 #[cfg(test)]
 mod tests;

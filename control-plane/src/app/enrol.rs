@@ -1,14 +1,15 @@
-//! One-time tokens, and how a device gets its certificate for one.
+//! One-time tokens, how a device gets its certificates (EST, RFC 7030), and what it is told once it has one.
 
 use super::{App, Error, Page, Result, chain, now, unknown};
 use crate::{
-    signer::{self, CSR_BYTES_MAX},
-    store::tokens::{Issued, TokenRefused},
+    signer::{self, DeviceCertificate},
+    store::{certificates::Issued, tokens::TokenRefused},
 };
 use control_core::entity::Token;
 use serde::{Deserialize, Serialize};
-use shared::{BoardId, DeviceId, Digest, limits::AGENT_VERSION_BYTES_MAX, signing::Keyring};
+use shared::{BoardId, DeviceId, Digest, limits::AGENT_VERSION_BYTES_MAX};
 use std::{net::IpAddr, sync::PoisonError};
+use trust::est;
 use uuid::Uuid;
 
 /// A token's life where none is given: an hour.
@@ -35,29 +36,44 @@ pub struct CreatedToken {
     pub secret: String,
     /// Where the device shall enrol.
     pub server: String,
+    /// Whom it shall trust there.
+    pub ca_pem: String,
 }
 
-/// What a device sends.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EnrolRequest {
+/// Who asks for a first certificate: the device, with a token as its password.
+#[derive(Clone)]
+pub struct Credentials {
+    pub device: String,
     pub token: String,
-    pub csr_pem: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// What a device says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
     pub board: BoardId,
     pub agent_version: String,
-    /// The name that it wants, where the token leaves that open.
-    #[serde(default)]
-    pub device: Option<DeviceId>,
 }
 
-/// What a device gets.
+/// What a device is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Enrolled {
+pub struct Registered {
     pub device: DeviceId,
-    pub certificate_pem: String,
-    pub ca_pem: String,
     pub mqtt_host: String,
     pub mqtt_port: u16,
-    pub keyring: Keyring,
+    /// The first root of the trust metadata; all that a device believes goes back to it.
+    pub root: serde_json::Value,
+}
+
+/// A certificate that a TLS client has shown and that is one of ours.
+struct Shown {
+    device: DeviceId,
+    serial: String,
 }
 
 impl App {
@@ -83,7 +99,8 @@ impl App {
             used_by: None,
         };
         self.store.add_token(&token, &Digest::of(secret.as_bytes())).await?;
-        Ok(CreatedToken { token, secret, server: self.settings.public_api.clone() })
+        let (server, ca_pem) = (self.settings.public_api.clone(), self.signer.ca_pem());
+        Ok(CreatedToken { token, secret, server, ca_pem })
     }
 
     /// Tokens, the newest first.
@@ -91,77 +108,140 @@ impl App {
         Ok(self.store.tokens(page).await?)
     }
 
-    /// Enrols a device: checks the token, signs its certificate, and uses the token up, all or nothing. A `peer` that
-    /// was refused too often is not listened to for a while.
-    pub async fn enrol(&self, request: EnrolRequest, peer: IpAddr) -> Result<Enrolled> {
+    /// The first certificate of a device (PEM): checks the token, signs, and uses the token up, all or nothing. `csr`
+    /// is a certificate request as DER. A `peer` that was refused too often is not listened to for a while.
+    pub async fn enrol(&self, credentials: &Credentials, csr: &[u8], peer: IpAddr) -> Result<String> {
+        let work = self.try_enrol(credentials, csr);
+        self.admitted(peer, &credentials.device, "enrolment_refused", work).await
+    }
+
+    /// Another certificate for a device that has shown `certificate` (DER) over TLS.
+    pub async fn renew(&self, certificate: &[u8], csr: &[u8], peer: IpAddr) -> Result<String> {
+        let subject = est::facts(certificate).ok().and_then(|facts| facts.common_name).unwrap_or_default();
+        self.admitted(peer, &subject, "renewal_refused", self.try_renew(certificate, csr)).await
+    }
+
+    /// Takes in what a device says of itself, and tells it where the broker is and whose signatures to trust.
+    pub async fn register(
+        &self,
+        certificate: &[u8],
+        registration: &Registration,
+        peer: IpAddr,
+    ) -> Result<Registered> {
+        let subject = est::facts(certificate).ok().and_then(|facts| facts.common_name).unwrap_or_default();
+        let work = self.try_register(certificate, registration);
+        self.admitted(peer, &subject, "registration_refused", work).await
+    }
+
+    async fn admitted<T>(
+        &self,
+        peer: IpAddr,
+        subject: &str,
+        kind: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         if !self.admission.lock().unwrap_or_else(PoisonError::into_inner).begin(peer, now()) {
-            let text = "too many enrolments from this address were refused; try again in some seconds";
+            let text = "too many requests from this address were refused; try again in some seconds";
             self.note_refusal(&peer.to_string(), "enrolment_flood", text);
             return Err(Error::Busy(text.to_owned()));
         }
-        let result = self.try_enrol(&request).await;
+        let result = work.await;
         match &result {
             Ok(_) | Err(Error::Internal(_) | Error::Full) => {
                 self.admission.lock().unwrap_or_else(PoisonError::into_inner).succeeded(peer);
             }
-            Err(error) => {
-                let subject = request.device.as_ref().map_or("a device", DeviceId::as_str);
-                self.note_refusal(subject, "enrolment_refused", &error.to_string());
-            }
+            Err(error) => self.note_refusal(subject, kind, &error.to_string()),
         }
         result
     }
 
-    async fn try_enrol(&self, request: &EnrolRequest) -> Result<Enrolled> {
-        if request.csr_pem.len() > CSR_BYTES_MAX {
-            return Err(Error::Invalid(format!("csr_pem is over {CSR_BYTES_MAX} bytes")));
-        }
-        if request.agent_version.len() > AGENT_VERSION_BYTES_MAX {
-            return Err(Error::Invalid(format!("agent_version is over {AGENT_VERSION_BYTES_MAX} bytes")));
-        }
+    async fn try_enrol(&self, credentials: &Credentials, csr: &[u8]) -> Result<String> {
+        let invalid = |error: shared::id::Error| Error::Invalid(error.to_string());
+        let device: DeviceId = credentials.device.parse().map_err(invalid)?;
         let now = now();
-        let hash = Digest::of(request.token.as_bytes());
-        let token = self.store.usable_token(&hash, now).await?.map_err(token_refused)?;
-        if !self.boards.contains_key(&request.board) {
-            let known = self.boards.keys().map(BoardId::as_str);
-            let text = unknown("board", request.board.as_str(), known, "edgewright board list");
-            return Err(Error::Invalid(text));
+        let key = signer::request_key(csr, &device).map_err(not_issued)?;
+        let hash = Digest::of(credentials.token.as_bytes());
+        let token = self.store.usable_token(&hash, &key, now).await?.map_err(token_refused)?;
+        if let Some(bound) = token.device.as_ref().filter(|bound| **bound != device) {
+            return Err(Error::Unauthorized(format!("the token is for {bound}, not for {device}")));
         }
-        // Only a token made for a device replaces its key.
-        let may_replace = token.device.is_some();
-        let device = match (token.device, &request.device) {
-            (Some(bound), Some(wanted)) if bound != *wanted => {
-                return Err(Error::Unauthorized(format!("the token is for {bound}, not for {wanted}")));
-            }
-            (Some(bound), _) => bound,
-            (None, Some(wanted)) => wanted.clone(),
-            (None, None) => fresh_id()?,
-        };
-        let certificate = self.signer.issue(&request.csr_pem, &device, now).map_err(|error| match error {
-            signer::Error::Request(_) => Error::Invalid(error.to_string()),
-            _ => Error::Internal(chain(&error)),
-        })?;
-        let issued = Issued {
-            device: device.clone(),
-            board: request.board.clone(),
-            agent_version: request.agent_version.clone(),
-            serial: certificate.serial,
-            expires_at: certificate.expires_at,
-        };
+        // Only a token made for a device replaces its key, and one that this very key has used.
+        let may_replace = token.device.is_some() || token.used_by.as_ref() == Some(&device);
+        let certificate = self.issue(csr, &device)?;
+        let pem = certificate.pem.clone();
+        let issued = issued(&device, certificate);
         self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
         if may_replace && let Some(broker) = self.broker.get() {
             // A session under the certificate that was good before, if there is one.
             broker.kick(&device).await;
         }
-        Ok(Enrolled {
+        Ok(pem)
+    }
+
+    async fn try_renew(&self, certificate: &[u8], csr: &[u8]) -> Result<String> {
+        let shown = self.shown(certificate).await?;
+        let certificate = self.issue(csr, &shown.device)?;
+        let pem = certificate.pem.clone();
+        if !self.store.renew(&shown.serial, &issued(&shown.device, certificate), now()).await? {
+            return Err(not_good(&shown.device));
+        }
+        Ok(pem)
+    }
+
+    async fn try_register(&self, certificate: &[u8], registration: &Registration) -> Result<Registered> {
+        let Shown { device, .. } = self.shown(certificate).await?;
+        if registration.agent_version.len() > AGENT_VERSION_BYTES_MAX {
+            return Err(Error::Invalid(format!("agent_version is over {AGENT_VERSION_BYTES_MAX} bytes")));
+        }
+        let board = &registration.board;
+        if !self.boards.contains_key(board) {
+            let known = self.boards.keys().map(BoardId::as_str);
+            return Err(Error::Invalid(unknown("board", board.as_str(), known, "edgewright board list")));
+        }
+        self.store.set_board(&device, board, &registration.agent_version).await?;
+        self.planner_wake.notify_one();
+        let root = serde_json::from_slice(&self.root_metadata().await?);
+        let root = root.map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Registered {
             device,
-            certificate_pem: certificate.pem,
-            ca_pem: self.signer.ca_pem().to_owned(),
             mqtt_host: self.settings.mqtt_host.clone(),
             mqtt_port: self.settings.mqtt_port,
-            keyring: self.signer.keyring(),
+            root,
         })
     }
+
+    /// Whose certificate it is. TLS has verified its chain and its time; here it must not be revoked.
+    async fn shown(&self, certificate: &[u8]) -> Result<Shown> {
+        let facts = est::facts(certificate).map_err(|error| Error::Invalid(chain(&error)))?;
+        let name = facts.common_name.unwrap_or_default();
+        let device: DeviceId = name
+            .parse()
+            .map_err(|_| Error::Forbidden("the client certificate names no device".to_owned()))?;
+        if !self.store.use_certificate(&device, &facts.serial, now()).await? {
+            return Err(not_good(&device));
+        }
+        Ok(Shown { device, serial: facts.serial })
+    }
+
+    fn issue(&self, csr: &[u8], device: &DeviceId) -> Result<DeviceCertificate> {
+        self.signer.issue(csr, device, self.settings.certificate_days, now()).map_err(not_issued)
+    }
+}
+
+fn not_issued(error: signer::Error) -> Error {
+    match error {
+        signer::Error::Request(_) | signer::Error::Name { .. } => Error::Invalid(error.to_string()),
+        _ => Error::Internal(chain(&error)),
+    }
+}
+
+fn issued(device: &DeviceId, certificate: DeviceCertificate) -> Issued {
+    let DeviceCertificate { serial, expires_at, authority, key, .. } = certificate;
+    Issued { device: device.clone(), serial, expires_at, authority, key }
+}
+
+fn not_good(device: &DeviceId) -> Error {
+    Error::Forbidden(format!("the client certificate of {device} is unknown or revoked"))
 }
 
 fn token_refused(refused: TokenRefused) -> Error {
@@ -175,12 +255,4 @@ fn token_refused(refused: TokenRefused) -> Error {
             "a device of that name is enrolled; only a token made for it replaces its key".to_owned(),
         ),
     }
-}
-
-fn fresh_id() -> Result<DeviceId> {
-    let text = Uuid::now_v7().simple().to_string();
-    // The last digits are the random ones.
-    format!("device-{}", &text[text.len() - 12..])
-        .parse()
-        .map_err(|error| Error::Internal(format!("{error}")))
 }

@@ -16,7 +16,7 @@ use shared::{
 #[async_trait]
 impl Ingest for App {
     async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
-        match self.store.certificate_is_good(device, serial).await {
+        match self.store.use_certificate(device, serial, now()).await {
             Ok(good) => good,
             Err(error) => {
                 tracing::error!("the certificate of {device} could not be looked up: {}", chain(&error));

@@ -1,12 +1,15 @@
 //! Rollouts: creating them, ordering them about, and the loop that carries out what the planner says.
 
-use super::{App, Error, Page, Result, chain, now, versions::VersionName};
+use super::{App, Error, Page, Result, chain, deltas::LOOK_MS, now, versions::VersionName};
 use control_core::{
-    entity::{Device, Rollout, Selector, Version},
+    entity::{Device, Rollout, Selector, Version, VersionState},
     rollout::{self, Fleet, Input, MEMBERS_MAX, Observed, Order, Plan, Policy, Status, divide},
 };
 use serde::{Deserialize, Serialize};
-use shared::{DeviceId, RolloutId, SlotName, Timestamp, wire::TrialPolicy};
+use shared::{
+    DeviceId, ModelVersionId, RolloutId, SlotName, Timestamp,
+    wire::{Assignment, TrialPolicy},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -46,6 +49,7 @@ impl App {
         let slot: SlotName = new.slot.parse().map_err(|error| Error::Invalid(format!("{error}")))?;
         let version = self.version(&new.version).await?;
         let devices = self.eligible(&new.selector, &version).await?;
+        self.vouch(&version).await?;
         tracing::info!("{} goes to {} devices", version.name, devices.len());
         let rollout = Rollout {
             id: RolloutId(Uuid::now_v7()),
@@ -169,7 +173,7 @@ impl App {
     }
 
     /// One look of the planner at everything that is open, whatever became of the look before.
-    async fn look(&self) -> Result<Option<Timestamp>> {
+    async fn look(self: &Arc<Self>) -> Result<Option<Timestamp>> {
         self.heard_since(now());
         let mut wake_at = None;
         for id in self.store.open_rollouts().await? {
@@ -189,7 +193,7 @@ impl App {
     }
 
     /// Reads, plans, executes. Meeting a change, it begins again.
-    async fn step(&self, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
+    async fn step(self: &Arc<Self>, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
         let _one_at_a_time = self.planner.lock().await;
         let mut attempt = 0;
         loop {
@@ -203,7 +207,7 @@ impl App {
         }
     }
 
-    async fn step_once(&self, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
+    async fn step_once(self: &Arc<Self>, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
         let rollout = self.store.rollout_to_plan(id).await?.ok_or_else(|| not_known(id))?;
         let fleet = self.observe(&rollout).await?;
         let now = now();
@@ -221,7 +225,7 @@ impl App {
         })
         .map_err(|rejected| Error::Conflict(rejected.to_string()))?;
         if plan.status != rollout.status || plan.members != rollout.devices {
-            self.execute(&rollout, &plan, now).await?;
+            return self.execute(&rollout, &plan, &fleet, order.is_some(), now).await;
         }
         Ok(plan.wake_at)
     }
@@ -246,16 +250,52 @@ impl App {
         Ok(observed.collect())
     }
 
-    async fn execute(&self, rollout: &Rollout, plan: &Plan, now: Timestamp) -> Result<()> {
+    /// Carries out a plan, unless it is worth the wait for deltas; gives when to look again.
+    async fn execute(
+        self: &Arc<Self>,
+        rollout: &Rollout,
+        plan: &Plan,
+        fleet: &Fleet,
+        at_once: bool,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>> {
         let version = self.store.version(rollout.version_id).await?;
         let version = version.ok_or_else(|| Error::Internal(format!("{} is gone", rollout.version)))?;
+        let found = self.find_deltas(rollout, &version, plan, fleet).await?;
+        if found.pending && !at_once {
+            return Ok(Some(now.plus_ms(LOOK_MS)));
+        }
         let assignment = version.assignment(rollout.slot.clone(), Some(rollout.id), rollout.trial.clone());
+        let assignment = Assignment { update_bytes_max: rollout.policy.update_bytes_max, ..assignment };
         self.flush_published().await?;
-        self.store.execute(rollout, plan, &assignment, self.settings.chunk_bytes, now).await?;
+        let chunk_bytes = self.settings.chunk_bytes;
+        self.store.execute(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
+        if plan.status.state.is_final() {
+            self.withdraw_where_unused(rollout.version_id).await?;
+        }
         for note in &plan.notes {
             tracing::info!("rollout {} of {}: {note}", rollout.id, rollout.version);
         }
-        Ok(())
+        Ok(plan.wake_at)
+    }
+}
+
+impl App {
+    /// A version that a rollout has left on no device is vouched for no more: those that had begun to run it go back
+    /// to an older one, which they would refuse otherwise.
+    async fn withdraw_where_unused(&self, version: ModelVersionId) -> Result<()> {
+        let Some(version) = self.store.version(version).await? else { return Ok(()) };
+        match version.state {
+            VersionState::Draft | VersionState::Retired => {}
+            VersionState::Canary | VersionState::Live => return Ok(()),
+        }
+        match self.withdraw(&version).await {
+            Err(Error::Conflict(text)) => {
+                self.note_refusal("trust", "withdrawal_needed", &text);
+                Ok(())
+            }
+            withdrawn => withdrawn,
+        }
     }
 }
 

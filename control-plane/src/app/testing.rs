@@ -1,8 +1,20 @@
 //! An application on a folder of its own with a script in place of the worker, for tests.
 
-use super::{App, Parts, Settings, now};
-use crate::{jobs::Forge, signer::Signer, store::Store};
-use shared::board::Board;
+use super::{
+    App, Parts, Settings,
+    enrol::{Credentials, NewToken, Registration},
+    now,
+    trust::Trust,
+};
+use crate::{
+    jobs::Forge,
+    signer::{
+        self, Signer,
+        testing::{Key, csr},
+    },
+    store::Store,
+};
+use shared::{DeviceId, board::Board};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 const BOARD: &str = include_str!("../../../firmware-configs/x86-64.toml");
@@ -29,9 +41,11 @@ pub(crate) async fn app(folder: &Path, worker: &str) -> Arc<App> {
     fs::write(&program, format!("#!/bin/sh\n{worker}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let board = Board::from_toml(BOARD, "x86-64.toml").unwrap();
+    let signer = Signer::open(&folder.join("keys"), &[], now()).unwrap();
     let parts = Parts {
         store: Store::open(folder).await.unwrap(),
-        signer: Signer::open(&folder.join("keys"), &[], now()).unwrap(),
+        trust: Trust::open(folder, &signer, now()).unwrap(),
+        signer,
         forge: Forge::new(program),
         boards: [(board.id.clone(), board)].into(),
     };
@@ -42,9 +56,31 @@ pub(crate) async fn app(folder: &Path, worker: &str) -> Arc<App> {
         jobs: 1,
         mqtt_host: "127.0.0.1".to_owned(),
         mqtt_port: 8883,
+        certificate_days: 7,
         public_api: "https://127.0.0.1:8443".to_owned(),
     };
     App::new(settings, parts)
+}
+
+/// A device with a certificate, as it has it.
+pub(crate) struct Enrolled {
+    pub(crate) device: DeviceId,
+    pub(crate) key: Key,
+    pub(crate) certificate_pem: String,
+}
+
+/// Enrols `device` with a token of its own and tells its board.
+pub(crate) async fn enrol(app: &App, device: &str, board: &str) -> Enrolled {
+    let id: DeviceId = device.parse().unwrap();
+    let token = app.create_token(NewToken { device: Some(id.clone()), ttl_s: None }).await.unwrap().secret;
+    let key = signer::testing::key();
+    let peer = [127, 0, 0, 1].into();
+    let credentials = Credentials { device: device.to_owned(), token };
+    let certificate_pem = app.enrol(&credentials, &csr(device, &key), peer).await.unwrap();
+    let registration = Registration { board: board.parse().unwrap(), agent_version: "0.1.0".to_owned() };
+    let der = trust::est::from_pem(&certificate_pem).unwrap().swap_remove(0);
+    app.register(&der, &registration, peer).await.unwrap();
+    Enrolled { device: id, key, certificate_pem }
 }
 
 /// Waits until `condition` gives something.

@@ -1,16 +1,18 @@
 //! Versions of models: packing a result into a signed bundle, publishing one from elsewhere, finding them.
 
+mod lineage;
+
 use super::{App, Error, Page, Result, chain, now, unknown};
-use crate::{jobs as worker, store::blobs::Blobs};
+use crate::{jobs as worker, signer, store::blobs::Blobs};
 use control_core::entity::{Dataset, Job, JobTask, Version, VersionState};
 use serde::{Deserialize, Serialize};
 use shared::{
-    BoardId, DatasetId, JobId, ModelName, ModelVersionId, VersionLabel,
+    BoardId, DatasetId, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel,
     job::{DatasetSchema, JobReport},
     limits,
     manifest::{
-        self, FileEntry, GOLDEN_FILE, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task,
-        TensorSpec,
+        self, FileEntry, GOLDEN_FILE, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess,
+        SIGNATURE_FILE, Task, TensorSpec,
     },
 };
 use std::{
@@ -19,12 +21,24 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
+use trust::oms::Resource;
 use uuid::Uuid;
+
+pub use lineage::VersionLineage;
+
+/// The name under which a bundle's signed manifest is fetched.
+pub const BUNDLE_NAME: &str = "bundle";
+/// In an exported folder: the public key of the model's signature.
+pub const MODEL_KEY_NAME: &str = "model.pub";
+/// In an exported folder: the public keys of manifests and lineages.
+pub const KEYRING_NAME: &str = "keyring.json";
+/// What lies beside a bundle's files in an exported folder, or is the signature, and so is not signed by it.
+pub const UNSIGNED_NAMES: [&str; 4] = [BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME, SIGNATURE_FILE];
 
 /// How far a golden output may be off where nobody measured it.
 const GOLDEN_TOLERANCE_DEFAULT: f32 = 0.02;
 /// Names of files that an upload may have.
-const UPLOAD_FILES: [&str; 4] = [MODEL_FILE, GOLDEN_FILE, LINEAGE_FILE, shared::job::REPORT_FILE];
+const UPLOAD_FILES: [&str; 3] = [MODEL_FILE, GOLDEN_FILE, shared::job::REPORT_FILE];
 
 /// How people name a version: `mnist@v1.0`, or its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +96,7 @@ struct Packing<'a> {
     folder: &'a Path,
     model: ModelName,
     board: BoardId,
-    dataset: Option<DatasetId>,
+    dataset: Option<&'a Dataset>,
     schema: DatasetSchema,
     report: Option<JobReport>,
     job: Option<&'a Job>,
@@ -116,7 +130,7 @@ impl App {
     /// Where a file of a bundle is kept. `bundle` names the signed manifest.
     pub async fn version_file(&self, name: &VersionName, file: &str) -> Result<PathBuf> {
         let version = self.version(name).await?;
-        let digest = if file == "bundle" {
+        let digest = if file == BUNDLE_NAME {
             Some(version.bundle)
         } else {
             version.files.iter().find(|entry| entry.name == file).map(|entry| entry.digest)
@@ -124,7 +138,7 @@ impl App {
         let digest = digest.ok_or_else(|| {
             let names: Vec<&str> = version.files.iter().map(|entry| entry.name.as_str()).collect();
             Error::NotFound(format!(
-                "{} has no file {file:?}; it has bundle, {}",
+                "{} has no file {file:?}; it has {BUNDLE_NAME}, {}",
                 version.name,
                 names.join(", ")
             ))
@@ -147,7 +161,7 @@ impl App {
             folder: &folder,
             model: job.model.clone(),
             board: job.board.clone(),
-            dataset: Some(dataset.id.clone()),
+            dataset: Some(dataset),
             schema: report.dataset.clone(),
             report: Some(report),
             job: Some(job),
@@ -244,7 +258,7 @@ impl App {
             folder,
             model,
             board: new.board.clone(),
-            dataset: dataset.map(|dataset| dataset.id),
+            dataset: dataset.as_ref(),
             schema,
             report,
             job: None,
@@ -265,30 +279,31 @@ impl App {
                 .unwrap_or(0),
             parent: packing.parent,
         };
-        let described =
-            serde_json::to_vec_pretty(&serde_json::json!({ "lineage": lineage, "report": packing.report }))
-                .map_err(|error| Error::Internal(error.to_string()))?;
         let (blobs, folder) = (self.store.blobs.clone(), packing.folder.to_path_buf());
-        let files = off_the_loop(move || put_files(&blobs, &folder, &described)).await?;
+        let mut files = off_the_loop(move || put_files(&blobs, &folder)).await?;
+        let origin = self.origin(&packing).await?;
         let _one_at_a_time = self.labels.lock().await;
         let label = self.next_label(&packing).await?;
         let id = ModelVersionId(Uuid::now_v7());
-        let manifest = describe(&packing, &lineage, label, id, files);
-        let envelope = self.signer.sign_manifest(&manifest).map_err(|error| match error {
-            crate::signer::Error::Sign(shared::signing::Error::Invalid { reason, .. }) => {
-                Error::Invalid(reason)
-            }
-            error => Error::Internal(chain(&error)),
-        })?;
+        let (name, at) = (format!("{}@{label}", packing.model), now());
+        let steps = lineage::steps(&packing, origin, &files, &name, self.signer.release_id(), at);
+        let described = self.signer.sign_lineage(steps).map_err(not_signed)?;
+        files.push(self.put_small(LINEAGE_FILE, described).await?);
+        let resources: Vec<Resource> =
+            files.iter().map(|file| Resource { name: file.name.clone(), digest: file.digest }).collect();
+        let signature = self.signer.sign_model(&name, &resources, &UNSIGNED_NAMES).map_err(not_signed)?;
+        files.push(self.put_small(SIGNATURE_FILE, signature).await?);
+        let manifest = describe(&packing, &lineage, label, id, at, files);
+        let envelope = self.signer.sign_manifest(&manifest).map_err(not_signed)?;
         let blobs = self.store.blobs.clone();
         let (bundle, bundle_bytes) = off_the_loop(move || Ok(blobs.put(&envelope[..])?)).await?;
         let version = Version {
             id,
-            name: format!("{}@{label}", packing.model),
+            name,
             model: packing.model,
             version: label,
             board: packing.board,
-            dataset: packing.dataset,
+            dataset: packing.dataset.map(|dataset| dataset.id.clone()),
             state: VersionState::Draft,
             bundle,
             bundle_bytes,
@@ -302,6 +317,12 @@ impl App {
         };
         self.store.add_version(&version).await?;
         Ok(version)
+    }
+
+    async fn put_small(&self, name: &str, content: Vec<u8>) -> Result<FileEntry> {
+        let blobs = self.store.blobs.clone();
+        let (digest, size_bytes) = off_the_loop(move || Ok(blobs.put(&content[..])?)).await?;
+        Ok(FileEntry { name: name.to_owned(), digest, size_bytes })
     }
 
     /// A search gives the next major number; everything else the next minor one.
@@ -327,7 +348,14 @@ async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     done.unwrap_or_else(|error| Err(Error::Internal(format!("packing a version broke off: {error}"))))
 }
 
-fn put_files(blobs: &Blobs, folder: &Path, lineage: &[u8]) -> Result<Vec<FileEntry>> {
+fn not_signed(error: signer::Error) -> Error {
+    match error {
+        signer::Error::Sign(shared::signing::Error::Invalid { reason, .. }) => Error::Invalid(reason),
+        error => Error::Internal(chain(&error)),
+    }
+}
+
+fn put_files(blobs: &Blobs, folder: &Path) -> Result<Vec<FileEntry>> {
     let mut files = Vec::new();
     for name in [MODEL_FILE, GOLDEN_FILE] {
         let file = File::open(folder.join(name)).map_err(|error| file_error(name, &error))?;
@@ -341,8 +369,6 @@ fn put_files(blobs: &Blobs, folder: &Path, lineage: &[u8]) -> Result<Vec<FileEnt
         let (digest, size_bytes) = blobs.put(file)?;
         files.push(FileEntry { name: name.to_owned(), digest, size_bytes });
     }
-    let (digest, size_bytes) = blobs.put(lineage)?;
-    files.push(FileEntry { name: LINEAGE_FILE.to_owned(), digest, size_bytes });
     Ok(files)
 }
 
@@ -351,6 +377,7 @@ fn describe(
     lineage: &Lineage,
     version: VersionLabel,
     version_id: ModelVersionId,
+    created_at: Timestamp,
     files: Vec<FileEntry>,
 ) -> Manifest {
     let schema = &packing.schema;
@@ -361,7 +388,7 @@ fn describe(
         version_id,
         task: schema.task,
         board: packing.board.clone(),
-        created_at: now(),
+        created_at,
         input: TensorSpec { name: "input".to_owned(), shape: schema.shape.clone() },
         output: TensorSpec { name: "probabilities".to_owned(), shape: vec![schema.labels.len()] },
         preprocess: match schema.task {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::signer::Signer;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use rumqttc::{
     Transport,
     v5::{
@@ -72,6 +72,15 @@ fn wall_clock() -> Timestamp {
     std::time::SystemTime::now().into()
 }
 
+fn config(signer: &Signer, port: u16) -> Config {
+    let files = Files {
+        certificate: signer.server_certificate_path(),
+        key: signer.server_key_path(),
+        ca: signer.ca_path(),
+    };
+    Config { address: SocketAddr::from(([127, 0, 0, 1], port)), files }
+}
+
 impl World {
     async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -79,18 +88,15 @@ impl World {
         let signer = Signer::open(folder.path(), &[], wall_clock()).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let recorder = Arc::new(Recorder::default());
-        let (certificate, key, ca) =
-            (signer.server_certificate_path(), signer.server_key_path(), signer.ca_path());
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let config = Config { address, certificate: &certificate, key: &key, ca: &ca };
-        let broker = Broker::start(config, Arc::clone(&recorder) as Arc<dyn Ingest>).await.unwrap();
+        let broker =
+            Broker::start(config(&signer, port), Arc::clone(&recorder) as Arc<dyn Ingest>).await.unwrap();
         Self { _folder: folder, signer, recorder, broker, port }
     }
 
     fn identity(&self, device: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let csr = CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
-        let issued = self.signer.issue(&csr, &device.parse().unwrap(), wall_clock()).unwrap();
+        let csr = crate::signer::testing::csr(device, &key);
+        let issued = self.signer.issue(&csr, &device.parse().unwrap(), 7, wall_clock()).unwrap();
         self.recorder.good.lock().unwrap().insert(format!("{device} {}", issued.serial));
         Identity { certificate: issued.pem, key: key.serialize_pem() }
     }
@@ -262,8 +268,8 @@ async fn strangers_do_not_get_in() {
     let folder = tempfile::tempdir().unwrap();
     let other = Signer::open(folder.path(), &[], wall_clock()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let csr = CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
-    let forged = other.issue(&csr, &"cam-01".parse().unwrap(), wall_clock()).unwrap();
+    let csr = crate::signer::testing::csr("cam-01", &key);
+    let forged = other.issue(&csr, &"cam-01".parse().unwrap(), 7, wall_clock()).unwrap();
     let forged = Identity { certificate: forged.pem, key: key.serialize_pem() };
     let (_client, events) = AsyncClient::new(world.options("cam-01", Some(&forged)), 10);
     assert!(!not_authorized(&refusal(events).await), "nor with a certificate of another CA");
@@ -331,13 +337,53 @@ async fn chunks_say_when_they_are_of_no_more_use_and_desired_state_never_expires
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named_with_its_flag() {
     let world = World::new().await;
-    let (certificate, key, ca) =
-        (world.signer.server_certificate_path(), world.signer.server_key_path(), world.signer.ca_path());
-    let address = SocketAddr::from(([127, 0, 0, 1], world.port));
-    let config = Config { address, certificate: &certificate, key: &key, ca: &ca };
-    let error = Broker::start(config, Arc::new(Recorder::default())).await.unwrap_err();
+    let error =
+        Broker::start(config(&world.signer, world.port), Arc::new(Recorder::default())).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("port {} is in use; choose another with --mqtt ADDRESS:PORT", world.port)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reload_devices_of_both_cas_connect_and_those_that_were_there_stay() {
+    let world = World::new().await;
+    let (client, mut there) = world.connect("cam-01").await;
+    let old = world.identity("cam-02");
+    world.signer.rotate_authority(wall_clock()).unwrap();
+    let new = world.identity("cam-03");
+    // The broker has not read the new CA yet.
+    let (_client, events) = AsyncClient::new(world.options("cam-03", Some(&new)), 10);
+    refusal(events).await;
+
+    world.broker.reload().await.unwrap();
+    world.broker.reload().await.unwrap();
+    for (device, identity) in [("cam-02", &old), ("cam-03", &new)] {
+        let (_client, mut events) = AsyncClient::new(world.options(device, Some(identity)), 10);
+        next(&mut events, |packet| matches!(packet, Packet::ConnAck(_)).then_some(())).await;
+    }
+    world.broker.publish(&"ew/v1/device/cam-01/desired".parse().unwrap(), "x".into(), true).await.unwrap();
+    client.subscribe("ew/v1/device/cam-01/desired", Qos::AtLeastOnce).await.unwrap();
+    next(&mut there, |packet| matches!(packet, Packet::Publish(_)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_revoked_while_connected_is_put_out_and_its_renewed_certificate_with_it() {
+    let world = World::new().await;
+    let first = world.identity("cam-01");
+    let renewed = world.identity("cam-01");
+    for identity in [&first, &renewed] {
+        let (_client, mut events) = AsyncClient::new(world.options("cam-01", Some(identity)), 10);
+        next(&mut events, |packet| matches!(packet, Packet::ConnAck(_)).then_some(())).await;
+    }
+    let (_client, mut events) = AsyncClient::new(world.options("cam-01", Some(&renewed)), 10);
+    next(&mut events, |packet| matches!(packet, Packet::ConnAck(_)).then_some(())).await;
+    world.recorder.good.lock().unwrap().clear();
+    world.broker.kick(&"cam-01".parse().unwrap()).await;
+    // The connection ends by itself; whoever comes again is refused.
+    refusal(events).await;
+    for identity in [&first, &renewed] {
+        let (_client, events) = AsyncClient::new(world.options("cam-01", Some(identity)), 10);
+        assert!(not_authorized(&refusal(events).await));
+    }
 }

@@ -4,6 +4,7 @@ use super::{Failure, Global};
 use crate::{api::Problem, serve::ContextFile};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fs, io::Read, path::Path, time::Duration};
+use trust::est;
 use ureq::{
     Agent, Body,
     http::{Response, StatusCode},
@@ -16,7 +17,6 @@ pub(super) struct Client {
     agent: Agent,
     server: String,
     token: String,
-    pub(super) ca_pem: String,
     pub(super) json: bool,
 }
 
@@ -47,11 +47,13 @@ impl Client {
             Some(path) => read_text(path)?,
             None => ca_pem.ok_or_else(|| lacking("the server's CA"))?,
         };
-        let certificate = Certificate::from_pem(ca_pem.as_bytes())
+        let authorities = est::from_pem(&ca_pem)
             .map_err(|error| Failure::Usage(format!("the CA is no certificate: {error}")))?;
+        let authorities: Vec<_> =
+            authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::new_with_certs(&[certificate]))
+            .root_certs(RootCerts::new_with_certs(&authorities))
             .build();
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -61,7 +63,7 @@ impl Client {
             .timeout_global(Some(REQUEST_TIMEOUT))
             .build();
         let server = server.trim_end_matches('/').to_owned();
-        Ok(Self { agent: config.into(), server, token, ca_pem, json: global.json })
+        Ok(Self { agent: config.into(), server, token, json: global.json })
     }
 
     /// `GET`, JSON back.

@@ -13,7 +13,7 @@ use crate::{
 use clap::Subcommand;
 use control_core::entity::{Device, DeviceEvent, Token};
 use serde_json::json;
-use shared::DeviceId;
+use shared::{DeviceId, wire::Phase};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Devices.
@@ -118,7 +118,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             let created: CreatedToken = client.post("/tokens", &new)?;
             let enrol = json!({
                 "server": created.server,
-                "ca_pem": client.ca_pem,
+                "ca_pem": created.ca_pem,
                 "token": created.secret,
                 "device": created.token.device,
             });
@@ -171,6 +171,16 @@ fn running(device: &Device) -> String {
     running.collect::<Vec<_>>().join(", ")
 }
 
+/// What slots wait for.
+fn waiting(device: &Device) -> String {
+    let slots = device.reported.as_ref().map(|reported| reported.slots.as_slice()).unwrap_or_default();
+    let waiting = slots.iter().filter_map(|slot| match &slot.phase {
+        Phase::Waiting { reason, .. } => Some(format!("{}: {reason}", slot.slot)),
+        Phase::Idle | Phase::Fetching { .. } | Phase::Testing { .. } | Phase::Trial { .. } => None,
+    });
+    waiting.collect::<Vec<_>>().join(", ")
+}
+
 fn labels(device: &Device) -> String {
     device.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }
@@ -184,6 +194,7 @@ fn describe(device: &Device) -> String {
         ("agent", device.agent_version.clone()),
         ("labels", labels(device)),
         ("runs", running(device)),
+        ("waits", waiting(device)),
         (
             "generation",
             format!(

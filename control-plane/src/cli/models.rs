@@ -1,16 +1,17 @@
 //! `edgewright model`.
 
 use super::{
-    Failure, Outcome, PageArgs,
+    Failure, Global, Outcome, PageArgs,
     client::Client,
     output::{ago, bytes, facts, show, table, word},
+    provenance::{self, LineageArgs, VerifyArgs},
     searches::{EffortArgs, finish},
 };
 use crate::{
-    api::List,
+    api::{Keys, List},
     app::{
         jobs::NewRetrain,
-        versions::{NewVersion, VersionName},
+        versions::{BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME, NewVersion, VersionName},
     },
 };
 use clap::Subcommand;
@@ -59,13 +60,18 @@ pub enum ModelCommand {
         #[arg(long)]
         unsafe_skip_check: bool,
     },
-    /// Fetch a version's signed manifest and files
-    Download {
+    /// Fetch a version's files, its signatures, and the public keys to check them with
+    #[command(visible_alias = "download")]
+    Export {
         version: VersionName,
         /// Folder that they go to
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Check a folder against a signature by OpenSSF Model Signing; needs no server
+    Verify(VerifyArgs),
+    /// Show how a version came to be
+    Lineage(LineageArgs),
 }
 
 #[derive(Deserialize)]
@@ -73,9 +79,11 @@ struct Upload {
     upload: Uuid,
 }
 
-pub(super) fn run(command: &ModelCommand, client: &Client) -> Outcome {
+pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
+    let client = || Client::new(global);
     match command {
         ModelCommand::List { model, page } => {
+            let client = client()?;
             let filter = model.as_ref().map(|model| format!("&model={model}")).unwrap_or_default();
             let list: List<Version> = client.get(&format!("/versions?{}{filter}", page.query()))?;
             show(client.json, &list, |list| {
@@ -94,17 +102,20 @@ pub(super) fn run(command: &ModelCommand, client: &Client) -> Outcome {
             })
         }
         ModelCommand::Show { version } => {
+            let client = client()?;
             let version: Version = client.get(&format!("/versions/{}", String::from(version.clone())))?;
             show(client.json, &version, describe)
         }
         ModelCommand::Retrain { version, dataset, effort } => {
             let new =
                 NewRetrain { version: version.clone(), dataset: dataset.clone(), effort: effort.effort()? };
+            let client = client()?;
             let job: Job = client.post("/retrains", &new)?;
-            finish(client, job, effort.wait)
+            finish(&client, job, effort.wait)
         }
         ModelCommand::Publish { folder, model, board, dataset, unsafe_skip_check } => {
-            let upload = send_files(client, folder)?;
+            let client = client()?;
+            let upload = send_files(&client, folder)?;
             let new = NewVersion {
                 upload,
                 board: board.clone(),
@@ -114,7 +125,9 @@ pub(super) fn run(command: &ModelCommand, client: &Client) -> Outcome {
             let version: Version = client.post(&format!("/models/{model}/versions"), &new)?;
             show(client.json, &version, describe)
         }
-        ModelCommand::Download { version, out } => download(client, version, out),
+        ModelCommand::Export { version, out } => export(&client()?, version, out),
+        ModelCommand::Verify(args) => provenance::verify(args, global.json),
+        ModelCommand::Lineage(args) => provenance::lineage(args, global),
     }
 }
 
@@ -137,12 +150,12 @@ fn send_files(client: &Client, folder: &std::path::Path) -> Result<Uuid, Failure
     Ok(upload)
 }
 
-fn download(client: &Client, name: &VersionName, out: &std::path::Path) -> Outcome {
+fn export(client: &Client, name: &VersionName, out: &std::path::Path) -> Outcome {
     let name = String::from(name.clone());
     let version: Version = client.get(&format!("/versions/{name}"))?;
     let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", out.display()));
     fs::create_dir_all(out).map_err(failed)?;
-    let bundle = ("bundle".to_owned(), version.bundle);
+    let bundle = (BUNDLE_NAME.to_owned(), version.bundle);
     let files = version.files.iter().map(|file| (file.name.clone(), file.digest)).chain([bundle]);
     for (file, digest) in files {
         let partial = out.join(format!("{file}.partial"));
@@ -159,6 +172,11 @@ fn download(client: &Client, name: &VersionName, out: &std::path::Path) -> Outco
         }
         fs::rename(&partial, out.join(&file)).map_err(failed)?;
     }
+    let keys: Keys = client.get("/keys")?;
+    let keyring = serde_json::to_vec_pretty(&keys.keyring)
+        .map_err(|error| Failure::Failed(format!("no JSON: {error}")))?;
+    fs::write(out.join(KEYRING_NAME), keyring).map_err(failed)?;
+    fs::write(out.join(MODEL_KEY_NAME), keys.model_key_pem).map_err(failed)?;
     show(client.json, &version, |version| format!("{} is in {}", version.name, out.display()))
 }
 

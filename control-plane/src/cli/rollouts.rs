@@ -68,6 +68,9 @@ pub struct CreateArgs {
     /// When stopped, take the version from devices that committed it, too
     #[arg(long)]
     rollback_committed: bool,
+    /// Most bytes that a device may receive for this version; where they do not suffice it waits
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    update_bytes_max: Option<u64>,
     /// Milliseconds in which the version proves itself on a device
     #[arg(long, default_value_t = TrialPolicy::default().duration_ms)]
     trial_duration_ms: u64,
@@ -112,6 +115,7 @@ impl CreateArgs {
                 failed_permille_max: self.failed_permille_max,
                 device_timeout_ms: self.device_timeout_s.saturating_mul(1000),
                 rollback_committed: self.rollback_committed,
+                update_bytes_max: self.update_bytes_max,
             },
             trial: TrialPolicy {
                 duration_ms: self.trial_duration_ms,

@@ -1,7 +1,10 @@
 //! `edgewright serve`.
 
 use super::{Failure, Outcome};
-use crate::serve::{self, Options};
+use crate::{
+    serve::{self, Options},
+    signer::CERTIFICATE_DAYS_DEFAULT,
+};
 use clap::Args;
 use shared::limits;
 use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
@@ -37,6 +40,9 @@ pub struct ServeArgs {
     /// Jobs at one time
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
+    /// Days that a device's certificate lives; devices renew theirs by themselves
+    #[arg(long, value_name = "N", default_value_t = CERTIFICATE_DAYS_DEFAULT)]
+    certificate_days: u32,
 }
 
 const LOG_DEFAULT: &str = "info,rmqtt=error,rmqtt_net=error,rmqtt_codec=error,sqlx=warn";
@@ -64,6 +70,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
         blob_bytes_per_s: args.blob_bytes_per_s,
         chunk_bytes: args.chunk_bytes,
         jobs: args.jobs,
+        certificate_days: args.certificate_days,
     };
     let outcome = runtime.block_on(serve(options, json));
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);

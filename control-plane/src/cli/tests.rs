@@ -38,9 +38,22 @@ fn ids_are_checked_before_anything_is_sent() {
         "device show ../x",
         "dataset add A --path p",
         "search start --dataset d --board b --model m --seed -1",
+        "model verify folder",
+        "model lineage",
+        "model lineage m@v1.0 --dir folder --keyring k",
+        "model lineage --dir folder",
     ] {
         let error = parse(line).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{line}");
+    }
+    for line in [
+        "model verify folder --public-key k",
+        "model lineage m@v1.0",
+        "model lineage --dir folder --keyring k",
+        "model export m@v1.0 --out folder",
+        "model download m@v1.0 --out folder",
+    ] {
+        parse(line).unwrap();
     }
     parse("rollout create --version mnist@v1.0 --wave 1 --wave 100% --device a --label ring=1").unwrap();
 }

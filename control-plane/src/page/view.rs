@@ -9,7 +9,7 @@ use control_core::{
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::{
     Timestamp,
-    wire::{Phase, SlotReport},
+    wire::{Phase, SlotReport, WaitsFor},
 };
 
 /// Everything that the page shows.
@@ -144,6 +144,9 @@ fn phase(slot: &SlotReport) -> Markup {
         }
         Phase::Testing { .. } => tag("busy", "testing"),
         Phase::Trial { .. } => tag("busy", "trial"),
+        Phase::Waiting { reason, waits_for: WaitsFor::Budget, .. } => {
+            html! { (tag("idle", "waiting")) " " small { (reason) } }
+        }
         Phase::Waiting { reason, .. } => html! { (tag("bad", "waiting")) " " small { (reason) } },
     }
 }

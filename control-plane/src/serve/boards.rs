@@ -1,6 +1,7 @@
 //! Reading the boards' folder.
 
 use anyhow::{Context, Result, bail};
+use control_core::entity::BOARD_UNKNOWN;
 use shared::{BoardId, board::Board};
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -20,6 +21,11 @@ pub(super) fn read(folder: &Path) -> Result<BTreeMap<BoardId, Board>> {
         let board = Board::from_toml(&text, &origin)?;
         if path.file_stem().is_none_or(|stem| stem != board.id.as_str()) {
             bail!("{origin}: id is {:?}; it has to be the file's name without .toml", board.id.as_str());
+        }
+        if board.id.as_str() == BOARD_UNKNOWN {
+            bail!(
+                "{origin}: no board is named {BOARD_UNKNOWN:?}: that is a device that has not said what it is"
+            );
         }
         boards.insert(board.id.clone(), board);
     }
@@ -57,5 +63,7 @@ mod tests {
         assert!(text.contains("other.toml") && text.contains("limit"), "{text}");
         let text = error("copy.toml", &other);
         assert!(text.contains("copy.toml: id is \"other\""), "{text}");
+        let text = error("unknown.toml", &BOARD.replace("id = \"x86-64\"", "id = \"unknown\""));
+        assert!(text.contains("no board is named \"unknown\""), "{text}");
     }
 }

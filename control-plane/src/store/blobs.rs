@@ -2,7 +2,7 @@
 //! a name either has its whole content or is not there.
 
 use super::{Error, Result};
-use shared::{Digest, digest::Hasher};
+use shared::{Digest, digest::Hasher, limits};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -82,6 +82,20 @@ impl Blobs {
         }
     }
 
+    /// All of a blob, at most [`limits::DELTA_FILE_BYTES_MAX`] bytes, with its digest checked.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.path(digest);
+        let failed = |source| file_error(&path, source);
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(failed)?;
+        file.take(limits::DELTA_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        if Digest::of(&bytes) == *digest {
+            Ok(bytes)
+        } else {
+            Err(failed(io::Error::new(io::ErrorKind::InvalidData, "its bytes are others, or too many")))
+        }
+    }
+
     /// Chunk `index` of a blob in chunks of `chunk_bytes`; `None` past its end or if there is no such blob.
     pub fn chunk(&self, digest: &Digest, index: u32, chunk_bytes: u32) -> Result<Option<Vec<u8>>> {
         let path = self.path(digest);
@@ -128,6 +142,9 @@ mod tests {
         );
         assert_eq!(chunks.into_iter().flatten().flatten().collect::<Vec<u8>>(), content);
         assert_eq!(blobs.chunk(&Digest::of(b"other"), 0, 1024).unwrap(), None);
+        assert_eq!(blobs.read(&digest).unwrap(), content);
+        fs::write(blobs.path(&digest), b"others").unwrap();
+        assert!(matches!(blobs.read(&digest), Err(Error::File { .. })));
     }
 
     #[test]

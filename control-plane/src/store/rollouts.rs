@@ -1,6 +1,8 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
-use super::{Error, Page, Reader, Result, Store, devices, json, number, time, versions, word};
+use super::{
+    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, time, versions, word,
+};
 use control_core::{
     entity::{Device, HistoryEntry, Rollout},
     rollout::{Action, Member, Plan},
@@ -144,7 +146,7 @@ impl Store {
         rows.iter().map(|row| Reader::new("rollouts", row).parse("id", "rollout id")).collect()
     }
 
-    /// The blobs of open rollouts: of each its bundle and the bundle's files.
+    /// The blobs of open rollouts: of each its bundle, the bundle's files, and deltas to them.
     pub async fn open_blobs(&self) -> Result<Vec<(RolloutId, Digest)>> {
         let rows = sqlx::query(
             "SELECT r.id, v.bundle, v.files FROM rollouts r JOIN versions v ON v.id = r.version \
@@ -159,6 +161,17 @@ impl Store {
             let files: Vec<FileEntry> = row.json("files", "list of files")?;
             blobs.push((id, row.parse("bundle", "digest")?));
             blobs.extend(files.into_iter().map(|file| (id, file.digest)));
+        }
+        let deltas = sqlx::query(
+            "SELECT DISTINCT r.id, d.delta FROM rollouts r JOIN versions v ON v.id = r.version, \
+             json_each(v.files) AS f JOIN deltas d ON d.to_digest = f.value ->> 'digest' \
+             WHERE r.state IN ('running', 'paused') AND d.delta IS NOT NULL",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        for row in &deltas {
+            let row = Reader::new("deltas", row);
+            blobs.push((row.parse("id", "rollout id")?, row.parse("delta", "digest")?));
         }
         Ok(blobs)
     }
@@ -202,6 +215,7 @@ impl Store {
         rollout: &Rollout,
         plan: &Plan,
         assignment: &Assignment,
+        deltas: &DeviceDeltas,
         chunk_bytes: u32,
         now: Timestamp,
     ) -> Result<()> {
@@ -229,6 +243,9 @@ impl Store {
             add_history(&mut tx, rollout.id, now, note).await?;
         }
         for action in &plan.actions {
+            let (Action::Assign { device, .. } | Action::Restore { device, .. }) = action;
+            let deltas = deltas.get(device).cloned().unwrap_or_default();
+            let assignment = Assignment { deltas, ..assignment.clone() };
             act(&mut tx, rollout, action, assignment, chunk_bytes, now).await?;
         }
         if finished {
@@ -296,7 +313,7 @@ async fn act(
     tx: &mut Transaction<'static, Sqlite>,
     rollout: &Rollout,
     action: &Action,
-    assignment: &Assignment,
+    assignment: Assignment,
     chunk_bytes: u32,
     now: Timestamp,
 ) -> Result<()> {
@@ -325,7 +342,7 @@ async fn act(
                 .bind(device.as_str())
                 .execute(&mut **tx)
                 .await?;
-            place(&mut state, at, Some(assignment.clone()));
+            place(&mut state, at, Some(assignment));
         }
         Action::Restore { .. } => place(&mut state, at, previous(tx, rollout.id, device).await?),
     }
@@ -359,7 +376,12 @@ async fn previous(
         .fetch_optional(&mut **tx)
         .await?;
     match &row {
-        Some(row) => Reader::new("rollout_members", row).json_option("previous", "assignment"),
+        Some(row) => {
+            let previous: Option<Assignment> =
+                Reader::new("rollout_members", row).json_option("previous", "assignment")?;
+            // They start from what the device had before that one.
+            Ok(previous.map(|previous| Assignment { deltas: Vec::new(), ..previous }))
+        }
         None => Ok(None),
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::tokens::{Issued, TokenRefused};
+use crate::store::{certificates::Issued, tokens::TokenRefused};
 use control_core::entity::{Token, Version, VersionState};
 use shared::{DeviceId, Digest, ModelVersionId};
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(super) fn id(text: &str) -> DeviceId {
     text.parse().unwrap()
 }
 
-async fn add_token(store: &Store, secret: &str, device: Option<&str>) {
+pub(super) async fn add_token(store: &Store, secret: &str, device: Option<&str>) {
     let token = Token {
         id: Uuid::now_v7(),
         device: device.map(id),
@@ -28,13 +28,14 @@ async fn add_token(store: &Store, secret: &str, device: Option<&str>) {
     store.add_token(&token, &Digest::of(secret.as_bytes())).await.unwrap();
 }
 
-fn issued(device: &str, serial: &str) -> Issued {
+/// A certificate over a key that is named after its serial number.
+pub(super) fn issued(device: &str, serial: &str) -> Issued {
     Issued {
         device: id(device),
-        board: "x86-64".parse().unwrap(),
-        agent_version: "0.1.0".to_owned(),
         serial: serial.to_owned(),
         expires_at: NOW.plus_ms(10_000),
+        authority: Digest::of(b"the first CA"),
+        key: Digest::of(serial.as_bytes()),
     }
 }
 
@@ -43,6 +44,7 @@ pub(super) async fn enrol(store: &Store, device: &str) {
     add_token(store, &secret, None).await;
     let serial = format!("5e{device}");
     store.enrol(&Digest::of(secret.as_bytes()), &issued(device, &serial), false, NOW).await.unwrap().unwrap();
+    store.set_board(&id(device), &"x86-64".parse().unwrap(), "0.1.0").await.unwrap();
 }
 
 #[tokio::test]
@@ -50,9 +52,12 @@ async fn a_token_enrols_one_device_once() {
     let (_folder, store) = store().await;
     add_token(&store, "a", None).await;
     let hash = Digest::of(b"a");
-    assert!(store.usable_token(&hash, NOW).await.unwrap().is_ok());
+    assert!(store.usable_token(&hash, &Digest::of(b"another key"), NOW).await.unwrap().is_ok());
     assert_eq!(store.enrol(&hash, &issued("cam-01", "aa"), false, NOW).await.unwrap(), Ok(()));
-    assert_eq!(store.usable_token(&hash, NOW).await.unwrap().unwrap_err(), TokenRefused::Used);
+    assert_eq!(
+        store.usable_token(&hash, &Digest::of(b"another key"), NOW).await.unwrap().unwrap_err(),
+        TokenRefused::Used
+    );
     assert_eq!(
         store.enrol(&hash, &issued("cam-02", "bb"), false, NOW).await.unwrap(),
         Err(TokenRefused::Used)
@@ -79,11 +84,14 @@ async fn expired_and_unknown_tokens_are_refused() {
     add_token(&store, "a", None).await;
     let late = NOW.plus_ms(1000);
     assert_eq!(
-        store.usable_token(&Digest::of(b"a"), late).await.unwrap().unwrap_err(),
+        store.usable_token(&Digest::of(b"a"), &Digest::of(b"aa"), late).await.unwrap().unwrap_err(),
         TokenRefused::Expired
     );
     assert!(store.enrol(&Digest::of(b"a"), &issued("cam-01", "aa"), false, late).await.unwrap().is_err());
-    assert_eq!(store.usable_token(&Digest::of(b"b"), NOW).await.unwrap().unwrap_err(), TokenRefused::Unknown);
+    assert_eq!(
+        store.usable_token(&Digest::of(b"b"), &Digest::of(b"aa"), NOW).await.unwrap().unwrap_err(),
+        TokenRefused::Unknown
+    );
 }
 
 #[tokio::test]
@@ -91,16 +99,16 @@ async fn only_issued_certificates_of_the_device_itself_are_good_until_revoked() 
     let (_folder, store) = store().await;
     enrol(&store, "cam-01").await;
     enrol(&store, "cam-02").await;
-    assert!(store.certificate_is_good(&id("cam-01"), "5ecam-01").await.unwrap());
-    assert!(!store.certificate_is_good(&id("cam-02"), "5ecam-01").await.unwrap());
-    assert!(!store.certificate_is_good(&id("cam-01"), "77").await.unwrap());
+    assert!(store.use_certificate(&id("cam-01"), "5ecam-01", NOW).await.unwrap());
+    assert!(!store.use_certificate(&id("cam-02"), "5ecam-01", NOW).await.unwrap());
+    assert!(!store.use_certificate(&id("cam-01"), "77", NOW).await.unwrap());
     store.revoke_device(&id("cam-01"), NOW).await.unwrap();
-    assert!(!store.certificate_is_good(&id("cam-01"), "5ecam-01").await.unwrap());
+    assert!(!store.use_certificate(&id("cam-01"), "5ecam-01", NOW).await.unwrap());
     add_token(&store, "again", Some("cam-01")).await;
     let again = store.enrol(&Digest::of(b"again"), &issued("cam-01", "cc"), true, NOW).await.unwrap();
     assert_eq!(again, Err(TokenRefused::Revoked));
     assert!(
-        store.usable_token(&Digest::of(b"again"), NOW).await.unwrap().is_ok(),
+        store.usable_token(&Digest::of(b"again"), &Digest::of(b"cc"), NOW).await.unwrap().is_ok(),
         "a refusal uses nothing up"
     );
 }
@@ -112,8 +120,8 @@ async fn a_token_made_for_a_device_replaces_its_certificate_and_the_one_before_i
     add_token(&store, "again", Some("cam-01")).await;
     let again = store.enrol(&Digest::of(b"again"), &issued("cam-01", "cc"), true, NOW).await.unwrap();
     assert_eq!(again, Ok(()));
-    assert!(store.certificate_is_good(&id("cam-01"), "cc").await.unwrap());
-    assert!(!store.certificate_is_good(&id("cam-01"), "5ecam-01").await.unwrap());
+    assert!(store.use_certificate(&id("cam-01"), "cc", NOW).await.unwrap());
+    assert!(!store.use_certificate(&id("cam-01"), "5ecam-01", NOW).await.unwrap());
 }
 
 #[tokio::test]
@@ -128,7 +136,7 @@ async fn of_two_that_ask_for_one_name_at_once_one_gets_it() {
     assert!(results.contains(&Ok(())) && results.contains(&Err(TokenRefused::Taken)), "{results:?}");
     let mut good = 0;
     for serial in ["aa", "bb"] {
-        good += u32::from(store.certificate_is_good(&id("cam-01"), serial).await.unwrap());
+        good += u32::from(store.use_certificate(&id("cam-01"), serial, NOW).await.unwrap());
     }
     assert_eq!(good, 1);
 }

@@ -1,8 +1,8 @@
-//! One-time tokens and the certificates that were given for them.
+//! One-time tokens.
 
-use super::{Page, Reader, Result, Store, time};
-use control_core::entity::Token;
-use shared::{BoardId, DeviceId, Digest, Timestamp};
+use super::{Page, Reader, Result, Store, certificates::Issued, time};
+use control_core::entity::{BOARD_UNKNOWN, Token};
+use shared::{DeviceId, Digest, Timestamp};
 use sqlx::sqlite::SqliteRow;
 
 fn read(row: &SqliteRow) -> Result<Token> {
@@ -29,17 +29,6 @@ pub enum TokenRefused {
     Taken,
 }
 
-/// A certificate that was made for a device.
-#[derive(Clone, Debug)]
-pub struct Issued {
-    pub device: DeviceId,
-    pub board: BoardId,
-    pub agent_version: String,
-    /// Hexadecimal, lower case, without leading zeros.
-    pub serial: String,
-    pub expires_at: Timestamp,
-}
-
 impl Store {
     /// Adds a token of which only the hash is kept.
     pub async fn add_token(&self, token: &Token, hash: &Digest) -> Result<()> {
@@ -64,18 +53,22 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The token of a hash, if it may be used now.
+    /// The token of a hash, if it may be used now for the public key of digest `key`: the key that used it may use it
+    /// again, so that an answer that was lost can be had once more.
     pub async fn usable_token(
         &self,
         hash: &Digest,
+        key: &Digest,
         now: Timestamp,
     ) -> Result<std::result::Result<Token, TokenRefused>> {
         let row = sqlx::query("SELECT * FROM tokens WHERE hash = ?")
             .bind(hash.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        let Some(token) = row.as_ref().map(read).transpose()? else { return Ok(Err(TokenRefused::Unknown)) };
-        Ok(if token.used_at.is_some() {
+        let Some(row) = row else { return Ok(Err(TokenRefused::Unknown)) };
+        let token = read(&row)?;
+        let used_key: Option<Digest> = Reader::new("tokens", &row).parse_option("used_key", "digest")?;
+        Ok(if token.used_at.is_some() && used_key.as_ref() != Some(key) {
             Err(TokenRefused::Used)
         } else if token.expires_at <= now {
             Err(TokenRefused::Expired)
@@ -87,6 +80,7 @@ impl Store {
     /// Uses a token up, and adds the device with its certificate, all or nothing. Of two that use the same token, or
     /// ask for the same name, at once one is refused. With `may_replace` a device that is there gets the certificate,
     /// and those that it had before are good no more.
+    /// Where the key that used the token comes again it gets another certificate in place of the lost one.
     pub async fn enrol(
         &self,
         hash: &Digest,
@@ -96,11 +90,13 @@ impl Store {
     ) -> Result<std::result::Result<(), TokenRefused>> {
         let mut tx = self.begin().await?;
         let used = sqlx::query(
-            "UPDATE tokens SET used_at = ?1, used_by = ?2 WHERE hash = ?3 AND used_at IS NULL AND expires_at > ?1",
+            "UPDATE tokens SET used_at = ?1, used_by = ?2, used_key = ?4 WHERE hash = ?3 AND expires_at > ?1 \
+             AND (used_at IS NULL OR (used_by = ?2 AND used_key = ?4))",
         )
         .bind(time(now))
         .bind(issued.device.as_str())
         .bind(hash.to_string())
+        .bind(issued.key.to_string())
         .execute(&mut *tx)
         .await?;
         if used.rows_affected() == 0 {
@@ -108,13 +104,11 @@ impl Store {
         }
         let added = sqlx::query(
             "INSERT INTO devices (id, board, agent_version, labels, online, enrolled_at, generation, assignments) \
-             VALUES (?, ?, ?, '{}', 0, ?, 0, '[]') \
-             ON CONFLICT (id) DO UPDATE SET board = excluded.board, agent_version = excluded.agent_version \
-             WHERE revoked_at IS NULL AND ?",
+             VALUES (?, ?, '', '{}', 0, ?, 0, '[]') \
+             ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE revoked_at IS NULL AND ?",
         )
         .bind(issued.device.as_str())
-        .bind(issued.board.as_str())
-        .bind(&issued.agent_version)
+        .bind(BOARD_UNKNOWN)
         .bind(time(now))
         .bind(may_replace)
         .execute(&mut *tx)
@@ -127,27 +121,8 @@ impl Store {
             .bind(issued.device.as_str())
             .execute(&mut *tx)
             .await?;
-        sqlx::query("INSERT INTO certificates (serial, device, issued_at, expires_at) VALUES (?, ?, ?, ?)")
-            .bind(&issued.serial)
-            .bind(issued.device.as_str())
-            .bind(time(now))
-            .bind(time(issued.expires_at))
-            .execute(&mut *tx)
-            .await?;
+        issued.insert(now).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(Ok(()))
-    }
-
-    /// Is `serial` a certificate of `device` that was issued here and not revoked?
-    pub async fn certificate_is_good(&self, device: &DeviceId, serial: &str) -> Result<bool> {
-        let row = sqlx::query(
-            "SELECT 1 FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
-        )
-        .bind(serial)
-        .bind(device.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
-        Ok(row.is_some())
     }
 }

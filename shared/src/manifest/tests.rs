@@ -29,6 +29,15 @@ fn a_valid_manifest_passes() {
 }
 
 #[test]
+fn lineage_and_a_signature_may_come_with_the_model() {
+    let mut manifest = manifest();
+    for name in [LINEAGE_FILE, SIGNATURE_FILE] {
+        manifest.files.push(FileEntry { name: name.to_owned(), ..manifest.files[0].clone() });
+    }
+    manifest.validate().unwrap();
+}
+
+#[test]
 fn each_broken_rule_is_named() {
     let broken = |change: fn(&mut Manifest)| {
         let mut manifest = manifest();

@@ -110,6 +110,8 @@ fn a_desired_state_keeps_its_rules() {
         bundle_bytes: 100,
         rollout: None,
         trial: TrialPolicy::default(),
+        deltas: Vec::new(),
+        update_bytes_max: None,
     };
     let desired = Desired {
         device: device(),
@@ -124,7 +126,50 @@ fn a_desired_state_keeps_its_rules() {
     let huge = Assignment { bundle_bytes: u64::MAX, ..assignment.clone() };
     assert!(Desired { assignments: vec![huge], ..desired.clone() }.validate().is_err());
     let trial = TrialPolicy { agreement_permille_min: Some(1001), ..TrialPolicy::default() };
-    assert!(Desired { assignments: vec![Assignment { trial, ..assignment }], ..desired }.validate().is_err());
+    let refused = |assignment: Assignment| {
+        Desired { assignments: vec![assignment], ..desired.clone() }.validate().unwrap_err()
+    };
+    refused(Assignment { trial, ..assignment.clone() });
+    assert!(
+        refused(Assignment { update_bytes_max: Some(0), ..assignment.clone() }).contains("update_bytes_max")
+    );
+    let delta = |number: u8| DeltaRef {
+        from: Digest::of(b"from"),
+        to: Digest::of(&[number]),
+        delta: Digest::of(&[number, number]),
+        bytes: 100,
+    };
+    let with = |deltas: Vec<DeltaRef>| Assignment { deltas, ..assignment.clone() };
+    let most: Vec<DeltaRef> = (0..8).map(delta).collect();
+    Desired { assignments: vec![with(most.clone())], ..desired.clone() }.validate().unwrap();
+    for (deltas, why) in [
+        ((0..9).map(delta).collect(), "9 deltas"),
+        (vec![DeltaRef { bytes: 0, ..delta(1) }], "0 bytes"),
+        (vec![DeltaRef { bytes: u64::MAX, ..delta(1) }], "allowed are"),
+        (vec![DeltaRef { from: delta(1).to, ..delta(1) }], "twice"),
+        (vec![DeltaRef { delta: delta(1).to, ..delta(1) }], "twice"),
+        (vec![delta(1), DeltaRef { from: Digest::of(b"other"), ..delta(1) }], "two deltas"),
+    ] {
+        let reason = refused(with(deltas));
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+#[test]
+fn what_a_newer_device_waits_for_is_understood_as_waiting() {
+    let waiting = |waits_for: &str| {
+        let text = format!(
+            r#"{{"name":"waiting","bundle":"{}","until":1,"reason":"r"{waits_for}}}"#,
+            Digest::of(b"b")
+        );
+        match serde_json::from_str(&text).unwrap() {
+            Phase::Waiting { waits_for, .. } => waits_for,
+            phase => panic!("{phase:?}"),
+        }
+    };
+    assert_eq!(waiting(""), WaitsFor::Storage);
+    assert_eq!(waiting(r#","waits_for":"budget""#), WaitsFor::Budget);
+    assert_eq!(waiting(r#","waits_for":"daylight""#), WaitsFor::Unknown);
 }
 
 #[test]
@@ -138,6 +183,7 @@ fn a_report_keeps_its_rules() {
             bundle: Digest::of(b"b"),
             until: Timestamp(1),
             reason: "no space".to_owned(),
+            waits_for: WaitsFor::Storage,
         },
         attempt: None,
     };
@@ -153,7 +199,12 @@ fn a_report_keeps_its_rules() {
     };
     good.validate().unwrap();
     let long = "x".repeat(limits::REASON_BYTES_MAX + 1);
-    let phase = Phase::Waiting { bundle: Digest::of(b"b"), until: Timestamp(1), reason: long.clone() };
+    let phase = Phase::Waiting {
+        bundle: Digest::of(b"b"),
+        until: Timestamp(1),
+        reason: long.clone(),
+        waits_for: WaitsFor::Budget,
+    };
     let version = VersionRef {
         model: "m".parse().unwrap(),
         version: "v1.0".parse().unwrap(),

@@ -19,7 +19,7 @@ use std::{
 
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes added to the model whose download is cut: enough chunks to be in the middle of them.
-const PADDING_BYTES: usize = 400_000;
+const PADDING_BYTES: usize = 800_000;
 
 impl Demo {
     fn publish(&self, subject: &Subject, folder: &Path, extra: &[&str]) -> Result<Value> {

@@ -73,8 +73,31 @@ impl Agent {
         self.options.extra = extra;
     }
 
+    /// What becomes the agent at the next start, with its arguments; none to start the agent itself.
+    pub fn set_launcher(&mut self, launcher: Vec<String>) {
+        self.options.launcher = launcher;
+    }
+
     /// Starts a stopped agent again and waits until its local API answers.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_live(START_LIMIT)
+    }
+
+    /// Waits until the local API answers; an agent that ended meanwhile is an error.
+    pub fn wait_live(&mut self, limit: Duration) -> Result<()> {
+        let client = self.client();
+        let (id, process) = (self.id.clone(), self.process()?);
+        wait_for(&format!("{id} to answer"), limit, || {
+            if let Err(error) = process.check_alive() {
+                return Ok(Some(Err(error)));
+            }
+            Ok(client.is_live().then_some(Ok(())))
+        })?
+    }
+
+    /// Starts a stopped agent and waits for nothing.
+    pub fn launch(&mut self) -> Result<()> {
         let program = binary("edgewright-agent")?;
         let mut command = match self.options.launcher.split_first() {
             Some((launcher, arguments)) => {
@@ -94,17 +117,13 @@ impl Agent {
             .arg("--ort")
             .arg(ort_library()?)
             .args(&self.options.extra);
-        let log = self.data.with_extension("log");
-        let mut process = Process::start(&format!("agent {}", self.id), command, &log)?;
-        let client = self.client();
-        wait_for(&format!("{} to answer", self.id), START_LIMIT, || {
-            if let Err(error) = process.check_alive() {
-                return Ok(Some(Err(error)));
-            }
-            Ok(client.is_live().then_some(Ok(())))
-        })??;
-        self.process = Some(process);
+        self.process = Some(Process::start(&format!("agent {}", self.id), command, &self.log())?);
         Ok(())
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> PathBuf {
+        self.data.with_extension("log")
     }
 
     /// Waits until the agent holds a connection to the broker.
@@ -117,6 +136,23 @@ impl Agent {
     /// A client of the local API.
     pub fn client(&self) -> Client {
         Client::new(self.port)
+    }
+
+    /// Has the agent renew its certificate, and waits until it has and is connected with it.
+    pub fn renew(&mut self) -> Result<()> {
+        let renewals = |agent: &Self| -> Result<u64> {
+            agent.status()?.pointer("/certificate/renewals").and_then(Value::as_u64).context("no certificate")
+        };
+        let before = renewals(self)?;
+        self.process()?.signal(rustix::process::Signal::USR1)?;
+        wait_for(&format!("{} to renew its certificate", self.id), START_LIMIT, || {
+            let status = self.status()?;
+            if let Some(trouble) = status.pointer("/certificate/trouble").and_then(Value::as_str) {
+                return Ok(Some(Err(anyhow::anyhow!("{} has not renewed: {trouble}", self.id))));
+            }
+            Ok((renewals(self)? > before).then_some(Ok(())))
+        })??;
+        self.wait_connected()
     }
 
     /// The running process.
@@ -151,7 +187,7 @@ impl Agent {
         Ok(Identity {
             ca: write("ca.pem", "/ca_pem")?,
             certificate: write("certificate.pem", "/certificate_pem")?,
-            key: self.data.join("identity/key.pem"),
+            key: write("key.pem", "/key_pem")?,
         })
     }
 
@@ -175,12 +211,15 @@ impl Agent {
         found.with_context(|| format!("{} has no metric {name}", self.id))
     }
 
-    /// The report of one slot, as the control plane gets it.
-    fn slot(&self, slot: &str) -> Result<Option<SlotReport>> {
+    /// What it reports to the control plane.
+    pub fn reported(&self) -> Result<Reported> {
         let status = self.status()?;
-        let reported: Reported =
-            serde_json::from_value(status["reported"].clone()).context("reading /status")?;
-        Ok(reported.slots.into_iter().find(|report| report.slot.as_str() == slot))
+        serde_json::from_value(status["reported"].clone()).context("reading /status")
+    }
+
+    /// The report of one slot.
+    pub fn slot(&self, slot: &str) -> Result<Option<SlotReport>> {
+        Ok(self.reported()?.slots.into_iter().find(|report| report.slot.as_str() == slot))
     }
 
     /// The version that answers in `slot`, as `v1.0`.

@@ -68,7 +68,13 @@ impl Process {
         Ok(kib * 1024)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// How it ended; none while it runs.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("asking for {}", self.name))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("process id out of range")?;
         kill_process(id, signal).with_context(|| format!("signalling {}", self.name))
     }

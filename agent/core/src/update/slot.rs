@@ -1,9 +1,11 @@
 //! One slot's way to the version that it shall run.
 
+mod deltas;
 mod fetch;
 mod load;
 mod message;
 mod prove;
+mod rationing;
 mod saved;
 mod state;
 
@@ -12,13 +14,14 @@ use crate::{
     update::{Note, Rejected},
 };
 pub use fetch::{SPACE_TRIES_MAX, WANT_TRIES_MAX, WINDOW_CHUNKS};
-pub use message::{Fetched, SlotAction, SlotInput};
+pub use message::{Base, Fetched, SlotAction, SlotInput};
+pub(super) use rationing::Allowance;
 pub use saved::{SlotSaved, Target, TrialSaved};
 use shared::{
     BoardId, Digest, Timestamp,
-    wire::{self, Attempt, EventKind, Outcome, Phase, Refusal, SlotReport},
+    wire::{self, Attempt, EventKind, Outcome, Phase, Refusal, SlotReport, WaitsFor},
 };
-use state::{Blob, Receive, Reload, State, Step};
+use state::{Blob, Receive, Reload, State, Step, Wait};
 use std::collections::VecDeque;
 
 /// Wait for a chunk before it is asked for again; doubles up to [`WANT_WAIT_MS_MAX`].
@@ -92,6 +95,13 @@ impl Slot {
         slot
     }
 
+    /// A slot that was emptied, and whose files had not gone when the power did, is done with now.
+    pub(super) fn finish_emptying(&mut self) {
+        if self.saved.target.is_none() && self.saved.active.is_none() {
+            self.actions.push_back(SlotAction::Collect);
+        }
+    }
+
     pub(super) fn set_wall_ahead_ms(&mut self, ahead_ms: i64) {
         self.wall_ahead_ms = ahead_ms;
     }
@@ -103,6 +113,12 @@ impl Slot {
 
     pub(super) fn saved(&self) -> &SlotSaved {
         &self.saved
+    }
+
+    /// What is to be persisted: with what was asked for counted as if it had come.
+    pub(super) fn to_save(&self) -> SlotSaved {
+        let update_bytes = self.saved.update_bytes.saturating_add(self.asked_bytes());
+        SlotSaved { update_bytes, ..self.saved.clone() }
     }
 
     pub(super) fn take_dirty(&mut self) -> bool {
@@ -150,10 +166,14 @@ impl Slot {
             State::Trial { ends_at, .. } => {
                 Phase::Trial { bundle: self.target_bundle(), ends_at: self.on_the_wall(*ends_at) }
             }
-            State::Waiting { until, reason } => Phase::Waiting {
+            State::Waiting { until, reason, wait } => Phase::Waiting {
                 bundle: self.target_bundle(),
                 until: self.on_the_wall(*until),
                 reason: reason.clone(),
+                waits_for: match wait {
+                    Wait::Storage => WaitsFor::Storage,
+                    Wait::Budget { .. } => WaitsFor::Budget,
+                },
             },
         };
         SlotReport {
@@ -179,7 +199,9 @@ impl Slot {
                 | Step::Opening(_)
                 | Step::Verifying(_)
                 | Step::ReadingManifest
-                | Step::Reserving => None,
+                | Step::Reserving
+                | Step::Choosing { .. }
+                | Step::Applying(_) => None,
             },
             State::Trial { ends_at, concluding } => (!concluding).then_some(*ends_at),
             State::Waiting { until, .. } => Some(*until),
@@ -198,7 +220,12 @@ impl Slot {
             State::Idle | State::Loading { .. } | State::Testing | State::Activating => {}
             State::Fetching { step, .. } => match step {
                 Step::Receiving(_) => self.ask_again(now),
-                Step::Opening(_) | Step::Verifying(_) | Step::ReadingManifest | Step::Reserving => {}
+                Step::Opening(_)
+                | Step::Verifying(_)
+                | Step::ReadingManifest
+                | Step::Reserving
+                | Step::Choosing { .. }
+                | Step::Applying(_) => {}
             },
             State::Trial { concluding, .. } => {
                 *concluding = true;
@@ -235,7 +262,32 @@ impl Slot {
             },
             SlotInput::BlobCorrupt { digest, detail } => match self.step() {
                 Some(Step::Verifying(blob)) if blob.digest == digest => {
-                    self.refuse(Refusal::DigestMismatch, &detail, now);
+                    match blob.delta {
+                        Some(delta) => self.refuse_delta(delta, &detail),
+                        None => self.refuse(Refusal::DigestMismatch, &detail, now),
+                    }
+                    Ok(())
+                }
+                _ => Err(unfit),
+            },
+            SlotInput::BaseLookedFor { digest, base } => match self.step() {
+                Some(Step::Choosing { delta, .. }) if delta.to == digest => {
+                    self.chosen(base);
+                    Ok(())
+                }
+                _ => Err(unfit),
+            },
+            SlotInput::DeltaApplied { delta } => match self.step() {
+                Some(Step::Applying(blob)) if blob.digest == delta => {
+                    let blob = blob.clone();
+                    self.next_file(&blob);
+                    Ok(())
+                }
+                _ => Err(unfit),
+            },
+            SlotInput::DeltaRefused { delta, detail } => match self.step() {
+                Some(&Step::Applying(Blob { delta: Some(applied), .. })) if applied.delta == delta => {
+                    self.refuse_delta(applied, &detail);
                     Ok(())
                 }
                 _ => Err(unfit),
@@ -247,9 +299,9 @@ impl Slot {
                 }
                 _ => Err(unfit),
             },
-            SlotInput::ManifestRefused { bundle, detail } => match self.step() {
+            SlotInput::ManifestRefused { bundle, reason, detail } => match self.step() {
                 Some(Step::ReadingManifest) if self.target_is(bundle) => {
-                    self.refuse(Refusal::BadManifest, &detail, now);
+                    self.refuse(reason, &detail, now);
                     Ok(())
                 }
                 _ => Err(unfit),
@@ -320,11 +372,16 @@ impl Slot {
                 }
                 *current = target;
                 self.dirty = true;
+                // It may allow more.
+                if matches!(self.state, State::Waiting { wait: Wait::Budget { .. }, .. }) {
+                    self.begin_attempt();
+                }
                 return;
             }
         }
         self.supersede(&format!("superseded by generation {}", target.generation), now);
         self.saved.target = Some(target);
+        self.saved.forget_update();
         self.dirty = true;
         if !matches!(self.state, State::Loading { .. }) {
             self.reconcile(now);
@@ -428,7 +485,7 @@ impl Slot {
     fn drop_actions(&mut self) {
         let active = self.saved.active.as_ref();
         self.actions.retain(|action| match action {
-            SlotAction::Deactivate => true,
+            SlotAction::Deactivate | SlotAction::GiveUpBlob { .. } | SlotAction::StopListening => true,
             SlotAction::Activate { version } => Some(version) == active,
             SlotAction::OpenBlob { .. }
             | SlotAction::Want(_)
@@ -436,6 +493,8 @@ impl Slot {
             | SlotAction::ReadManifest { .. }
             | SlotAction::Reserve { .. }
             | SlotAction::Test { .. }
+            | SlotAction::LookForBase { .. }
+            | SlotAction::ApplyDelta { .. }
             | SlotAction::ConcludeTrial { .. }
             | SlotAction::Discard { .. }
             | SlotAction::Collect => false,

@@ -1,3 +1,6 @@
+mod budget;
+mod deltas;
+mod power_cut;
 mod properties;
 mod world;
 
@@ -25,6 +28,21 @@ fn a_good_bundle_is_fetched_tested_activated_and_committed() {
         ]
     );
     assert!(world.machine.pinned().contains(&world.version(0).bundle));
+}
+
+#[test]
+fn what_a_device_had_is_remembered_over_an_emptied_slot_and_a_restart() {
+    let mut world = World::new();
+    world.assign(&[(1, Fault::None)]);
+    world.settle();
+    assert_eq!(world.had, None);
+    world.assign(&[]);
+    world.settle();
+    world.restart();
+    world.assign(&[(0, Fault::None)]);
+    world.settle();
+    assert_eq!(world.had, Some(world.version(1)));
+    assert_eq!(world.persisted.newest.get(&world.version(1).model), Some(&world.version(1)));
 }
 
 #[test]

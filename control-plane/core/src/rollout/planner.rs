@@ -1,7 +1,7 @@
 //! The next step of a rollout.
 
 use super::{
-    Fleet, Member, MemberState, Order, Policy, State, Status,
+    Fleet, Member, MemberState, Observed, Order, Policy, State, Status,
     explain::progress,
     tally::{Tally, tally},
     verdict::judge,
@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// After a break in listening, devices have this long to come back: neither does their time count, nor is a wave
 /// closed because they are offline.
 pub const RECONNECT_MS: u64 = 60_000;
+
+/// That a device waits for its budget is noted this often within its time-out.
+const WAIT_NOTED_PARTS: u64 = 4;
 
 /// Everything that the planner reads.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +145,9 @@ impl Planner<'_> {
                 *assigned_at = now.min(*assigned_at);
             }
             let seen = fleet.get(&member.device);
+            if member.state == MemberState::Assigned {
+                wait_for_budget(member, seen, policy, now);
+            }
             let gone = seen.is_none_or(|seen| seen.revoked);
             let late = deadline(member, policy, heard_since).is_some_and(|at| at <= now);
             let verdict = match member.state {
@@ -315,10 +321,26 @@ impl Planner<'_> {
     }
 }
 
+/// A device that waits for its budget loses no time by it. That is noted from time to time, not at every look.
+fn wait_for_budget(member: &mut Member, seen: Option<&Observed>, policy: &Policy, now: Timestamp) {
+    if let Some(until) = &mut member.waited_until {
+        *until = now.min(*until);
+    }
+    let waits = seen.is_some_and(|seen| {
+        seen.waits_for_budget()
+            && member.generation.is_some_and(|generation| seen.reported_generation >= generation)
+    });
+    let noted = member.waited_until.max(member.assigned_at).unwrap_or_default();
+    if waits && now.since_ms(noted) >= policy.device_timeout_ms / WAIT_NOTED_PARTS {
+        member.waited_until = Some(now);
+    }
+}
+
 /// When a device that has the assignment has run out of time. Only time in which it was listened to counts.
 fn deadline(member: &Member, policy: &Policy, heard_since: Timestamp) -> Option<Timestamp> {
     let assigned_at = member.assigned_at.filter(|_| member.state == MemberState::Assigned)?;
-    let from = if assigned_at < heard_since { heard_since.plus_ms(RECONNECT_MS) } else { assigned_at };
+    let begun_at = member.waited_until.map_or(assigned_at, |until| until.max(assigned_at));
+    let from = if begun_at < heard_since { heard_since.plus_ms(RECONNECT_MS) } else { begun_at };
     Some(from.plus_ms(policy.device_timeout_ms))
 }
 

@@ -36,6 +36,10 @@ pub struct Policy {
     pub device_timeout_ms: u64,
     /// When stopped, take the version from devices that committed it, too.
     pub rollback_committed: bool,
+    /// Most chunk bytes that a device may receive for this version; none is as many as it takes. Where it does not
+    /// suffice the device waits, and has not failed.
+    #[serde(default)]
+    pub update_bytes_max: Option<u64>,
 }
 
 impl Default for Policy {
@@ -46,6 +50,7 @@ impl Default for Policy {
             failed_permille_max: 0,
             device_timeout_ms: 15 * 60 * 1000,
             rollback_committed: false,
+            update_bytes_max: None,
         }
     }
 }
@@ -80,6 +85,9 @@ impl Policy {
                 self.device_timeout_ms
             ));
         }
+        if self.update_bytes_max == Some(0) {
+            return Err("policy.update_bytes_max is 0, at least 1".to_owned());
+        }
         let needed_ms = trial.duration_ms.saturating_add(INSTALL_MS_MIN);
         if self.device_timeout_ms < needed_ms {
             return Err(format!(
@@ -113,6 +121,7 @@ pub fn divide(policy: &Policy, mut devices: Vec<DeviceId>) -> Vec<Member> {
                 reason: "waits for its wave".to_owned(),
                 generation: None,
                 assigned_at: None,
+                waited_until: None,
                 finished_at: None,
             });
         }

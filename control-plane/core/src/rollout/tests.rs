@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use shared::{
     Digest, RolloutId,
-    wire::{Attempt, Outcome, Phase, Refusal, TrialPolicy, VersionRef},
+    wire::{Attempt, Outcome, Phase, Refusal, TrialPolicy, VersionRef, WaitsFor},
 };
 
 fn id(number: usize) -> DeviceId {
@@ -442,6 +442,52 @@ fn policies() -> impl Strategy<Value = Policy> {
     (prop::collection::vec(wave, 1..4), 0u16..600, any::<bool>()).prop_map(|(waves, permille, rollback)| {
         Policy { waves, failed_permille_max: permille, rollback_committed: rollback, ..policy(&[]) }
     })
+}
+
+#[test]
+fn a_device_that_waits_for_its_budget_loses_no_time_by_it_and_has_its_time_afterwards() {
+    let mut world = World::new(policy(&[WaveSize::Percent(100)]), 1);
+    world.step(None).unwrap();
+    let device = id(0);
+    let report = |world: &mut World, phase: Phase| {
+        let seen = world.fleet.get_mut(&device).unwrap();
+        seen.reported_generation = seen.desired_generation;
+        seen.slot = Some(shared::wire::SlotReport {
+            slot: "default".parse().unwrap(),
+            active: None,
+            last_good: None,
+            runtime: None,
+            phase,
+            attempt: None,
+        });
+    };
+    let waiting = |waits_for| Phase::Waiting {
+        bundle: bundle(),
+        until: Timestamp(0),
+        reason: "r".to_owned(),
+        waits_for,
+    };
+    report(&mut world, waiting(WaitsFor::Budget));
+    for _ in 0..30 {
+        world.now = world.now.plus_ms(300);
+        let plan = world.step(None).unwrap();
+        assert_eq!(world.members[0].state, MemberState::Assigned, "{}", world.members[0].reason);
+        assert!(plan.notes.is_empty());
+    }
+    report(&mut world, Phase::Fetching { bundle: bundle(), chunks_done: 1, chunks_total: 9 });
+    world.now = world.now.plus_ms(740);
+    world.step(None).unwrap();
+    assert_eq!(world.members[0].state, MemberState::Assigned);
+    world.now = world.now.plus_ms(300);
+    world.step(None).unwrap();
+    assert_eq!(world.members[0].state, MemberState::Failed);
+    // Waiting for anything else costs time.
+    let mut world = World::new(policy(&[WaveSize::Percent(100)]), 1);
+    world.step(None).unwrap();
+    report(&mut world, waiting(WaitsFor::Storage));
+    world.now = world.now.plus_ms(1000);
+    world.step(None).unwrap();
+    assert_eq!(world.members[0].state, MemberState::Failed);
 }
 
 proptest! {

@@ -44,6 +44,8 @@ fn refusal(reason: shared::wire::Refusal) -> &'static str {
         Refusal::WrongVersion => "wrong_version",
         Refusal::WrongBoard => "wrong_board",
         Refusal::GoldenMismatch => "golden_mismatch",
+        Refusal::NotVouchedFor => "not_vouched_for",
+        Refusal::Older => "older",
         Refusal::NotLoadable => "not_loadable",
         Refusal::Abandoned => "abandoned",
     }

@@ -1,4 +1,4 @@
-//! Which blobs a device may have: the bundles that it shall run, and their files, in chunks of the size that its
+//! Which blobs a device may have: the bundles that it shall run, their files, and the deltas to these, in chunks of the size that its
 //! signed desired state names.
 
 use super::super::{App, Result, now};
@@ -79,6 +79,7 @@ impl App {
         grant.chunk_bytes = device.chunk_bytes;
         for assignment in &device.assignments {
             grant.sizes.insert(assignment.bundle, assignment.bundle_bytes);
+            grant.sizes.extend(assignment.deltas.iter().map(|delta| (delta.delta, delta.bytes)));
             if !grants.files.contains_key(&assignment.version_id) {
                 let Some(version) = self.store.version(assignment.version_id).await? else { continue };
                 if grants.files.len() >= REMEMBERED_MAX {

@@ -29,17 +29,7 @@ impl World {
     }
 
     async fn enrol(&self, device: &str) -> DeviceId {
-        let token = self.app.create_token(crate::app::enrol::NewToken::default()).await.unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let csr = rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap();
-        let request = crate::app::enrol::EnrolRequest {
-            token: token.secret,
-            csr_pem: csr.pem().unwrap(),
-            board: "x86-64".parse().unwrap(),
-            agent_version: "0.1.0".to_owned(),
-            device: Some(device.parse().unwrap()),
-        };
-        self.app.enrol(request, [127, 0, 0, 1].into()).await.unwrap().device
+        testing::enrol(&self.app, device, "x86-64").await.device
     }
 
     /// A version with a bundle and a model file that are named after it.

@@ -20,7 +20,7 @@ kill) kill -9 $$ ;;
 wait) read forever ;;
 esac
 mkdir "$job/partial"
-for file in model.onnx golden.safetensors; do echo "$file" > "$job/partial/$file"; done
+for file in model.onnx golden.safetensors arch.json weights.safetensors model-fp32.onnx; do echo "$file of $job" > "$job/partial/$file"; done
 cp "$(dirname "$0")/report.json" "$job/partial/report.json"
 mv "$job/partial" "$job/result"
 "#;
@@ -160,6 +160,53 @@ async fn a_job_that_ran_when_the_server_was_killed_goes_on_and_its_worker_that_w
     assert!(!orphan.wait().await.unwrap().success());
     assert_eq!(world.ended(id).await.state, JobState::Done);
     assert_eq!(world.starts(id), 2);
+    world.app.stop();
+    runner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_says_how_it_came_to_be_and_a_retrained_one_what_it_went_on_from() {
+    let world = World::new("").await;
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    let searched = world.ended(world.search().await).await;
+    assert_eq!(searched.error, None);
+    let version: VersionName = searched.version.unwrap().parse().unwrap();
+    let retrain = NewRetrain { version, dataset: "tiny".parse().unwrap(), effort: Effort::default() };
+    let retrained = world.ended(world.app.start_retrain(retrain).await.unwrap().id).await;
+    assert_eq!(retrained.version.as_deref(), Some("m@v1.1"));
+    let shown = world.app.lineage(&"m@v1.1".parse().unwrap()).await.unwrap();
+    let words = |index: usize| -> Vec<String> {
+        shown[index].steps.iter().map(|step| step.step.to_string()).collect()
+    };
+    assert_eq!(shown.iter().map(|one| one.version.as_str()).collect::<Vec<_>>(), ["m@v1.1", "m@v1.0"]);
+    assert_eq!(words(0), ["data", "training", "compression", "signing"]);
+    assert_eq!(words(1), ["data", "search", "training", "compression", "signing"]);
+    let parent = shown[0].steps[1].parent.as_ref().unwrap();
+    assert_eq!((parent.version.as_str(), parent.id), ("m@v1.0", shown[1].id));
+    let weights = |index: usize, step: usize| {
+        let named = |artefact: &&trust::lineage::Artefact| artefact.name == shared::job::WEIGHTS_FILE;
+        shown[index].steps[step].subjects.iter().find(named).unwrap().digest()
+    };
+    assert!(shown[0].steps[1].materials.iter().any(|taken| taken.digest() == weights(1, 2)));
+    assert_ne!(weights(0, 1), weights(1, 2));
+    world.app.stop();
+    runner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lineage_whose_file_was_changed_is_not_shown() {
+    let world = World::new("").await;
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    assert_eq!(world.ended(world.search().await).await.error, None);
+    let name: VersionName = "m@v1.0".parse().unwrap();
+    let path = world.app.version_file(&name, shared::manifest::LINEAGE_FILE).await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let without_search: Vec<&str> =
+        text.lines().enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| line).collect();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, without_search.join("\n")).unwrap();
+    let error = world.app.lineage(&name).await.unwrap_err().to_string();
+    assert!(error.contains("the lineage of m@v1.0 does not hold") && error.contains("arch.json"), "{error}");
     world.app.stop();
     runner.await.unwrap();
 }

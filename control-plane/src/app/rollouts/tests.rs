@@ -1,11 +1,11 @@
 //! Rollouts through the application, with a real store; with a real broker where it has to hear of them.
 
 use super::*;
+use crate::app::trust::Trust;
 use crate::{
     app::{
         Parts, Settings,
-        enrol::{EnrolRequest, Enrolled, NewToken},
-        testing::wait_for,
+        testing::{self, Enrolled, wait_for},
     },
     broker::{self, Broker, Ingest},
     jobs::Forge,
@@ -16,7 +16,6 @@ use control_core::{
     entity::VersionState,
     rollout::{MemberState, State, WaveSize},
 };
-use rcgen::{CertificateParams, KeyPair};
 use rumqttc::{
     Transport,
     v5::{
@@ -41,11 +40,6 @@ struct World {
     app: Arc<App>,
 }
 
-struct Identity {
-    key: KeyPair,
-    enrolled: Enrolled,
-}
-
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -60,19 +54,8 @@ impl World {
         self.app = application(self.folder.path(), chunk_bytes).await;
     }
 
-    async fn enrol(&self, device: &str, board: &str) -> Identity {
-        let token = NewToken { device: Some(device.parse().unwrap()), ttl_s: None };
-        let token = self.app.create_token(token).await.unwrap().secret;
-        let key = KeyPair::generate().unwrap();
-        let csr = CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap();
-        let request = EnrolRequest {
-            token,
-            csr_pem: csr.pem().unwrap(),
-            board: board.parse().unwrap(),
-            agent_version: "0.1.0".to_owned(),
-            device: None,
-        };
-        Identity { key, enrolled: self.app.enrol(request, [127, 0, 0, 1].into()).await.unwrap() }
+    async fn enrol(&self, device: &str, board: &str) -> Enrolled {
+        testing::enrol(&self.app, device, board).await
     }
 
     async fn set_online(&self, device: &str, online: bool) {
@@ -165,27 +148,21 @@ impl World {
     async fn attach(&self) -> u16 {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let signer = self.app.signer();
-        let (certificate, key, ca) =
-            (signer.server_certificate_path(), signer.server_key_path(), signer.ca_path());
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let config = broker::Config { address, certificate: &certificate, key: &key, ca: &ca };
+        let config = broker::Config { address, files: self.app.broker_files() };
         let ingest = Arc::clone(&self.app) as Arc<dyn Ingest>;
         self.app.attach(Broker::start(config, ingest).await.unwrap());
         port
     }
 
     /// What a device that connects is told to run.
-    async fn told(&self, identity: &Identity, port: u16) -> Desired {
-        let device = identity.enrolled.device.clone();
+    async fn told(&self, identity: &Enrolled, port: u16) -> Desired {
+        let device = identity.device.clone();
         let mut options = MqttOptions::new(device.as_str(), "localhost", port);
         options.set_max_packet_size(Some(limits::MQTT_PACKET_BYTES_MAX));
         options.set_transport(Transport::tls(
-            identity.enrolled.ca_pem.as_bytes().to_vec(),
-            Some((
-                identity.enrolled.certificate_pem.as_bytes().to_vec(),
-                identity.key.serialize_pem().into_bytes(),
-            )),
+            self.app.signer().ca_pem().into_bytes(),
+            Some((identity.certificate_pem.as_bytes().to_vec(), identity.key.serialize_pem().into_bytes())),
             None,
         ));
         let (client, mut events) = AsyncClient::new(options, 10);
@@ -209,9 +186,11 @@ async fn application(data: &std::path::Path, chunk_bytes: u32) -> Arc<App> {
             .replace("id = \"x86-64\"", &format!("id = \"{id}\""));
         (id.parse::<BoardId>().unwrap(), Board::from_toml(&text, "a board").unwrap())
     };
+    let signer = Signer::open(&data.join("keys"), &[], now()).unwrap();
     let parts = Parts {
         store: Store::open(data).await.unwrap(),
-        signer: Signer::open(&data.join("keys"), &[], now()).unwrap(),
+        trust: Trust::open(data, &signer, now()).unwrap(),
+        signer,
         forge: Forge::new("no worker".into()),
         boards: BOARDS.into_iter().map(board).collect(),
     };
@@ -222,6 +201,7 @@ async fn application(data: &std::path::Path, chunk_bytes: u32) -> Arc<App> {
         jobs: 1,
         mqtt_host: "localhost".to_owned(),
         mqtt_port: 8883,
+        certificate_days: 7,
         public_api: "https://localhost:8443".to_owned(),
     };
     App::new(settings, parts)

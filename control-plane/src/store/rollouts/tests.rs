@@ -60,13 +60,13 @@ async fn a_stopped_rollout_gives_back_what_was_in_the_slot() {
         let assignment = assignment(&read, &version);
         let generation = before.as_ref().map_or(0, |device| device.generation) + 1;
         let assign = plan(&read, State::Running, Action::Assign { device: id("cam-01"), generation });
-        store.execute(&read, &assign, &assignment, 4096, NOW).await.unwrap();
+        store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
         let changed = store.device(&id("cam-01")).await.unwrap().unwrap();
         assert_eq!((changed.generation, changed.chunk_bytes), (generation, 4096));
         assert_eq!(changed.assignments, std::slice::from_ref(&assignment));
         assert_eq!(store.desired_generations().await.unwrap(), [(id("cam-01"), generation)]);
         assert!(matches!(
-            store.execute(&read, &assign, &assignment, 4096, NOW).await,
+            store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await,
             Err(Error::Conflict(_))
         ));
         let read = store.rollout(created.id).await.unwrap().unwrap();
@@ -75,7 +75,7 @@ async fn a_stopped_rollout_gives_back_what_was_in_the_slot() {
         if end == State::Completed {
             finish.actions.clear();
         }
-        store.execute(&read, &finish, &assignment, 4096, NOW).await.unwrap();
+        store.execute(&read, &finish, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
         let device = store.device(&id("cam-01")).await.unwrap().unwrap();
         if let Some(before) = &before {
             assert_eq!(device.assignments, before.assignments);
@@ -101,7 +101,7 @@ async fn roll_out(store: &Store, version: &Version, device: &str, end: State, ta
         };
         let mut plan = plan(&read, state, action);
         plan.actions.retain(|_| acts);
-        store.execute(&read, &plan, &assignment, 4096, NOW).await.unwrap();
+        store.execute(&read, &plan, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
     }
 }
 
@@ -153,7 +153,7 @@ async fn of_a_long_history_the_newest_is_shown() {
         notes,
         wake_at: None,
     };
-    store.execute(&read, &plan, &assignment(&read, &version), 4096, NOW).await.unwrap();
+    store.execute(&read, &plan, &assignment(&read, &version), &DeviceDeltas::new(), 4096, NOW).await.unwrap();
     let history = store.rollout(created.id).await.unwrap().unwrap().history;
     assert_eq!((history.len(), history[0].text.as_str()), (1000, "note 500"));
     assert_eq!(history[999].text, "note 1499");

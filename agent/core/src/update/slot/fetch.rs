@@ -1,11 +1,11 @@
 //! From a target to its files on disk: blob after blob, chunk after chunk.
 
-use super::{Blob, Fetched, Receive, Slot, SlotAction, State, Step, Target};
+use super::{Blob, Fetched, Receive, Slot, SlotAction, State, Step, Target, Wait};
 use crate::chunks::ChunkSet;
 use shared::{
     Digest, Timestamp, limits,
     manifest::{FileEntry, Manifest},
-    wire::{self, Assignment, EventKind, Phase, Refusal, Want},
+    wire::{self, Assignment, EventKind, Phase, Refusal},
 };
 
 /// Chunks that may be asked for and not have come.
@@ -19,9 +19,9 @@ impl Slot {
     /// The blob in work.
     pub(in crate::update) fn fetching(&self) -> Option<Digest> {
         match self.step()? {
-            Step::Opening(blob) | Step::Verifying(blob) => Some(blob.digest),
+            Step::Opening(blob) | Step::Verifying(blob) | Step::Applying(blob) => Some(blob.digest),
             Step::Receiving(receive) => Some(receive.blob.digest),
-            Step::ReadingManifest | Step::Reserving => None,
+            Step::ReadingManifest | Step::Reserving | Step::Choosing { .. } => None,
         }
     }
 
@@ -31,10 +31,9 @@ impl Slot {
             return;
         }
         self.want_wait.reset();
-        if let State::Fetching { step: Step::Receiving(receive), .. } = &mut self.state {
-            receive.asked = ChunkSet::empty(receive.present.total());
-            receive.again_at = now.plus_ms(self.want_wait.next_ms());
-            self.ask();
+        if matches!(self.step(), Some(Step::Receiving(_))) {
+            let again_at = now.plus_ms(self.want_wait.next_ms());
+            self.forget_asked(again_at);
         }
     }
 
@@ -51,9 +50,7 @@ impl Slot {
             return;
         }
         receive.again_at = now.plus_ms(self.want_wait.next_ms());
-        if receive.asked.count() <= WINDOW_CHUNKS / 2 {
-            self.ask();
-        }
+        receive.hungry |= receive.asked.count() <= WINDOW_CHUNKS / 2;
     }
 
     pub(in crate::update) fn handle_chunk_not_stored(
@@ -70,7 +67,8 @@ impl Slot {
 
     pub(super) fn begin_attempt(&mut self) {
         let Some(target) = &self.saved.target else { return };
-        let blob = Blob { digest: target.bundle(), size_bytes: target.assignment.bundle_bytes, file: None };
+        let (digest, size_bytes) = (target.bundle(), target.assignment.bundle_bytes);
+        let blob = Blob { digest, size_bytes, file: None, delta: None };
         self.chunks_before = 0;
         self.open(None, blob);
     }
@@ -96,8 +94,11 @@ impl Slot {
             // The shell counts in other chunks: take none of them on trust.
             Fetched::Part(_) => ChunkSet::empty(total),
         };
-        let what =
+        let mut what =
             blob.file.and_then(|at| self.file(at)).map_or_else(|| "manifest".to_owned(), |file| file.name);
+        if blob.delta.is_some() {
+            what.push_str(" as a delta");
+        }
         let bundle = Some(self.target_bundle());
         if present.count() > 0 {
             let detail = format!("{what} from chunk {} of {total}", present.count());
@@ -116,60 +117,54 @@ impl Slot {
         }
         self.want_wait.reset();
         let again_at = now.plus_ms(self.want_wait.next_ms());
-        let receive = Receive { blob, asked: ChunkSet::empty(total), present, again_at };
-        if let State::Fetching { step, .. } = &mut self.state {
-            *step = Step::Receiving(receive);
-        }
-        if self.online {
-            self.ask();
-        }
-    }
-
-    /// Asks for as many missing chunks as the window takes.
-    pub(super) fn ask(&mut self) {
-        let chunk_bytes = self.chunk_bytes();
-        let State::Fetching { step: Step::Receiving(receive), .. } = &mut self.state else { return };
-        let room = WINDOW_CHUNKS.saturating_sub(receive.asked.count());
-        let ranges = receive.present.missing(&receive.asked, room, limits::WANT_RANGES_MAX);
-        if ranges.is_empty() {
-            return;
-        }
-        for index in ranges.iter().flat_map(|&(start, end)| start..end) {
-            receive.asked.insert(index);
-        }
-        let digest = receive.blob.digest;
-        self.actions.push_back(SlotAction::Want(Want { digest, chunk_bytes, ranges }));
+        let asked = ChunkSet::empty(total);
+        let receive = Receive { blob, asked, present, again_at, under_way_bytes: 0, hungry: true };
+        self.set_step(Step::Receiving(receive));
     }
 
     pub(super) fn ask_again(&mut self, now: Timestamp) {
         if self.want_wait.tries() > WANT_TRIES_MAX {
             let detail = format!("no chunk came although they were asked for {WANT_TRIES_MAX} times");
-            self.refuse(Refusal::Abandoned, &detail, now);
+            let delta = match self.step() {
+                Some(Step::Receiving(receive)) => receive.blob.delta,
+                _ => None,
+            };
+            match delta {
+                Some(delta) => self.refuse_delta(delta, &detail),
+                None => self.refuse(Refusal::Abandoned, &detail, now),
+            }
             return;
         }
-        let wait_ms = self.want_wait.next_ms();
-        if let State::Fetching { step: Step::Receiving(receive), .. } = &mut self.state {
-            receive.asked = ChunkSet::empty(receive.present.total());
-            receive.again_at = now.plus_ms(wait_ms);
-        }
-        self.ask();
+        let again_at = now.plus_ms(self.want_wait.next_ms());
+        self.forget_asked(again_at);
     }
 
     pub(super) fn verify(&mut self, blob: Blob) {
+        self.drop_wants();
         self.actions.push_back(SlotAction::VerifyBlob { digest: blob.digest, size_bytes: blob.size_bytes });
         self.set_step(Step::Verifying(blob));
     }
 
     /// `blob` is there and right: goes on to the next.
     pub(super) fn next_blob(&mut self, blob: &Blob) {
-        match blob.file {
-            None => {
-                self.actions.push_back(SlotAction::ReadManifest { bundle: blob.digest });
-                self.set_step(Step::ReadingManifest);
+        if let Some(delta) = blob.delta {
+            self.apply(blob.clone(), delta);
+        } else if blob.file.is_some() {
+            self.next_file(blob);
+        } else {
+            self.chunks_before += wire::chunk_count(blob.size_bytes, self.chunk_bytes());
+            if let Some(version) = self.saved.target.as_ref().map(Target::version) {
+                // The machine knows what the device had.
+                self.actions.push_back(SlotAction::ReadManifest { version, newest: None });
             }
-            Some(at) => self.open_file(at + 1),
+            self.set_step(Step::ReadingManifest);
         }
+    }
+
+    /// The file for which `blob` came is there: goes on to the next.
+    pub(super) fn next_file(&mut self, blob: &Blob) {
         self.chunks_before += wire::chunk_count(blob.size_bytes, self.chunk_bytes());
+        self.open_file(blob.file.map_or(0, |at| at + 1));
     }
 
     pub(super) fn check_manifest(&mut self, manifest: Manifest, now: Timestamp) {
@@ -188,19 +183,32 @@ impl Slot {
             self.refuse(Refusal::WrongBoard, &detail, now);
             return;
         }
-        self.actions.push_back(SlotAction::Reserve { bundle: *bundle, files: manifest.files.clone() });
+        let bundle = *bundle;
+        let deltas = manifest.files.iter().filter_map(|file| {
+            let delta = self.delta_to(file)?;
+            Some(FileEntry { name: file.name.clone(), digest: delta.delta, size_bytes: delta.bytes })
+        });
+        let files = manifest.files.iter().cloned().chain(deltas).collect();
+        self.actions.push_back(SlotAction::Reserve { bundle, files });
         self.state = State::Fetching { manifest: Some(Box::new(manifest)), step: Step::Reserving };
     }
 
     pub(super) fn open_file(&mut self, at: usize) {
+        let delta = self.file(at).and_then(|file| self.delta_to(&file));
         let State::Fetching { manifest, .. } = &mut self.state else { return };
         let Some(manifest) = manifest.take() else { return };
-        match manifest.files.get(at) {
-            Some(file) => {
-                let blob = Blob { digest: file.digest, size_bytes: file.size_bytes, file: Some(at) };
+        match (manifest.files.get(at), delta) {
+            (Some(file), Some(delta)) => {
+                let (digest, size_bytes) = (file.digest, file.size_bytes);
+                self.actions.push_back(SlotAction::LookForBase { digest, size_bytes, from: delta.from });
+                self.state = State::Fetching { manifest: Some(manifest), step: Step::Choosing { at, delta } };
+            }
+            (Some(file), None) => {
+                let blob =
+                    Blob { digest: file.digest, size_bytes: file.size_bytes, file: Some(at), delta: None };
                 self.open(Some(manifest), blob);
             }
-            None => self.test(manifest),
+            (None, _) => self.test(manifest),
         }
     }
 
@@ -220,7 +228,7 @@ impl Slot {
         }
         self.drop_actions();
         self.actions.extend([SlotAction::Discard { bundle }, SlotAction::Collect]);
-        self.state = State::Waiting { until, reason: wire::cut(detail) };
+        self.state = State::Waiting { until, reason: wire::cut(detail), wait: Wait::Storage };
     }
 
     pub(super) fn step(&self) -> Option<&Step> {
@@ -256,12 +264,13 @@ impl Slot {
         let chunk_bytes = self.chunk_bytes();
         let envelope_bytes = self.saved.target.as_ref().map_or(0, |target| target.assignment.bundle_bytes);
         let files = manifest.map_or(&[][..], |manifest| &manifest.files);
-        let sizes = files.iter().map(|file| file.size_bytes).chain([envelope_bytes]);
+        let size = |file: &FileEntry| self.delta_to(file).map_or(file.size_bytes, |delta| delta.bytes);
+        let sizes = files.iter().map(size).chain([envelope_bytes]);
         let total = sizes.map(|size_bytes| wire::chunk_count(size_bytes, chunk_bytes)).sum();
         let part = match step {
             Step::Receiving(receive) => receive.present.count(),
-            Step::Verifying(blob) => wire::chunk_count(blob.size_bytes, chunk_bytes),
-            Step::Opening(_) | Step::ReadingManifest | Step::Reserving => 0,
+            Step::Verifying(blob) | Step::Applying(blob) => wire::chunk_count(blob.size_bytes, chunk_bytes),
+            Step::Opening(_) | Step::ReadingManifest | Step::Reserving | Step::Choosing { .. } => 0,
         };
         Phase::Fetching {
             bundle: self.target_bundle(),

@@ -4,7 +4,7 @@ use crate::{chunks::ChunkSet, trial::Statistics};
 use shared::{
     Digest, Verified,
     manifest::{FileEntry, Manifest},
-    wire::{Refusal, VersionRef, Want},
+    wire::{DeltaRef, Refusal, VersionRef, Want},
 };
 
 /// How much of a blob is on the device.
@@ -14,6 +14,17 @@ pub enum Fetched {
     Whole,
     /// These chunks.
     Part(ChunkSet),
+}
+
+/// What there is to make a file from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The file itself, with its digest.
+    Whole,
+    /// The file that the delta starts from.
+    There,
+    /// Neither.
+    Missing,
 }
 
 /// The answer to a [`SlotAction`].
@@ -42,12 +53,28 @@ pub enum SlotInput {
         digest: Digest,
         detail: String,
     },
+    /// What is there of the file `digest`.
+    BaseLookedFor {
+        digest: Digest,
+        base: Base,
+    },
+    /// The file that the delta gives is whole and has its digest; the delta is gone.
+    DeltaApplied {
+        delta: Digest,
+    },
+    /// The delta does not give its file; it is gone.
+    DeltaRefused {
+        delta: Digest,
+        detail: String,
+    },
     ManifestRead {
         bundle: Digest,
         manifest: Box<Verified<Manifest>>,
     },
+    /// Not signed by a key that counts, not vouched for, or older than what the device had.
     ManifestRefused {
         bundle: Digest,
+        reason: Refusal,
         detail: String,
     },
     Reserved {
@@ -89,6 +116,9 @@ impl SlotInput {
             Self::BlobOpened { .. } => "BlobOpened",
             Self::BlobVerified { .. } => "BlobVerified",
             Self::BlobCorrupt { .. } => "BlobCorrupt",
+            Self::BaseLookedFor { .. } => "BaseLookedFor",
+            Self::DeltaApplied { .. } => "DeltaApplied",
+            Self::DeltaRefused { .. } => "DeltaRefused",
             Self::ManifestRead { .. } => "ManifestRead",
             Self::ManifestRefused { .. } => "ManifestRefused",
             Self::Reserved { .. } => "Reserved",
@@ -116,9 +146,20 @@ pub enum SlotAction {
     /// Check a blob whose chunks have all come. Answer: `BlobVerified`, `BlobCorrupt` or
     /// `StorageFailed`.
     VerifyBlob { digest: Digest, size_bytes: u64 },
-    /// Verify the manifest's signature. Answer: `ManifestRead`, `ManifestRefused` or
+    /// Look whether the file `digest` is there, or else the one that the delta to it starts from. Answer:
+    /// `BaseLookedFor` or `StorageFailed`.
+    LookForBase { digest: Digest, size_bytes: u64, from: Digest },
+    /// Make a file of `size_bytes` from a delta that has come, check its digest, and remove the delta. Answer:
+    /// `DeltaApplied`, `DeltaRefused` or `StorageFailed`, each with the digest of the delta.
+    ApplyDelta { delta: DeltaRef, size_bytes: u64 },
+    /// Drop the part of a blob and listen for its chunks no longer.
+    GiveUpBlob { digest: Digest },
+    /// Listen for no chunks of blobs that are not being fetched; their parts stay.
+    StopListening,
+    /// Ask whether `version` may be installed on a device that had `newest` of this model, and verify the manifest's
+    /// signature. Answer: `ManifestRead`, `ManifestRefused` or
     /// `StorageFailed`.
-    ReadManifest { bundle: Digest },
+    ReadManifest { version: VersionRef, newest: Option<VersionRef> },
     /// See that the files fit on the disk. Answer: `Reserved` or `StorageFailed`.
     Reserve { bundle: Digest, files: Vec<FileEntry> },
     /// Run the golden inputs on each runtime and keep the fastest that is right, warm. Answer: `Tested`,

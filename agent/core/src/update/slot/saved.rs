@@ -42,6 +42,15 @@ pub struct SlotSaved {
     /// Bundle under test and how often a test of it was begun.
     pub test_starts: Option<(Digest, u32)>,
     pub runtime: Option<String>,
+    /// Chunk bytes that came for the target, or were asked for.
+    #[serde(default)]
+    pub update_bytes: u64,
+    /// The fleet was told that the budget of the target, or of the day, is spent.
+    #[serde(default)]
+    pub budget_told: bool,
+    /// Deltas to files of the target that are of no use.
+    #[serde(default)]
+    pub deltas_refused: Vec<Digest>,
 }
 
 impl SlotSaved {
@@ -56,7 +65,17 @@ impl SlotSaved {
             trial: None,
             test_starts: None,
             runtime: None,
+            update_bytes: 0,
+            budget_told: false,
+            deltas_refused: Vec::new(),
         }
+    }
+
+    /// Another update begins.
+    pub(super) fn forget_update(&mut self) {
+        self.update_bytes = 0;
+        self.budget_told = false;
+        self.deltas_refused.clear();
     }
 }
 

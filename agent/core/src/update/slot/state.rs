@@ -1,7 +1,11 @@
 //! Where a slot stands.
 
 use crate::chunks::ChunkSet;
-use shared::{Digest, Timestamp, manifest::Manifest, wire::VersionRef};
+use shared::{
+    Digest, Timestamp,
+    manifest::Manifest,
+    wire::{DeltaRef, VersionRef},
+};
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -23,6 +27,17 @@ pub(super) enum State {
     Waiting {
         until: Timestamp,
         reason: String,
+        wait: Wait,
+    },
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    Storage,
+    /// To receive more of this blob, whose part stays on disk.
+    Budget {
+        blob: Digest,
     },
 }
 
@@ -72,14 +87,22 @@ pub(super) enum Step {
     Verifying(Blob),
     ReadingManifest,
     Reserving,
+    /// Whether the file at this place can be made from what is here.
+    Choosing {
+        at: usize,
+        delta: DeltaRef,
+    },
+    /// The blob is a delta that has come.
+    Applying(Blob),
 }
 
-/// The blob in work: the envelope (`file` is none) or a file of the manifest.
+/// The blob in work: the envelope (`file` is none), a file of the manifest, or the delta that gives that file.
 #[derive(Clone, Debug)]
 pub(super) struct Blob {
     pub(super) digest: Digest,
     pub(super) size_bytes: u64,
     pub(super) file: Option<usize>,
+    pub(super) delta: Option<DeltaRef>,
 }
 
 #[derive(Debug)]
@@ -88,4 +111,9 @@ pub(super) struct Receive {
     pub(super) present: ChunkSet,
     pub(super) asked: ChunkSet,
     pub(super) again_at: Timestamp,
+    /// Of chunks that were asked for and have not come. Beside `asked`: a chunk that came for another slot is no longer
+    /// missing, and comes here all the same.
+    pub(super) under_way_bytes: u64,
+    /// More may be asked for.
+    pub(super) hungry: bool,
 }

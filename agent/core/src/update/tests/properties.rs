@@ -1,6 +1,7 @@
 //! Random lives of a device, and what holds in every one.
 
 use super::world::{BUNDLES, Fault, World, other_slot, slot};
+use crate::budget::{DAY_MS, Limits};
 use proptest::prelude::*;
 use shared::wire::{Outcome, Phase};
 
@@ -21,6 +22,12 @@ enum Step {
     Broadcast,
     /// The files of a bundle cannot be read.
     Unreadable(usize),
+    /// Assignments name deltas from this version on.
+    Deltas(Option<usize>),
+    /// The clock is set back, and the agent starts again.
+    SetBack(u64),
+    /// Time passes.
+    Wait(u64),
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -34,6 +41,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::NotLoadable),
         1 => Just(Fault::NoChunks),
         2 => Just(Fault::Trial),
+        1 => Just(Fault::BadDelta),
+        1 => Just(Fault::CorruptDelta),
+        1 => Just(Fault::NoDelta),
     ]
 }
 
@@ -49,7 +59,30 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::DiskFull),
         2 => Just(Step::Broadcast),
         1 => (0..BUNDLES).prop_map(Step::Unreadable),
+        2 => prop::option::of(0..BUNDLES).prop_map(Step::Deltas),
+        1 => (0..3 * DAY_MS).prop_map(Step::SetBack),
+        1 => (0..DAY_MS).prop_map(Step::Wait),
     ]
+}
+
+fn take(world: &mut World, step: Step) {
+    match step {
+        Step::Assign { other, bundle, fault } => {
+            let slot = if other { other_slot() } else { slot() };
+            world.assign_to(&slot, bundle.map(|bundle| (bundle, fault)));
+        }
+        Step::Resend => world.resend(),
+        Step::Act(count) => world.run_some(count),
+        Step::Advance => world.advance(),
+        Step::Restart => world.restart(),
+        Step::Online(online) => world.set_online(online),
+        Step::DiskFull(full) => world.disk_full = full,
+        Step::Broadcast => world.broadcast(),
+        Step::Unreadable(number) => world.set_unreadable(number),
+        Step::Deltas(from) => world.delta_from = from,
+        Step::SetBack(ms) => world.set_back(ms),
+        Step::Wait(ms) => world.wait(ms),
+    }
 }
 
 /// What must hold after every step, given the versions that proved themselves.
@@ -77,20 +110,7 @@ proptest! {
     fn a_device_keeps_its_invariants_and_comes_to_rest(steps in prop::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         for step in steps {
-            match step {
-                Step::Assign { other, bundle, fault } => {
-                    let slot = if other { other_slot() } else { slot() };
-                    world.assign_to(&slot, bundle.map(|bundle| (bundle, fault)));
-                }
-                Step::Resend => world.resend(),
-                Step::Act(count) => world.run_some(count),
-                Step::Advance => world.advance(),
-                Step::Restart => world.restart(),
-                Step::Online(online) => world.set_online(online),
-                Step::DiskFull(full) => world.disk_full = full,
-                Step::Broadcast => world.broadcast(),
-                Step::Unreadable(number) => world.set_unreadable(number),
-            }
+            take(&mut world, step);
             check(&world)?;
         }
         // With everything well, what is wanted is decided: it runs, or there is an outcome that says why not.
@@ -122,6 +142,36 @@ proptest! {
                 report.last_good.is_none() || report.active.is_some(),
                 "a version proved itself, and nothing answers"
             );
+        }
+    }
+
+    /// Whatever happens, and however often the clock is set back: what came is within the budget.
+    #[test]
+    fn a_device_never_receives_more_than_its_budget(
+        steps in prop::collection::vec(step(), 1..60),
+        day_kib in 1u64..400,
+        update_kib in prop::option::of(1u64..400),
+    ) {
+        let day_bytes_max = Some(day_kib * 1024);
+        let mut world = World::new();
+        world.limits = Limits { day_bytes_max, update_bytes_max: update_kib.map(|kib| kib * 1024) };
+        world.restart();
+        let mut updates: u64 = 0;
+        for step in steps {
+            match step {
+                // They come unasked.
+                Step::Broadcast => continue,
+                // It may be a new update for both slots.
+                Step::Assign { .. } => updates += 2,
+                _ => {}
+            }
+            take(&mut world, step);
+            check(&world)?;
+            let days = world.passed_ms / DAY_MS + 1;
+            prop_assert!(world.received_bytes <= day_kib * 1024 * days, "{} in {days}", world.received_bytes);
+            if let Some(update_kib) = update_kib {
+                prop_assert!(world.received_bytes <= update_kib * 1024 * updates);
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A device in memory: carries out the machine's actions, loses its memory at a power cut, keeps its disk.
 
-use crate::{chunks::ChunkSet, trial::Statistics, update::*};
+use crate::{budget::Limits, chunks::ChunkSet, trial::Statistics, update::*};
 use shared::{
     ModelVersionId, Signed,
     manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
     signing::{Keyring, Role, SigningKey, TrustedKey},
-    wire::{self, Assignment, Outcome, Refusal, TrialPolicy, VersionRef, Want},
+    wire::{self, Assignment, DeltaRef, Outcome, Refusal, TrialPolicy, VersionRef, Want},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -37,6 +37,12 @@ pub(super) enum Fault {
     NotLoadable,
     NoChunks,
     Trial,
+    /// The delta to its model does not give the model.
+    BadDelta,
+    /// The delta's bytes are others.
+    CorruptDelta,
+    /// The delta never comes.
+    NoDelta,
 }
 
 struct Bundle {
@@ -51,6 +57,29 @@ impl Bundle {
     fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
         self.manifest.files.iter().map(|file| file.digest).chain([self.version.bundle])
     }
+
+    fn model(&self) -> &FileEntry {
+        &self.manifest.files[0]
+    }
+}
+
+/// Deltas to the models of all bundles from those of all others are of this size.
+pub(super) const DELTA_BYTES: u64 = 2 * 1024 + 5;
+
+fn delta(from: usize, to: usize) -> DeltaRef {
+    let model = |number: usize| keys().bundles[number].model().digest;
+    DeltaRef {
+        from: model(from),
+        to: model(to),
+        delta: Digest::of(format!("delta {from} {to}").as_bytes()),
+        bytes: DELTA_BYTES,
+    }
+}
+
+/// The bundle to whose model a delta leads.
+fn led_to(blob: Digest) -> Option<usize> {
+    let pairs = (0..BUNDLES).flat_map(|to| (0..BUNDLES).map(move |from| (from, to)));
+    pairs.filter(|(from, to)| from != to).find(|&(from, to)| delta(from, to).delta == blob).map(|(_, to)| to)
 }
 
 struct Keys {
@@ -110,8 +139,17 @@ fn bundle(number: usize) -> Bundle {
     Bundle { version, manifest, other, other_board, envelope_bytes: 2100 }
 }
 
-fn machine(saved: Saved, seed: u64, now: Timestamp) -> Machine {
-    Machine::restore("cam".parse().unwrap(), "x86-64".parse().unwrap(), saved, seed, now)
+fn machine(limits: Limits, saved: Saved, seed: u64, now: Timestamp) -> Machine {
+    Machine::restore("cam".parse().unwrap(), "x86-64".parse().unwrap(), limits, saved, seed, now)
+}
+
+/// A version that was brought to answer.
+pub(super) struct Activation {
+    pub(super) slot: SlotName,
+    /// Of the bundle.
+    pub(super) number: usize,
+    /// The newest bundle of the slot that was on disk as good before.
+    pub(super) committed: Option<usize>,
 }
 
 pub(super) struct World {
@@ -126,8 +164,14 @@ pub(super) struct World {
     pub(super) golden_holds: bool,
     pub(super) actions: usize,
     pub(super) cut_at: Option<usize>,
+    /// After that cut there is no network.
+    pub(super) dark_after_cut: bool,
+    pub(super) activations: Vec<Activation>,
+    committed: BTreeMap<SlotName, usize>,
     pub(super) tests: usize,
     pub(super) delivered: u32,
+    /// The newest version that the machine named when it last asked whether a bundle may be installed.
+    pub(super) had: Option<VersionRef>,
     pub(super) wants: Vec<Want>,
     pub(super) highest_generation: u64,
     faults: [Fault; BUNDLES],
@@ -144,13 +188,22 @@ pub(super) struct World {
     wish: Option<Box<dyn Fn() -> Verified<Desired>>>,
     seed: u64,
     hold_tests: bool,
+    pub(super) limits: Limits,
+    /// What assignments allow.
+    pub(super) update_bytes_max: Option<u64>,
+    /// The version from which assignments name a delta.
+    pub(super) delta_from: Option<usize>,
+    /// Chunk bytes that came.
+    pub(super) received_bytes: u64,
+    /// Milliseconds that passed, whatever the clock shows.
+    pub(super) passed_ms: u64,
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let now = Timestamp(1_000_000);
         let mut world = Self {
-            machine: machine(Saved::default(), 1, now),
+            machine: machine(Limits::default(), Saved::default(), 1, now),
             persisted: Saved::default(),
             events: Vec::new(),
             now,
@@ -160,8 +213,12 @@ impl World {
             golden_holds: true,
             actions: 0,
             cut_at: None,
+            dark_after_cut: false,
+            activations: Vec::new(),
+            committed: BTreeMap::new(),
             tests: 0,
             delivered: 0,
+            had: None,
             wants: Vec::new(),
             highest_generation: 0,
             faults: [Fault::None; BUNDLES],
@@ -177,6 +234,11 @@ impl World {
             wish: None,
             seed: 1,
             hold_tests: false,
+            limits: Limits::default(),
+            update_bytes_max: None,
+            delta_from: None,
+            received_bytes: 0,
+            passed_ms: 0,
         };
         world.set_online(true);
         world
@@ -215,6 +277,13 @@ impl World {
                     bundle_bytes: *envelope_bytes,
                     rollout: Some(shared::RolloutId(Uuid::from_u128(generation.into()))),
                     trial: TrialPolicy { duration_ms: 1000, ..TrialPolicy::default() },
+                    deltas: self
+                        .delta_from
+                        .filter(|from| *from != number)
+                        .map(|from| delta(from, number))
+                        .into_iter()
+                        .collect(),
+                    update_bytes_max: self.update_bytes_max,
                 }
             })
             .collect();
@@ -289,8 +358,41 @@ impl World {
             let missing = partial.missing(&ChunkSet::empty(partial.total()), 1, 1);
             let Some(&(index, _)) = missing.first() else { continue };
             partial.insert(index);
+            self.receive(digest, 1);
             self.machine.handle(Input::ChunkStored { digest, index }, self.now).unwrap();
         }
+    }
+
+    /// So many chunks of a blob have come, none of them its last.
+    fn receive(&mut self, digest: Digest, chunks: u32) {
+        let bytes = u64::from(chunks * CHUNK);
+        self.received_bytes += bytes;
+        self.machine.handle(Input::ChunksReceived { digest, bytes }, self.now).unwrap();
+    }
+
+    /// The clock is set back.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        self.now = Timestamp(self.now.0.saturating_sub(ms));
+        self.restart();
+    }
+
+    /// Time passes in which nothing happens.
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.passed_ms += ms;
+        self.now = self.now.plus_ms(ms);
+        self.machine.handle_timeout(self.now);
+    }
+
+    /// Bytes of all that has to come for a bundle, with its model as it is or as a delta.
+    pub(super) fn bytes(&self, number: usize, as_delta: bool) -> u64 {
+        let bundle = &keys().bundles[number];
+        let model_bytes = if as_delta { DELTA_BYTES } else { bundle.model().size_bytes };
+        bundle.envelope_bytes + model_bytes + bundle.manifest.files[1].size_bytes
+    }
+
+    /// The model of a bundle is gone from the disk, as far as it is no other's.
+    pub(super) fn lose_model(&mut self, number: usize) {
+        self.whole.remove(&keys().bundles[number].model().digest);
     }
 
     pub(super) fn set_online(&mut self, online: bool) {
@@ -304,7 +406,7 @@ impl World {
         self.tested.clear();
         self.replies.clear();
         self.seed += 1;
-        self.machine = machine(self.persisted.clone(), self.seed, self.now);
+        self.machine = machine(self.limits, self.persisted.clone(), self.seed, self.now);
         self.set_online(self.online);
     }
 
@@ -391,6 +493,7 @@ impl World {
 
     fn wake(&mut self) -> bool {
         let Some(at) = self.machine.poll_timeout() else { return false };
+        self.passed_ms += at.since_ms(self.now);
         self.now = self.now.max(at);
         self.machine.handle_timeout(self.now);
         true
@@ -408,6 +511,7 @@ impl World {
         self.actions += 1;
         if self.cut_at.is_some_and(|at| self.actions > at) {
             self.cut_at = None;
+            self.online &= !self.dark_after_cut;
             self.restart();
         }
         true
@@ -430,6 +534,12 @@ impl World {
                 let generation = saved.desired.as_ref().map_or(0, |desired| desired.generation);
                 assert!(generation >= self.highest_generation, "the generation fell");
                 self.highest_generation = generation;
+                for good in saved.slots.iter().filter_map(|slot| Some((&slot.slot, slot.last_good.as_ref()?)))
+                {
+                    let number = self.number(good.1.bundle);
+                    let newest = self.committed.entry(good.0.clone()).or_insert(number);
+                    *newest = number.max(*newest);
+                }
                 self.persisted = saved;
                 self.events.extend(notes);
                 self.replies.push_back(Input::Persisted);
@@ -439,7 +549,11 @@ impl World {
                     self.persisted.slots.iter().any(|saved| saved.slot == name)
                         || matches!(
                             action,
-                            SlotAction::Deactivate | SlotAction::Collect | SlotAction::Discard { .. }
+                            SlotAction::Deactivate
+                                | SlotAction::Collect
+                                | SlotAction::Discard { .. }
+                                | SlotAction::GiveUpBlob { .. }
+                                | SlotAction::StopListening
                         ),
                     "{action:?} before its slot was persisted"
                 );
@@ -459,7 +573,17 @@ impl World {
         let holds = |bundle: &Bundle| {
             bundle.version.bundle == blob || bundle.manifest.files.iter().any(|file| file.digest == blob)
         };
-        keys().bundles.iter().position(holds).unwrap()
+        led_to(blob).or_else(|| keys().bundles.iter().position(holds)).unwrap()
+    }
+
+    fn size_bytes(&self, blob: Digest) -> u64 {
+        let bundle = &keys().bundles[self.owner(blob)];
+        let file = bundle.manifest.files.iter().find(|file| file.digest == blob);
+        match (file, led_to(blob)) {
+            (_, Some(_)) => DELTA_BYTES,
+            (Some(file), None) => file.size_bytes,
+            (None, None) => bundle.envelope_bytes,
+        }
     }
 
     fn perform_for(&mut self, name: &SlotName, action: SlotAction) -> Option<SlotInput> {
@@ -475,6 +599,11 @@ impl World {
                 if !there && !in_memory {
                     return Some(SlotInput::NotActivated { bundle, detail: "a file is damaged".to_owned() });
                 }
+                self.activations.push(Activation {
+                    slot: name.clone(),
+                    number: self.number(bundle),
+                    committed: self.committed.get(name).copied(),
+                });
                 self.memory.insert(name.clone(), version);
                 self.answered.insert(bundle);
                 SlotInput::Activated { bundle, runtime: "tract".to_owned() }
@@ -500,9 +629,23 @@ impl World {
             SlotAction::Want(want) => {
                 self.wants.push(want.clone());
                 let owner = self.owner(want.digest);
-                if self.faults[owner] == Fault::NoChunks || !self.online {
+                let is_delta = led_to(want.digest).is_some();
+                let gone = match self.faults[owner] {
+                    Fault::NoChunks => true,
+                    Fault::NoDelta => is_delta,
+                    _ => false,
+                };
+                if gone || !self.online {
                     return None;
                 }
+                let size_bytes = self.size_bytes(want.digest);
+                let last = wire::chunk_count(size_bytes, CHUNK) - 1;
+                let short = u64::from(want.indices().any(|index| index == last))
+                    * (u64::from(last + 1) * u64::from(CHUNK) - size_bytes);
+                let bytes = want.indices().count() as u64 * u64::from(CHUNK) - short;
+                self.received_bytes += bytes;
+                let received = Input::ChunksReceived { digest: want.digest, bytes };
+                self.machine.handle(received, self.now).unwrap();
                 for index in want.indices() {
                     self.delivered += 1;
                     if let Some(partial) = self.partial.get_mut(&want.digest) {
@@ -514,8 +657,13 @@ impl World {
             }
             SlotAction::VerifyBlob { digest, .. } => {
                 let partial = self.partial.remove(&digest);
-                let is_model = keys().bundles[self.owner(digest)].manifest.files[0].digest == digest;
-                if self.faults[self.owner(digest)] == Fault::Corrupt && is_model {
+                let is_model = keys().bundles[self.owner(digest)].model().digest == digest;
+                let corrupt = match self.faults[self.owner(digest)] {
+                    Fault::Corrupt => is_model,
+                    Fault::CorruptDelta => led_to(digest).is_some(),
+                    _ => false,
+                };
+                if corrupt {
                     SlotInput::BlobCorrupt { digest, detail: "other bytes".to_owned() }
                 } else {
                     assert!(
@@ -526,13 +674,47 @@ impl World {
                     SlotInput::BlobVerified { digest }
                 }
             }
-            SlotAction::ReadManifest { bundle } => {
+            SlotAction::LookForBase { digest, from, .. } => {
+                let base = match (self.whole.contains(&digest), self.whole.contains(&from)) {
+                    (true, _) => Base::Whole,
+                    (false, true) => Base::There,
+                    (false, false) => Base::Missing,
+                };
+                SlotInput::BaseLookedFor { digest, base }
+            }
+            SlotAction::ApplyDelta { delta, size_bytes } => {
+                let number = self.owner(delta.delta);
+                assert_eq!(size_bytes, keys().bundles[number].model().size_bytes);
+                let complete = self.whole.contains(&delta.delta) && self.whole.contains(&delta.from);
+                self.whole.remove(&delta.delta);
+                if self.faults[number] == Fault::BadDelta || !complete {
+                    let detail = "the delta gives another file".to_owned();
+                    return Some(SlotInput::DeltaRefused { delta: delta.delta, detail });
+                }
+                if self.disk_full {
+                    self.whole.insert(delta.delta);
+                    let detail = "no space".to_owned();
+                    return Some(SlotInput::StorageFailed { bundle: delta.delta, detail });
+                }
+                self.whole.insert(delta.to);
+                SlotInput::DeltaApplied { delta: delta.delta }
+            }
+            SlotAction::GiveUpBlob { digest } => {
+                self.partial.remove(&digest);
+                self.whole.remove(&digest);
+                return None;
+            }
+            SlotAction::StopListening => return None,
+            SlotAction::ReadManifest { version, newest } => {
+                let bundle = version.bundle;
+                self.had = newest;
                 let number = self.number(bundle);
                 let Bundle { manifest, other, other_board, .. } = &keys().bundles[number];
                 let manifest = match self.faults[number] {
                     Fault::BadManifest => {
                         return Some(SlotInput::ManifestRefused {
                             bundle,
+                            reason: Refusal::BadManifest,
                             detail: "no good signature".to_owned(),
                         });
                     }
@@ -582,14 +764,14 @@ impl World {
             }
             SlotAction::Discard { bundle } => {
                 self.tested.remove(&bundle);
-                let fetching = self.machine.fetching();
-                self.partial.retain(|digest, _| fetching.contains(digest));
+                let (fetching, resting) = (self.machine.fetching(), self.machine.resting());
+                self.partial.retain(|digest, _| fetching.contains(digest) || resting.contains(digest));
                 return None;
             }
             SlotAction::Collect => {
                 let pinned = self.machine.pinned();
-                let keep: BTreeSet<Digest> =
-                    pinned.iter().flat_map(|&bundle| keys().bundles[self.number(bundle)].blobs()).collect();
+                let blobs = pinned.iter().flat_map(|&bundle| keys().bundles[self.number(bundle)].blobs());
+                let keep: BTreeSet<Digest> = blobs.chain(self.machine.pinned_blobs()).collect();
                 self.whole.retain(|digest| keep.contains(digest));
                 self.partial.retain(|digest, _| keep.contains(digest));
                 return None;

@@ -1,0 +1,315 @@
+//! Data sets: labelled images (IDX) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory.
+//!
+//! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
+//! was expected there.
+//!
+//! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
+
+mod idx;
+mod series;
+
+use shared::{
+    Digest,
+    digest::Hasher,
+    job::{DataFormat, DatasetRef, DatasetSchema},
+    limits,
+    manifest::Task,
+};
+use std::{
+    fmt,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// Largest data file as it lies on the disk.
+pub const FILE_BYTES_MAX: u64 = 2 << 30;
+/// Most samples in one split.
+pub const SAMPLES_MAX: usize = 5_000_000;
+/// Most values in one split.
+pub const VALUES_MAX: usize = 1 << 29;
+
+/// Where in a file something is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The file as a whole.
+    File,
+    /// A line, counted from 1.
+    Line(usize),
+    /// A byte, counted from 0, after decompression.
+    Byte(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => Ok(()),
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Byte(byte) => write!(f, ", byte {byte}"),
+        }
+    }
+}
+
+/// Why a data set is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing at that path that a reader takes.
+    #[error("{}: no data set found: expected {expected}", path.display())]
+    NotFound {
+        /// What was given.
+        path: PathBuf,
+        /// The file names that were looked for.
+        expected: String,
+    },
+    /// A file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file breaks its format or a limit.
+    #[error("{}{at}: {message}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        at: Place,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// The set is not the one that was registered.
+    #[error(
+        "{}: the data set changed: its SHA-256 is {found}, {expected} was registered; register it again",
+        path.display()
+    )]
+    Changed {
+        /// The data set.
+        path: PathBuf,
+        /// What the job names.
+        expected: Digest,
+        /// What the files give.
+        found: Digest,
+    },
+}
+
+impl Error {
+    fn bad(path: &Path, at: Place, message: impl Into<String>) -> Self {
+        // Labels and fields of a file are quoted in it.
+        let message = message.into().replace(char::is_control, " ");
+        Self::Bad { path: path.to_owned(), at, message }
+    }
+
+    fn one_class(path: &Path, label: &str) -> Self {
+        let message =
+            format!("all training samples have the label {label:?}: a classifier needs at least two classes");
+        Self::bad(path, Place::File, message)
+    }
+}
+
+/// Labelled samples, row major: sample `i` is `samples[i * n..][..n]` where `n` is the product of the schema's shape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Split {
+    /// Values; an image's are 0 to 1.
+    pub samples: Vec<f32>,
+    /// Index of each sample's class in [`DatasetSchema::labels`].
+    pub labels: Vec<i64>,
+}
+
+impl Split {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// A data set in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// What it is.
+    pub schema: DatasetSchema,
+    /// For training.
+    pub train: Split,
+    /// For measuring, never for training.
+    pub test: Split,
+}
+
+/// Opens the set that a job names and refuses one that changed since it was registered.
+///
+/// # Errors
+/// As [`open`], and [`Error::Changed`].
+pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
+    let set = open(&reference.path, Some(reference.format))?;
+    match reference.digest {
+        Some(expected) if expected != set.schema.digest => {
+            Err(Error::Changed { path: reference.path.clone(), expected, found: set.schema.digest })
+        }
+        _ => Ok(set),
+    }
+}
+
+/// Opens a data set. `path` is a folder, or for the pair formats also `FOLDER/NAME`; without a format the files that
+/// are there decide.
+///
+/// # Errors
+/// Missing, damaged, oversized or contradictory files, and sets with fewer than two classes.
+pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
+    let found = match format {
+        Some(DataFormat::Idx) => Files::idx(path),
+        Some(DataFormat::UcrTsv) => Files::pair(path, "tsv")?,
+        Some(DataFormat::Ts) => Files::pair(path, "ts")?,
+        None => match Files::idx(path) {
+            Some(files) => Some(files),
+            None => match Files::pair(path, "tsv")? {
+                Some(files) => Some(files),
+                None => Files::pair(path, "ts")?,
+            },
+        },
+    };
+    let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
+    let mut hasher = Hasher::new();
+    let raw = match files {
+        Files::Idx(paths) => idx::read(&paths, &mut hasher)?,
+        Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
+        Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
+    };
+    raw.finish(hasher.finish())
+}
+
+fn expected(format: Option<DataFormat>) -> String {
+    let idx = "a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
+               t10k-labels-idx1-ubyte (plain or .gz)";
+    match format {
+        Some(DataFormat::Idx) => idx.to_owned(),
+        Some(DataFormat::UcrTsv) => "NAME_TRAIN.tsv and NAME_TEST.tsv".to_owned(),
+        Some(DataFormat::Ts) => "NAME_TRAIN.ts and NAME_TEST.ts".to_owned(),
+        None => format!("{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts"),
+    }
+}
+
+/// The files of a set, found but not read.
+enum Files {
+    /// Images and labels for training, images and labels for testing.
+    Idx([PathBuf; 4]),
+    Tsv(PathBuf, PathBuf),
+    Ts(PathBuf, PathBuf),
+}
+
+impl Files {
+    fn idx(path: &Path) -> Option<Self> {
+        let find = |stem: &str| {
+            // The names with a dot are those of the original site's unpacked files.
+            [stem.to_owned(), format!("{stem}.gz"), stem.replacen("-idx", ".idx", 1)]
+                .into_iter()
+                .map(|name| path.join(name))
+                .find(|file| file.is_file())
+        };
+        let [a, b, c, d] = [
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        ]
+        .map(find);
+        Some(Self::Idx([a?, b?, c?, d?]))
+    }
+
+    fn pair(path: &Path, extension: &str) -> Result<Option<Self>, Error> {
+        let make = |stem: &str| {
+            let file = |part: &str| PathBuf::from(format!("{stem}_{part}.{extension}"));
+            let (train, test) = (file("TRAIN"), file("TEST"));
+            (train.is_file() && test.is_file()).then_some(match extension {
+                "ts" => Self::Ts(train, test),
+                _ => Self::Tsv(train, test),
+            })
+        };
+        let mut found = make(&path.to_string_lossy());
+        if found.is_none() && path.is_dir() {
+            let io = |source| Error::Io { path: path.to_owned(), source };
+            let ending = format!("_TRAIN.{extension}");
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(path).map_err(io)? {
+                let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+                if let Some(stem) = name.strip_suffix(&ending) {
+                    names.push(stem.to_owned());
+                }
+            }
+            names.sort();
+            if names.len() > 1 {
+                let message = format!(
+                    "{} sets are in this folder: name one, such as {}",
+                    names.len(),
+                    path.join(&names[0]).display()
+                );
+                return Err(Error::bad(path, Place::File, message));
+            }
+            found = names.first().and_then(|stem| make(&path.join(stem).to_string_lossy()));
+        }
+        Ok(found)
+    }
+}
+
+/// What a reader gives before the checks that all formats share.
+struct Raw {
+    format: DataFormat,
+    task: Task,
+    shape: Vec<usize>,
+    labels: Vec<String>,
+    /// The training file, for errors about the set as a whole.
+    origin: PathBuf,
+    train: Split,
+    test: Split,
+}
+
+impl Raw {
+    fn finish(self, digest: Digest) -> Result<Dataset, Error> {
+        let whole = |message: String| Error::bad(&self.origin, Place::File, message);
+        let elements: usize = self.shape.iter().product();
+        if elements == 0 || elements > limits::TENSOR_ELEMENTS_MAX {
+            return Err(whole(format!(
+                "a sample has {elements} values, allowed are 1 to {}",
+                limits::TENSOR_ELEMENTS_MAX
+            )));
+        }
+        if self.train.is_empty() || self.test.is_empty() {
+            return Err(whole("training and test split need at least one sample each".to_owned()));
+        }
+        let schema = DatasetSchema {
+            format: self.format,
+            task: self.task,
+            digest,
+            shape: self.shape,
+            labels: self.labels,
+            train_count: self.train.len() as u64,
+            test_count: self.test.len() as u64,
+        };
+        Ok(Dataset { schema, train: self.train, test: self.test })
+    }
+}
+
+/// Reads a file whole as it lies on the disk, under [`FILE_BYTES_MAX`]; its bytes go into the hash with its name.
+fn read_file(path: &Path, hasher: &mut Hasher) -> Result<Vec<u8>, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut raw = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut raw).map_err(io)?;
+    if raw.len() as u64 > FILE_BYTES_MAX {
+        let message = format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read");
+        return Err(Error::bad(path, Place::File, message));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    hasher.update(name.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(&(raw.len() as u64).to_le_bytes());
+    hasher.update(&raw);
+    Ok(raw)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,440 @@
+//! The model repository at work: kept fresh, told to devices, and asked before a version goes out.
+
+use super::{App, Error, Result, chain, now};
+use crate::{
+    broker::Broker,
+    repository::{Ceremony, FileError, Folder, KeyFolder, OfflineRole, Online, Repository, sign, signers},
+    signer::Signer,
+};
+use control_core::entity::Version;
+use serde::{Deserialize, Serialize};
+use shared::{
+    Digest, Timestamp,
+    signing::PublicKey,
+    topic::{Topic, TrustFile},
+};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::MutexGuard;
+use trust::{
+    author::{Document, Keys, Target, Targets},
+    catalogue::model_path,
+};
+
+/// How often the metadata's age is looked at.
+const LOOK_PERIOD: Duration = Duration::from_secs(600);
+/// Offline metadata that ends within this is told to the operator.
+const WARN_BEFORE_MS: u64 = 30 * 86_400_000;
+/// Keys that the first start makes where nobody has held a ceremony.
+const KEYS_MADE: usize = 1;
+
+/// The repository, its files, and what the broker has of it.
+#[derive(Debug)]
+pub struct Trust {
+    folder: Folder,
+    /// Offline keys that are within reach of this server, if any.
+    offline: KeyFolder,
+    repository: tokio::sync::Mutex<Repository>,
+    told: Mutex<BTreeMap<String, Digest>>,
+}
+
+/// One role as `edgewright trust status` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoleStatus {
+    pub role: String,
+    pub version: u64,
+    pub expires: Timestamp,
+    pub threshold: u32,
+    pub keys: Vec<PublicKey>,
+}
+
+/// The state of trust.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrustStatus {
+    pub roles: Vec<RoleStatus>,
+    /// Versions that are vouched for, as in `models/mnist/v1.0`.
+    pub targets: Vec<String>,
+    /// Keys of the targets are on this server: it signs by itself. Move them away to have the last word.
+    pub automatic: bool,
+    /// Where those keys are, or would be.
+    pub offline_keys: String,
+    /// What should be done soon.
+    pub warnings: Vec<String>,
+}
+
+/// Metadata as files, by the names that TUF gives them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Metadata {
+    pub files: BTreeMap<String, serde_json::Value>,
+}
+
+/// Signed metadata of an offline role.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMetadata {
+    pub role: String,
+    pub document: serde_json::Value,
+}
+
+/// What a version needs to be vouched for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Vouching {
+    pub path: String,
+    pub length: u64,
+    pub sha256: Digest,
+}
+
+/// What an offline key has to sign to vouch for `version`.
+pub fn vouching(version: &Version) -> Vouching {
+    Vouching {
+        path: model_path(&version.model, version.version),
+        length: version.bundle_bytes,
+        sha256: version.bundle,
+    }
+}
+
+impl Trust {
+    /// The repository under `data`. Where there is none, one is founded with offline keys of its own, kept in
+    /// `data/keys/offline`: the server then vouches for everything by itself until they are moved away.
+    pub fn open(data: &Path, signer: &Signer, now: Timestamp) -> Result<Self> {
+        let folder = Folder::at(data.join("trust"));
+        let offline = KeyFolder::at(data.join("keys/offline"));
+        let repository = match folder.read().map_err(|error| internal(&error))? {
+            Some(repository) => repository,
+            None => {
+                let repository = found(&offline, KEYS_MADE, 1, signer, now)?;
+                folder.write(&repository).map_err(|error| internal(&error))?;
+                tracing::warn!(
+                    "the keys that vouch for models were made in {}; move them to a safe place and sign with \
+                     `edgewright trust sign --keys`",
+                    offline.path().display()
+                );
+                repository
+            }
+        };
+        let (snapshot, timestamp) = signer.online();
+        let online = Online { snapshot, timestamp };
+        let repository = match repository.renewed(&online, now).map_err(|error| internal(&error))? {
+            Some(renewed) => {
+                folder.write(&renewed).map_err(|error| internal(&error))?;
+                renewed
+            }
+            None => repository,
+        };
+        Ok(Self { folder, offline, repository: tokio::sync::Mutex::new(repository), told: Mutex::default() })
+    }
+}
+
+/// Founds a repository: `count` keys each for root and targets are made in `offline`, `threshold` of which must sign.
+///
+/// # Errors
+/// Keys that cannot be written, or that do not add up to the threshold.
+pub fn found(
+    offline: &KeyFolder,
+    count: usize,
+    threshold: u32,
+    signer: &Signer,
+    now: Timestamp,
+) -> Result<Repository> {
+    let role_keys = |role: OfflineRole| {
+        for _ in offline.keys(&role).map_err(|error| internal(&error))?.len()..count {
+            offline.make(&role).map_err(|error| internal(&error))?;
+        }
+        offline.keys(&role).map_err(|error| internal(&error))
+    };
+    let (root, targets) = (role_keys(OfflineRole::Root)?, role_keys(OfflineRole::Targets)?);
+    let public = |keys: &[shared::signing::SigningKey]| Keys {
+        threshold,
+        keys: keys.iter().map(|key| key.public().clone()).collect(),
+    };
+    let (snapshot, timestamp) = signer.online();
+    let ceremony = Ceremony {
+        root: public(&root),
+        targets: public(&targets),
+        snapshot: snapshot.public().clone(),
+        timestamp: timestamp.public().clone(),
+    };
+    let (mut first_root, mut first_targets) = Repository::draft(&ceremony, &signer.keyring(), now);
+    let online = Online { snapshot, timestamp };
+    for key in signers(&root) {
+        sign(&mut first_root, key, "root").map_err(|error| internal(&error))?;
+    }
+    for key in signers(&targets) {
+        sign(&mut first_targets, key, "targets").map_err(|error| internal(&error))?;
+    }
+    Repository::found(first_root, first_targets, &online, now).map_err(|error| internal(&error))
+}
+
+impl App {
+    fn online(&self) -> Online<'_> {
+        let (snapshot, timestamp) = self.signer.online();
+        Online { snapshot, timestamp }
+    }
+
+    /// The first root, which devices are given when they enrol.
+    pub async fn root_metadata(&self) -> Result<Vec<u8>> {
+        let files = self.trust.repository.lock().await.files();
+        files.get("1.root.json").cloned().ok_or_else(|| Error::Internal("the first root is gone".to_owned()))
+    }
+
+    /// All metadata.
+    pub async fn trust_metadata(&self) -> Result<Metadata> {
+        let files = self.trust.repository.lock().await.files();
+        let parsed = files.into_iter().map(|(name, bytes)| Ok((name, serde_json::from_slice(&bytes)?)));
+        let files = parsed.collect::<std::result::Result<_, serde_json::Error>>();
+        Ok(Metadata { files: files.map_err(|error| internal(&error))? })
+    }
+
+    /// What is in force, and what should be done.
+    pub async fn trust_status(&self) -> Result<TrustStatus> {
+        let repository = self.trust.repository.lock().await;
+        let (root, targets) = (
+            repository.root().map_err(|error| internal(&error))?,
+            repository.targets().map_err(|e| internal(&e))?,
+        );
+        let keys_of = |role: &str| match role {
+            "root" => Some(&root.root),
+            "targets" => Some(&root.targets),
+            "snapshot" => Some(&root.snapshot),
+            "timestamp" => Some(&root.timestamp),
+            team => targets.delegations.iter().find(|has| has.name.as_str() == team).map(|has| &has.keys),
+        };
+        let roles: Vec<RoleStatus> = repository
+            .documents()
+            .map(|(role, document)| {
+                let keys = keys_of(&role);
+                RoleStatus {
+                    version: document.version(),
+                    expires: document.expires(),
+                    threshold: keys.map_or(0, |keys| keys.threshold),
+                    keys: keys.map_or_else(Vec::new, |keys| keys.keys.clone()),
+                    role,
+                }
+            })
+            .collect();
+        let mut warnings: Vec<String> = roles
+            .iter()
+            .filter(|role| !matches!(role.role.as_str(), "snapshot" | "timestamp"))
+            .filter(|role| role.expires.0 < now().0.saturating_add(WARN_BEFORE_MS))
+            .map(|role| {
+                format!(
+                    "{} ends soon: sign it again with `edgewright trust sign --role {}`",
+                    role.role, role.role
+                )
+            })
+            .collect();
+        let automatic = self.signs_by_itself(&root.targets)?;
+        if automatic {
+            warnings.push(format!(
+                "the offline keys are on this server, in {}; move them away to keep the last word on what devices run",
+                self.trust.offline.path().display()
+            ));
+        }
+        let mut paths: Vec<String> = targets.targets.into_keys().collect();
+        for delegation in &targets.delegations {
+            let team = repository.delegated(&delegation.name).map_err(|error| internal(&error))?;
+            paths.extend(team.into_iter().flat_map(|team| team.targets.into_keys()));
+        }
+        Ok(TrustStatus {
+            roles,
+            targets: paths.into_iter().filter(|path| path.starts_with("models/")).collect(),
+            automatic,
+            offline_keys: self.trust.offline.path().display().to_string(),
+            warnings,
+        })
+    }
+
+    /// Takes metadata that offline keys have signed, and tells the devices.
+    pub async fn accept_trust(&self, new: NewMetadata) -> Result<TrustStatus> {
+        let role: OfflineRole = new.role.parse().map_err(Error::Invalid)?;
+        let bytes = serde_json::to_vec(&new.document).map_err(|error| internal(&error))?;
+        let document = Document::parse(&bytes)
+            .map_err(|error| Error::Invalid(format!("this is no metadata: {error}")))?;
+        {
+            let mut repository = self.trust.repository.lock().await;
+            let next = repository.accept(&role, document, &self.online(), now()).map_err(|error| {
+                self.note_refusal("trust", "metadata_refused", &chain(&error));
+                refused(&error)
+            })?;
+            self.put(&mut repository, next)?;
+        }
+        self.publish_trust().await;
+        self.trust_status().await
+    }
+
+    /// Makes sure that the offline keys vouch for `version` before it goes out.
+    ///
+    /// # Errors
+    /// They do not, and are not here to do so now.
+    pub async fn vouch(&self, version: &Version) -> Result<()> {
+        let wanted = vouching(version);
+        {
+            let mut repository = self.trust.repository.lock().await;
+            let found = repository.find(&wanted.path, now()).map_err(|error| internal(&error))?;
+            if found.is_some_and(|found| found.sha256 == wanted.sha256) {
+                return Ok(());
+            }
+            let target = Target { length: wanted.length, sha256: wanted.sha256, custom: None };
+            let add = BTreeMap::from([(wanted.path, target)]);
+            if !self.sign_targets(&mut repository, add, &[])? {
+                return Err(Error::Conflict(format!(
+                    "nobody vouches for {0} yet; sign it with `edgewright trust sign --keys DIR {0}`",
+                    version.name
+                )));
+            }
+        }
+        self.publish_trust().await;
+        Ok(())
+    }
+
+    /// Has devices that hold `version` take an older one again: it is vouched for no more.
+    ///
+    /// # Errors
+    /// The offline keys are not here.
+    pub async fn withdraw(&self, version: &Version) -> Result<()> {
+        let path = model_path(&version.model, version.version);
+        {
+            let mut repository = self.trust.repository.lock().await;
+            if repository.find(&path, now()).map_err(|error| internal(&error))?.is_none() {
+                return Ok(());
+            }
+            let by_targets =
+                repository.targets().map_err(|error| internal(&error))?.targets.contains_key(&path);
+            if !by_targets || !self.sign_targets(&mut repository, BTreeMap::new(), &[path])? {
+                return Err(Error::Conflict(format!(
+                    "{0} is still vouched for, so devices that have it go back to no older version; withdraw it with \
+                     `edgewright trust sign --keys DIR --withdraw {0}`",
+                    version.name
+                )));
+            }
+        }
+        self.publish_trust().await;
+        Ok(())
+    }
+
+    /// Signs the next targets with the keys that are here; `false` where they are not enough.
+    fn sign_targets(
+        &self,
+        repository: &mut MutexGuard<'_, Repository>,
+        add: BTreeMap<String, Target>,
+        remove: &[String],
+    ) -> Result<bool> {
+        let root = repository.root().map_err(|error| internal(&error))?;
+        if !self.signs_by_itself(&root.targets)? {
+            return Ok(false);
+        }
+        let role = OfflineRole::Targets;
+        let now = now();
+        let next: Targets =
+            repository.next_targets(&role, add, remove, now).map_err(|error| internal(&error))?;
+        let mut document = Document::of_targets(&next);
+        let keys = self.trust.offline.keys(&role).map_err(|error| internal(&error))?;
+        for key in signers(&keys) {
+            sign(&mut document, key, "targets").map_err(|error| internal(&error))?;
+        }
+        let next =
+            repository.accept(&role, document, &self.online(), now).map_err(|error| internal(&error))?;
+        self.put(repository, next)?;
+        Ok(true)
+    }
+
+    fn signs_by_itself(&self, keys: &Keys) -> Result<bool> {
+        let here = self.trust.offline.keys(&OfflineRole::Targets).map_err(|error| internal(&error))?;
+        let of_them = here.iter().filter(|key| keys.keys.contains(key.public())).count();
+        Ok(of_them >= keys.threshold as usize)
+    }
+
+    fn put(&self, repository: &mut MutexGuard<'_, Repository>, next: Repository) -> Result<()> {
+        self.trust.folder.write(&next).map_err(|error: FileError| internal(&error))?;
+        **repository = next;
+        Ok(())
+    }
+
+    /// Publishes what the broker does not have, the timestamp last: who hears it can have the rest. What fails is
+    /// tried again by the next call.
+    pub async fn publish_trust(&self) {
+        let Some(broker) = self.broker.get() else { return };
+        let files = self.trust.repository.lock().await.files();
+        let mut ordered: Vec<(TrustFile, String, Vec<u8>)> =
+            files.into_iter().filter_map(|(name, bytes)| Some((trust_file(&name)?, name, bytes))).collect();
+        ordered.sort_by_key(|(file, ..)| match file {
+            TrustFile::Root { version } => (0, *version),
+            TrustFile::Delegated(_) => (1, 0),
+            TrustFile::Targets => (2, 0),
+            TrustFile::Snapshot => (3, 0),
+            TrustFile::Timestamp => (4, 0),
+        });
+        for (file, _, bytes) in ordered {
+            self.tell_trust(broker, file, bytes).await;
+        }
+    }
+
+    async fn tell_trust(&self, broker: &Broker, file: TrustFile, bytes: Vec<u8>) {
+        let topic = Topic::Trust(file);
+        let (name, digest) = (topic.to_string(), Digest::of(&bytes));
+        let told = || self.trust.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told().get(&name) == Some(&digest) {
+            return;
+        }
+        match broker.publish(&topic, bytes.into(), true).await {
+            Ok(()) => {
+                told().insert(name, digest);
+            }
+            Err(error) => tracing::error!("trust metadata does not reach the devices: {}", chain(&error)),
+        }
+    }
+
+    /// Keeps the online metadata fresh until the application stops.
+    pub async fn run_trust(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.renew_trust().await {
+                tracing::error!("trust metadata is not renewed: {}", chain(&error));
+            }
+            self.publish_trust().await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_PERIOD) => {}
+                () = self.stopped() => return,
+            }
+        }
+    }
+
+    async fn renew_trust(&self) -> Result<()> {
+        let mut repository = self.trust.repository.lock().await;
+        if let Some(next) = repository.renewed(&self.online(), now()).map_err(|error| internal(&error))? {
+            self.put(&mut repository, next)?;
+        }
+        Ok(())
+    }
+}
+
+/// `3.targets.json` and the like as a topic.
+fn trust_file(name: &str) -> Option<TrustFile> {
+    let stem = name.strip_suffix(".json")?;
+    match stem.split_once('.') {
+        None => (stem == "timestamp").then_some(TrustFile::Timestamp),
+        Some((version, "root")) => Some(TrustFile::Root { version: version.parse().ok()? }),
+        Some((_, "targets")) => Some(TrustFile::Targets),
+        Some((_, "snapshot")) => Some(TrustFile::Snapshot),
+        Some((_, team)) => Some(TrustFile::Delegated(team.parse().ok()?)),
+    }
+}
+
+fn refused(error: &crate::repository::Error) -> Error {
+    use crate::repository::Error as Repository;
+    match error {
+        Repository::Version { .. } => Error::Conflict(error.to_string()),
+        Repository::Malformed { .. } | Repository::Refused { .. } => Error::Invalid(chain(error)),
+        Repository::Sign { .. } => Error::Internal(chain(error)),
+    }
+}
+
+fn internal(error: &dyn std::error::Error) -> Error {
+    Error::Internal(chain(error))
+}
+
+#[cfg(test)]
+mod tests;

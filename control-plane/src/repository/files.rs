@@ -1,0 +1,90 @@
+//! Metadata as files in a folder: on the server's disk, or on a USB stick.
+
+use super::{Error as RepositoryError, Repository};
+use crate::signer;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Largest file that is read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why metadata was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{} failed: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the metadata in {} is not complete: {reason}; restore the folder from a backup", path.display())]
+    Incomplete { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Write(#[from] signer::Error),
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The repository in it; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Files that cannot be read, are damaged, or do not belong together.
+    pub fn read(&self) -> Result<Option<Repository>, Error> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let mut files = BTreeMap::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| self.failed(source))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !name.ends_with(".json") {
+                continue;
+            }
+            let failed = |source| Error::File { path: entry.path(), source };
+            let size = entry.metadata().map_err(failed)?.len();
+            if size > FILE_BYTES_MAX {
+                return Err(failed(io::Error::other(format!("{size} bytes are no metadata"))));
+            }
+            files.insert(name, fs::read(entry.path()).map_err(failed)?);
+        }
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let incomplete =
+            |error: RepositoryError| Error::Incomplete { path: self.0.clone(), reason: error.to_string() };
+        Repository::from_files(&files).map(Some).map_err(incomplete)
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::File { path: self.0.clone(), source }
+    }
+
+    /// Writes what is not there yet, the timestamp last: a crash leaves the state before or the one after.
+    pub fn write(&self, repository: &Repository) -> Result<(), Error> {
+        fs::create_dir_all(&self.0).map_err(|source| Error::File { path: self.0.clone(), source })?;
+        let files = repository.files();
+        let (timestamp, others): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(name, _)| *name == "timestamp.json");
+        for (name, bytes) in others.into_iter().chain(timestamp) {
+            let path = self.0.join(name);
+            if fs::read(&path).ok().as_ref() != Some(bytes) {
+                signer::write(&path, bytes)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Certificates of devices: which are good, which of them are in use, who issued them.
+
+use super::{Reader, Result, Store, time};
+use shared::{BoardId, DeviceId, Digest, Timestamp};
+use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
+
+/// Certificates of one device that are good at one time. A renewal beyond that revokes the oldest: answers that were
+/// lost leave some that nobody has.
+pub const CERTIFICATES_PER_DEVICE_MAX: u32 = 8;
+
+/// A certificate that was made for a device.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub device: DeviceId,
+    /// Hexadecimal, lower case, without leading zeros.
+    pub serial: String,
+    pub expires_at: Timestamp,
+    /// Of the CA's certificate.
+    pub authority: Digest,
+    /// Of the public key.
+    pub key: Digest,
+}
+
+impl Issued {
+    pub(super) fn insert(&self, now: Timestamp) -> Query<'_, Sqlite, SqliteArguments> {
+        sqlx::query(
+            "INSERT INTO certificates (serial, device, issued_at, expires_at, authority) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(&self.serial)
+        .bind(self.device.as_str())
+        .bind(time(now))
+        .bind(time(self.expires_at))
+        .bind(self.authority.to_string())
+    }
+}
+
+impl Store {
+    /// Is `serial` a certificate of `device` that was issued here and not revoked? Remembers that it is in use.
+    pub async fn use_certificate(&self, device: &DeviceId, serial: &str, now: Timestamp) -> Result<bool> {
+        let row = sqlx::query(
+            "SELECT c.used_at FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+        )
+        .bind(serial)
+        .bind(device.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(false) };
+        if Reader::new("certificates", &row).time_option("used_at")?.is_none() {
+            sqlx::query("UPDATE certificates SET used_at = ? WHERE serial = ?")
+                .bind(time(now))
+                .bind(serial)
+                .execute(&self.writer)
+                .await?;
+        }
+        Ok(true)
+    }
+
+    /// Adds a certificate to those of its device, if `serial` is a good one of it: of a renewal and a revocation at
+    /// once, the one that comes second sees the other. The one that was shown stays good, for the answer may be lost.
+    pub async fn renew(&self, serial: &str, issued: &Issued, now: Timestamp) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let device = issued.device.as_str();
+        let good = sqlx::query(
+            "SELECT 1 FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+        );
+        if good.bind(serial).bind(device).fetch_optional(&mut *tx).await?.is_none() {
+            return Ok(false);
+        }
+        issued.insert(now).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM certificates WHERE device = ? AND expires_at <= ? AND serial <> ?")
+            .bind(device)
+            .bind(time(now))
+            .bind(serial)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "UPDATE certificates SET revoked_at = ?1 \
+             WHERE device = ?2 AND revoked_at IS NULL AND serial <> ?3 AND serial NOT IN ( \
+                 SELECT serial FROM certificates WHERE device = ?2 AND revoked_at IS NULL AND serial <> ?3 \
+                 ORDER BY issued_at DESC, rowid DESC LIMIT ?4)",
+        )
+        .bind(time(now))
+        .bind(device)
+        .bind(serial)
+        .bind(CERTIFICATES_PER_DEVICE_MAX - 1)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// What a device says of itself once it has a certificate.
+    pub async fn set_board(&self, id: &DeviceId, board: &BoardId, agent_version: &str) -> Result<()> {
+        sqlx::query("UPDATE devices SET board = ?, agent_version = ? WHERE id = ?")
+            .bind(board.as_str())
+            .bind(agent_version)
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// How many devices have shown a good certificate of `authority`.
+    pub async fn count_devices_of_authority(&self, authority: &Digest, now: Timestamp) -> Result<u64> {
+        let row = sqlx::query(
+            "SELECT count(DISTINCT c.device) AS devices FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.authority = ? AND c.used_at IS NOT NULL AND c.revoked_at IS NULL AND d.revoked_at IS NULL \
+             AND c.expires_at > ?",
+        )
+        .bind(authority.to_string())
+        .bind(time(now))
+        .fetch_one(&self.readers)
+        .await?;
+        Reader::new("certificates", &row).number("devices")
+    }
+
+    /// Devices that have good certificates and have not shown one of `authority`.
+    pub async fn devices_without_authority(
+        &self,
+        authority: &Digest,
+        now: Timestamp,
+    ) -> Result<Vec<DeviceId>> {
+        let rows = sqlx::query(
+            "SELECT c.device FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.revoked_at IS NULL AND d.revoked_at IS NULL AND c.expires_at > ?2 \
+             GROUP BY c.device HAVING NOT max(c.authority = ?1 AND c.used_at IS NOT NULL) ORDER BY c.device",
+        )
+        .bind(authority.to_string())
+        .bind(time(now))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Reader::new("certificates", row).parse("device", "device id")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

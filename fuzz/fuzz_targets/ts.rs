@@ -1,0 +1,16 @@
+//! Series in aeon's `.ts`: two files with a byte of 255 between them. What is read is the same when it is written and
+//! read again.
+
+#![no_main]
+
+use edgewright_fuzz::{again_as_text, open};
+use libfuzzer_sys::fuzz_target;
+use shared::job::DataFormat;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(set) = open(bytes, DataFormat::Ts, "ts") {
+        again_as_text(&set, DataFormat::Ts, "ts", "@data\n", |channels, label| {
+            format!("{}:{label}", channels.join(":"))
+        });
+    }
+});
