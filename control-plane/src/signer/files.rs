@@ -25,10 +25,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&partial, path).map_err(failed)?;
-    match path.parent() {
-        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
-        None => Ok(()),
-    }
+    // The parent of a bare name is the empty path, which stands for this folder.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 /// What a file holds; none where there is no such file.

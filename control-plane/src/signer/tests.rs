@@ -141,3 +141,14 @@ fn the_number_of_cas_is_limited() {
     assert!(matches!(signer.rotate_authority(NOW), Err(Error::Authorities)));
     assert_eq!(signer.authority_infos().len(), AUTHORITIES_MAX);
 }
+
+#[test]
+fn a_file_in_the_folder_that_one_is_in_is_written_too() {
+    // Tests share their process's folder: the name is one that nobody else uses.
+    let name = format!("{}.bare-name.tmp", std::process::id());
+    let written = write(Path::new(&name), b"secret");
+    let read = fs::read(&name);
+    fs::remove_file(&name).unwrap();
+    written.unwrap();
+    assert_eq!(read.unwrap(), b"secret");
+}
