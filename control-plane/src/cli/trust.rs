@@ -391,12 +391,9 @@ fn rotate(args: &RotateArgs, json: bool) -> Outcome {
         }
     };
     folder.write(&next).map_err(|error| failed(&error))?;
-    let done = serde_json::json!({ "rotated": format!("{:?}", args.role).to_lowercase() });
-    show(json, &done, |_| {
-        format!(
-            "the keys of {} are new; start the server: devices hear of it when they connect",
-            done["rotated"]
-        )
+    let role = format!("{:?}", args.role).to_lowercase();
+    show(json, &serde_json::json!({ "rotated": role }), |_| {
+        format!("the keys of {role} are new; start the server: devices hear of it when they connect")
     })
 }
 
