@@ -125,10 +125,11 @@ impl Shared {
 fn copy(mut from: TcpStream, mut to: TcpStream, mut count: impl FnMut(u64)) {
     let mut block = [0; BLOCK_BYTES];
     while let Ok(read) = from.read(&mut block) {
+        // Before they go out: whoever has the bytes finds them counted.
+        count(read as u64);
         if read == 0 || to.write_all(&block[..read]).is_err() {
             break;
         }
-        count(read as u64);
     }
     for stream in [&from, &to] {
         let _ = stream.shutdown(Shutdown::Both);
