@@ -56,7 +56,6 @@ const CASES: &[(Try, bool)] = &[
     (Try::Write("ew/v1/device/{other}/desired"), false),
     (Try::Write("ew/v1/trust/timestamp"), false),
     (Try::Write("elsewhere"), false),
-    (Try::Will("ew/v1/device/{mine}/presence"), true),
     (Try::Will("ew/v1/device/{other}/presence"), false),
     (Try::ClientId("{mine}"), true),
     (Try::ClientId("{other}"), false),
@@ -105,6 +104,16 @@ impl Stranger {
         let arguments = ["-t", filter, "-W", "2", "-v"];
         let output = self.run(self.command("mosquitto_sub", &self.id, true).args(arguments))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Connects with a last will on `topic`, and goes without a goodbye.
+    fn leave_will(&self, topic: &str, log: &Path) -> Result<()> {
+        let will = ["--will-topic", topic, "--will-payload", OFFLINE, "--will-retain"];
+        self.listen(&format!("ew/v1/device/{}/desired", self.id), &will, log)?.kill()?;
+        // Whoever connects under the same name before the broker has noticed takes the will back, and nothing but
+        // the will itself shows that it has.
+        std::thread::sleep(NOTICE);
+        Ok(())
     }
 
     /// Listens to `filter` for three seconds; what happens goes to the file `log`.
@@ -182,13 +191,8 @@ fn holds(mine: &Stranger, other: &Stranger, folder: &Path) -> Result<()> {
                 // A broker may refuse the connection or the will; nobody may hear it.
                 say_online()?;
                 let topic = name(topic);
-                let will = ["--will-topic", &topic, "--will-payload", OFFLINE, "--will-retain"];
-                mine.listen(&format!("ew/v1/device/{}/desired", mine.id), &will, &log)?.kill()?;
-                // Whoever connects under the same name before the broker has noticed takes the will back, and nothing but
-                // the will itself shows that it has.
-                std::thread::sleep(NOTICE);
-                let owner = if *allowed { mine } else { other };
-                let heard = |_| owner.read(&topic).map(|heard| heard.contains(OFFLINE));
+                mine.leave_will(&topic, &log)?;
+                let heard = |_| other.read(&topic).map(|heard| heard.contains(OFFLINE));
                 (0..READS).map(heard).collect::<Result<Vec<_>>>()?.contains(&true)
             }
             Try::ClientId(id) if *allowed => {
@@ -222,7 +226,15 @@ pub(crate) fn the_embedded_broker_keeps_devices_apart() -> Result<()> {
         let identity = Curl::new(&control, id, folder.path())?.enrol(&control)?;
         Ok(Stranger { id: id.to_owned(), identity, mqtt: control.mqtt })
     };
-    holds(&device(MINE)?, &device(OTHER)?, folder.path())
+    let mine = device(MINE)?;
+    holds(&mine, &device(OTHER)?, folder.path())?;
+    // Its own will goes to the control plane; this broker keeps none of them for those who come later.
+    let presence = format!("ew/v1/device/{MINE}/presence");
+    let online = || -> Result<bool> { Ok(control.cli(&["device", "show", MINE])?["online"] == true) };
+    ensure!(!refused(&mine.write(&presence)?), "the device was refused its own presence");
+    ensure!(online()?, "the control plane does not hear that the device is there");
+    mine.leave_will(&presence, &folder.path().join("will.log"))?;
+    wait_for("the control plane to hear the will", LIMIT, || Ok((!online()?).then_some(())))
 }
 
 /// A CA with its files in a folder.
@@ -317,6 +329,9 @@ pub(crate) fn mosquitto_keeps_devices_apart() -> Result<()> {
     };
     let (mine, other) = (device(MINE)?, device(OTHER)?);
     holds(&mine, &other, folder)?;
+    let presence = format!("ew/v1/device/{MINE}/presence");
+    mine.leave_will(&presence, &folder.join("will.log"))?;
+    ensure!(mine.read(&presence)?.contains(OFFLINE), "a device's own will is not heard");
     // The control plane writes what devices read, and hears what they say.
     let control_plane = device("edgewright:control-plane")?;
     let desired = format!("ew/v1/device/{MINE}/desired");
