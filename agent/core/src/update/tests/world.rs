@@ -341,12 +341,13 @@ impl World {
         self.unreadable.extend(keys().bundles[number].blobs());
     }
 
-    /// The disk reads again, and has what the last good versions need.
+    /// The disk reads again, and has what the versions need that answer or are gone back to: one that does not load is
+    /// tried again for ever.
     pub(super) fn mend(&mut self) {
         self.unreadable.clear();
         let saved = self.machine.saved().slots.into_iter().chain(self.persisted.slots.clone());
-        let good: Vec<_> = saved.filter_map(|saved| saved.last_good).collect();
-        for version in good {
+        let needed: Vec<_> = saved.flat_map(|saved| [saved.last_good, saved.active]).flatten().collect();
+        for version in needed {
             self.whole.extend(keys().bundles[self.number(version.bundle)].blobs());
         }
     }
