@@ -2,8 +2,9 @@
 
 use crate::{engine::Engine, models::Loaded, trust::Trust};
 use ::trust::{
-    author::{Document, Keys, Root, Snapshot, Target, Targets, TimestampMetadata},
+    author::{Delegation, Document, Keys, Root, Snapshot, Target, Targets, TimestampMetadata},
     catalogue::{key_path, key_target, model_path},
+    role::RoleName,
 };
 use runtime::Golden;
 use shared::{
@@ -65,10 +66,21 @@ pub(crate) struct Offline {
     first_root: Vec<u8>,
     version: u64,
     paths: BTreeMap<String, Target>,
+    /// A team with a key of its own, for the models `TEAM-…`.
+    team: Option<(RoleName, SigningKey, BTreeMap<String, Target>)>,
 }
 
 /// Everything in the tests is good until then.
 const EXPIRES: Timestamp = Timestamp(4_000_000_000_000);
+
+fn delegation((name, key, _): &(RoleName, SigningKey, BTreeMap<String, Target>)) -> Delegation {
+    Delegation {
+        name: name.clone(),
+        keys: Keys { threshold: 1, keys: vec![key.public().clone()] },
+        paths: vec![format!("models/{name}-*/*")],
+        terminating: false,
+    }
+}
 
 pub(crate) fn key() -> SigningKey {
     SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap()
@@ -90,7 +102,16 @@ impl Offline {
         });
         first.sign(&root).unwrap();
         let paths = keyring.keys().iter().map(|key| (key_path(key), key_target(key))).collect();
-        Self { root, targets, snapshot, timestamp, first_root: first.to_bytes(), version: 1, paths }
+        Self {
+            root,
+            targets,
+            snapshot,
+            timestamp,
+            first_root: first.to_bytes(),
+            version: 1,
+            paths,
+            team: None,
+        }
     }
 
     pub(crate) fn first_root(&self) -> &[u8] {
@@ -101,6 +122,20 @@ impl Offline {
     pub(crate) fn vouch(&mut self, model: &ModelName, version: VersionLabel, bundle: Digest) {
         let target = Target { length: 1, sha256: bundle, custom: None };
         self.paths.insert(model_path(model, version), target);
+        self.version += 1;
+    }
+
+    /// Lets a team vouch for a bundle.
+    pub(crate) fn vouch_as_team(
+        &mut self,
+        team: &str,
+        model: &ModelName,
+        version: VersionLabel,
+        bundle: Digest,
+    ) {
+        let target = Target { length: 1, sha256: bundle, custom: None };
+        let paths = BTreeMap::from([(model_path(model, version), target)]);
+        self.team = Some((team.parse().unwrap(), key(), paths));
         self.version += 1;
     }
 
@@ -122,10 +157,18 @@ impl Offline {
             issued_at,
             expires,
             targets: self.paths.clone(),
-            delegations: Vec::new(),
+            delegations: self.team.iter().map(delegation).collect(),
         });
         targets.sign(signer).unwrap();
-        let meta = BTreeMap::from([("targets.json".to_owned(), targets.meta())]);
+        let mut meta = BTreeMap::from([("targets.json".to_owned(), targets.meta())]);
+        let team = self.team.as_ref().map(|(name, key, paths)| {
+            let (targets, delegations) = (paths.clone(), Vec::new());
+            let mut team =
+                Document::of_targets(&Targets { version, issued_at, expires, targets, delegations });
+            team.sign(key).unwrap();
+            meta.insert(format!("{name}.json"), team.meta());
+            (TrustFile::Delegated(name.as_str().parse().unwrap()), team.to_bytes())
+        });
         let mut snapshot = Document::of_snapshot(&Snapshot { version, issued_at, expires, meta });
         snapshot.sign(&self.snapshot).unwrap();
         let mut timestamp = Document::of_timestamp(&TimestampMetadata {
@@ -135,12 +178,13 @@ impl Offline {
             snapshot: snapshot.meta(),
         });
         timestamp.sign(&self.timestamp).unwrap();
-        vec![
+        let top = [
             (TrustFile::Root { version: 1 }, self.first_root.clone()),
             (TrustFile::Targets, targets.to_bytes()),
             (TrustFile::Snapshot, snapshot.to_bytes()),
             (TrustFile::Timestamp, timestamp.to_bytes()),
-        ]
+        ];
+        top.into_iter().chain(team).collect()
     }
 
     /// A second root, signed by the first, with other online keys.

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// Largest metadata of one role.
-pub const METADATA_BYTES_MAX: usize = shared::limits::CONTROL_BYTES_MAX;
+pub const METADATA_BYTES_MAX: usize = shared::limits::METADATA_BYTES_MAX as usize;
 /// Roots ahead of the one in force that wait for those between.
 const ROOTS_AHEAD_MAX: u32 = 64;
 /// Teams whose metadata is kept.
@@ -120,22 +120,9 @@ struct Inbox(BTreeMap<TrustFile, Vec<u8>>);
 
 impl client::Source for Inbox {
     fn get(&self, file: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let found = trust_file(file).and_then(|file| self.0.get(&file));
+        let found = TrustFile::of_file(file).and_then(|file| self.0.get(&file));
         Ok(found.filter(|bytes| bytes.len() as u64 <= max_bytes).cloned())
     }
-}
-
-/// `3.targets.json` and the like, as the topic has it.
-fn trust_file(name: &str) -> Option<TrustFile> {
-    let stem = name.strip_suffix(".json")?;
-    Some(match stem.split_once('.') {
-        None if stem == "timestamp" => TrustFile::Timestamp,
-        None => return None,
-        Some((version, "root")) => TrustFile::Root { version: version.parse().ok()? },
-        Some((_, "targets")) => TrustFile::Targets,
-        Some((_, "snapshot")) => TrustFile::Snapshot,
-        Some((_, team)) => TrustFile::Delegated(team.parse().ok()?),
-    })
 }
 
 impl Trust {
@@ -168,10 +155,17 @@ impl Trust {
     /// Takes in a piece of metadata and goes as far with it as the pieces fit.
     ///
     /// # Errors
-    /// What was accepted could not be written: it counts until the next start and is written with the next piece.
+    /// What was accepted could not be written: it counts until the next start, and is written with what comes next or
+    /// within the hour.
     pub fn offer(&self, file: TrustFile, bytes: &[u8]) -> Result<Heard, Error> {
         let mut inner = self.inner();
-        if bytes.is_empty() || inner.inbox.0.get(&file).is_some_and(|has| has == bytes) {
+        let known = match file {
+            TrustFile::Root { version } => u64::from(version) <= inner.client.root_version(),
+            TrustFile::Delegated(_) | TrustFile::Targets | TrustFile::Snapshot | TrustFile::Timestamp => {
+                false
+            }
+        };
+        if known || bytes.is_empty() || inner.inbox.0.get(&file).is_some_and(|has| has == bytes) {
             return Ok(Heard::Same);
         }
         if bytes.len() > METADATA_BYTES_MAX {
@@ -189,12 +183,15 @@ impl Trust {
         let now = inner.time.now(self.uptime_ms());
         let before = inner.client.accepted().clone();
         let refreshed = inner.client.refresh(&inner.inbox, now);
+        if refreshed.is_ok() {
+            inner.client.keep_delegated(&inner.inbox, now).unwrap_or_else(|error| tracing::debug!(%error));
+        }
         let changed = changed(&before, inner.client.accepted());
+        inner.waiting = None;
         // What was accepted before an error counts.
         if !changed.is_empty() {
             self.keep(inner)?;
         }
-        inner.waiting = None;
         Ok(match refreshed {
             Ok(_) if changed.is_empty() => Heard::Same,
             Ok(_) => Heard::Updated(changed),
@@ -285,9 +282,9 @@ impl Trust {
         for entry in fs::read_dir(folder).map_err(|source| failed(folder, source))? {
             let path = entry.map_err(|source| failed(folder, source))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            // Of a folder that was used before, the newest version of each role.
+            // Of a folder that was used before, older versions first.
             let version = name.split('.').next().and_then(|version| version.parse::<u32>().ok()).unwrap_or(0);
-            if let Some(file) = trust_file(name) {
+            if let Some(file) = TrustFile::of_file(name) {
                 pieces.entry((file, version)).or_insert(path);
             }
         }

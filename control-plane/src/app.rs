@@ -17,9 +17,9 @@ pub mod versions;
 use crate::{broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
 use control_core::{admission::Admission, entity::IngestCounts, refusals::Refusals, rollout::Attention};
 use serde::{Deserialize, Serialize};
-use shared::{BoardId, RolloutId, Timestamp, board::Board, signing::Keyring};
+use shared::{BoardId, ModelVersionId, RolloutId, Timestamp, board::Board, signing::Keyring};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -174,6 +174,8 @@ pub struct App {
     admission: std::sync::Mutex<Admission>,
     /// Running jobs and how to end them.
     running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
+    /// Versions that ended rollouts may have left nowhere, to be vouched for no more.
+    withdrawals: std::sync::Mutex<BTreeSet<ModelVersionId>>,
     /// Payload bytes that went out for rollouts and are not in the store yet.
     published: std::sync::Mutex<HashMap<RolloutId, u64>>,
     stopping: watch::Sender<bool>,
@@ -248,6 +250,7 @@ impl App {
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
             running: Mutex::new(HashMap::new()),
+            withdrawals: std::sync::Mutex::default(),
             published: std::sync::Mutex::new(HashMap::new()),
             stopping: watch::channel(false).0,
             rotation: Mutex::new(()),
@@ -324,7 +327,7 @@ impl App {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             mqtt: format!("{}:{}", self.settings.mqtt_host, self.settings.mqtt_port),
-            keyring: self.signer.keyring(),
+            keyring: self.signer.keyring_to_read(),
             devices: DeviceCounts { total, online },
             connections: self.broker.get().map_or(0, Broker::connections),
             ingest: self.store.ingest_counts().await?,

@@ -1,7 +1,7 @@
 //! The control plane: server and command line.
 //!
 //! [`app`] ties the parts together. [`api`] and [`page`] use [`app`] only; [`store`], [`broker`], [`signer`] and
-//! [`jobs`] know neither each other nor [`app`]; [`serve`] starts it all. `tests/layers.rs` holds that.
+//! [`jobs`] know neither each other nor [`app`]; [`repository`] knows the [`signer`]'s files; [`serve`] starts it all. `tests/layers.rs` holds that.
 
 pub mod api;
 pub mod app;
@@ -13,3 +13,5 @@ pub mod repository;
 pub mod serve;
 pub mod signer;
 pub mod store;
+#[cfg(test)]
+mod testing;

@@ -8,11 +8,11 @@ mod files;
 mod keys;
 
 pub use files::{Error as FileError, Folder};
-pub use keys::{KeyFolder, OfflineRole, signers};
+pub use keys::{Error as KeyError, KeyFolder, OfflineRole};
 
 use shared::{
     Timestamp,
-    signing::{Keyring, PublicKey},
+    signing::{Keyring, PublicKey, SigningKey},
 };
 use std::collections::BTreeMap;
 use trust::{
@@ -23,12 +23,12 @@ use trust::{
 };
 
 /// Root and targets are good for this long: the offline keys have to come out once a year.
-pub const OFFLINE_DAYS: u64 = 365;
+const OFFLINE_DAYS: u64 = 365;
 /// A snapshot is good for this long.
-pub const SNAPSHOT_DAYS: u64 = 30;
+const SNAPSHOT_DAYS: u64 = 30;
 /// A device that hears nothing newer for this long takes no update any more.
-pub const TIMESTAMP_DAYS: u64 = 7;
-/// What is signed online is signed again this long before its time is up.
+const TIMESTAMP_DAYS: u64 = 7;
+/// The timestamp is signed again this long before its time is up, the snapshot at half of it.
 const RENEW_BEFORE_DAYS: u64 = 6;
 const DAY_MS: u64 = 86_400_000;
 
@@ -344,6 +344,15 @@ impl Repository {
         client.target(path, &source, now).map_err(refused)
     }
 
+    /// The next root, with another year. It carries no signature yet.
+    pub fn next_root(&self, now: Timestamp) -> Result<Root, Error> {
+        let mut root = self.root()?;
+        root.version += 1;
+        root.issued_at = now;
+        root.expires = now.plus_ms(OFFLINE_DAYS * DAY_MS);
+        Ok(root)
+    }
+
     /// The next targets: with `add`, without `remove`. They carry no signature yet.
     pub fn next_targets(
         &self,
@@ -405,8 +414,12 @@ fn sign_timestamp(
     Ok(document)
 }
 
-/// Adds a signature to `document`.
-pub fn sign(document: &mut Document, signer: &dyn Signer, role: &'static str) -> Result<(), Error> {
+/// Adds a signature of each of `keys` to `document`.
+pub fn sign_all(document: &mut Document, keys: &[SigningKey], role: &'static str) -> Result<(), Error> {
+    keys.iter().try_for_each(|key| sign(document, key, role))
+}
+
+fn sign(document: &mut Document, signer: &dyn Signer, role: &'static str) -> Result<(), Error> {
     document.sign(signer).map_err(|error| Error::Sign { role, reason: error.to_string() })
 }
 

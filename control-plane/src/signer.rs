@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     DeviceId, Digest, Signed, Timestamp,
     manifest::Manifest,
-    signing::{self, Keyring, Role, SigningKey, TrustedKey},
+    signing::{self, Keyring, PublicKey, Role, SigningKey, TrustedKey},
     wire::Desired,
 };
 use std::{
@@ -81,6 +81,8 @@ type Result<T> = std::result::Result<T, Error>;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
 const SERVER_DAYS: u32 = 397;
+/// Public release keys of before.
+const FORMER_RELEASE: &str = "release.former.json";
 /// Life of a device's certificate where none is given.
 pub const CERTIFICATE_DAYS_DEFAULT: u32 = 7;
 /// Longest life of a device's certificate.
@@ -97,6 +99,8 @@ pub struct Signer {
     authorities: RwLock<Authorities>,
     director: SigningKey,
     release: SigningKey,
+    /// Public keys that signed manifests and lineages before.
+    former_release: Vec<PublicKey>,
     snapshot: SigningKey,
     timestamp: SigningKey,
     /// For those who check models with others' tools; devices do not know it.
@@ -149,6 +153,7 @@ impl Signer {
             authorities: RwLock::new(Authorities::open(folder, now)?),
             director: files::signing_key(&folder.join("director.pk8"))?,
             release: files::signing_key(&folder.join("release.pk8"))?,
+            former_release: files::public_keys(&folder.join(FORMER_RELEASE))?,
             snapshot: files::signing_key(&folder.join("snapshot.pk8"))?,
             timestamp: files::signing_key(&folder.join("timestamp.pk8"))?,
             model: files::model_key(&folder.join("model.pk8"))?,
@@ -228,6 +233,21 @@ impl Signer {
             TrustedKey { role: Role::Director, key: self.director.public().clone() },
             TrustedKey { role: Role::Release, key: self.release.public().clone() },
         ])
+    }
+
+    /// The same and the release keys before: what they signed is still read.
+    pub fn keyring_to_read(&self) -> Keyring {
+        let now = self.keyring();
+        let former = self.former_release.iter();
+        let former = former.map(|key| TrustedKey { role: Role::Release, key: key.clone() });
+        Keyring::new(now.keys().iter().cloned().chain(former))
+    }
+
+    /// Notes that the release key of now gives way to another.
+    pub fn retire_release_key(&self) -> Result<()> {
+        let mut former = self.former_release.clone();
+        former.push(self.release.public().clone());
+        files::write_public_keys(&self.folder.join(FORMER_RELEASE), &former)
     }
 
     /// The keys that keep trust metadata fresh.

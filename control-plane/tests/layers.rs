@@ -13,7 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("broker", &[]),
     ("signer", &[]),
     ("jobs", &[]),
-    ("app", &["store", "broker", "signer", "jobs"]),
+    ("repository", &["signer"]),
+    ("app", &["store", "broker", "signer", "jobs", "repository"]),
     ("api", &["app", "page"]),
     ("page", &["app", "api"]),
 ];

@@ -20,12 +20,14 @@ const REGION_BYTES_MIN: usize = 64;
 /// # Errors
 /// There is no memory for it.
 pub fn make(old: &[u8], new: &[u8], regions: &[Region]) -> Result<Vec<u8>, Error> {
-    let patch = (Method::Patch, frame::compress(new, old)?);
+    let (mut method, mut body) = (Method::Patch, frame::compress(new, old)?);
     let used = usable(old, new, regions);
-    let candidates =
-        if used.is_empty() { vec![patch] } else { vec![patch, (Method::Diff, diff(old, new, &used)?)] };
-    let smallest = candidates.into_iter().min_by_key(|(_, body)| body.len());
-    let (method, body) = smallest.unwrap_or((Method::Patch, Vec::new()));
+    if !used.is_empty() {
+        let other = diff(old, new, &used)?;
+        if other.len() < body.len() {
+            (method, body) = (Method::Diff, other);
+        }
+    }
     let header = Header {
         method,
         old: Digest::of(old),

@@ -168,6 +168,13 @@ impl<R: Read> Read for LimitedDigestReader<R> {
     }
 }
 
+/// The digest of all that `source` gives.
+pub fn of_reader(source: impl Read) -> io::Result<Digest> {
+    let mut reader = LimitedDigestReader::new(source, u64::MAX);
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(reader.finish().0)
+}
+
 /// Reads `source` to its end and checks that it is exactly `size_bytes` long and has digest `expected`.
 /// Holds one buffer of 64 KiB, whatever the size.
 pub fn verify(source: impl Read, expected: Digest, size_bytes: u64) -> Result<(), Error> {

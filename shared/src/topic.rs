@@ -39,18 +39,19 @@ pub enum Topic {
     Trust(TrustFile),
 }
 
-/// Metadata of the model repository (TUF specification, section 2).
+/// Metadata of the model repository (TUF specification, section 2), in the order in which it is told: whoever hears the
+/// timestamp can have the rest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrustFile {
     /// A device that was away goes from the root that it has to the newest, one by one.
     Root {
         version: u32,
     },
+    /// What a team signs that the targets delegate to.
+    Delegated(TeamName),
     Targets,
     Snapshot,
     Timestamp,
-    /// What a team signs that the targets delegate to.
-    Delegated(TeamName),
 }
 
 impl fmt::Display for TrustFile {
@@ -66,6 +67,19 @@ impl fmt::Display for TrustFile {
 }
 
 impl TrustFile {
+    /// What a metadata file is by the name that TUF gives it, as in `3.targets.json`: whichever version it is but for
+    /// the root's.
+    pub fn of_file(name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(".json")?;
+        match stem.split_once('.') {
+            None => (stem == "timestamp").then_some(Self::Timestamp),
+            Some((version, "root")) => Some(Self::Root { version: version.parse().ok()? }),
+            Some((_, "targets")) => Some(Self::Targets),
+            Some((_, "snapshot")) => Some(Self::Snapshot),
+            Some((_, team)) => Some(Self::Delegated(team.parse().ok()?)),
+        }
+    }
+
     fn parse(parts: &[&str]) -> Result<Self, NotATopic> {
         Ok(match parts {
             ["root", version] => Self::Root { version: parse_index(version)? },
@@ -278,6 +292,22 @@ mod tests {
             Filter::Trust,
         ] {
             assert!(device_may_subscribe(&own, &filter.to_string()), "{filter}");
+        }
+    }
+
+    #[test]
+    fn file_names_become_topics() {
+        for (name, topic) in [
+            ("3.root.json", Some("ew/v1/trust/root/3")),
+            ("timestamp.json", Some("ew/v1/trust/timestamp")),
+            ("12.targets.json", Some("ew/v1/trust/targets")),
+            ("1.vision.json", Some("ew/v1/trust/team/vision")),
+            ("targets.json", None),
+            ("1.Vision.json", None),
+            ("notes.txt", None),
+        ] {
+            let got = TrustFile::of_file(name).map(|file| Topic::Trust(file).to_string());
+            assert_eq!(got.as_deref(), topic, "{name}");
         }
     }
 

@@ -66,6 +66,25 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
 }
 
+/// Copies a folder with all that is in it.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let copying = || format!("copying {} to {}", from.display(), to.display());
+    std::fs::create_dir_all(to).with_context(copying)?;
+    for entry in std::fs::read_dir(from).with_context(copying)? {
+        let entry = entry.with_context(copying)?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type().with_context(copying)?;
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target).with_context(copying)?;
+        } else {
+            bail!("{} is neither a file nor a folder", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
 /// First port handed out; all stay below 32768, out of the range from which the kernel takes ports for
 /// outgoing connections.
 const PORT_FIRST: u16 = 20_000;

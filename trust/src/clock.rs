@@ -7,7 +7,7 @@
 //! vouch for; a root that replaces the online keys takes back what the old ones said.
 //!
 //! Time in which the device was off is not counted, so the time may lag behind the real one until the device hears
-//! something newer. It never runs ahead of what was signed.
+//! something newer. It runs ahead of what was signed by what the clock counted, and no more.
 
 use serde::{Deserialize, Serialize};
 use shared::{Digest, Timestamp};

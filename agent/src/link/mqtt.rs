@@ -134,7 +134,6 @@ impl Mqtt {
 
     /// One connection from its start to its end: why it ended, and whether it was up.
     async fn connection(&self, settings: &Settings, events: &mpsc::Sender<LinkEvent>) -> (String, bool) {
-        let (client, mut event_loop) = AsyncClient::new(options(settings), QUEUE_MAX);
         let mut was_up = false;
         let (connection, broken) = {
             let mut current = self.current();
@@ -143,6 +142,8 @@ impl Mqtt {
             current.renewed = false;
             (current.connection, current.broken.clone())
         };
+        // The certificate is read after that: one that comes meanwhile ends this connection again.
+        let (client, mut event_loop) = AsyncClient::new(options(settings), QUEUE_MAX);
         loop {
             let event = tokio::select! {
                 polled = event_loop.poll() => match polled {
@@ -224,8 +225,12 @@ impl Mqtt {
     pub fn reconnect(&self) {
         let mut current = self.current();
         current.renewed = true;
-        let said = current.client.as_ref().is_some_and(|client| client.try_disconnect().is_ok());
-        if !said {
+        self.end(&current);
+    }
+
+    /// Ends the connection with a goodbye; at once where it is still being made or its queue is full.
+    fn end(&self, current: &Current) {
+        if current.client.as_ref().is_none_or(|client| client.try_disconnect().is_err()) {
             current.broken.notify_one();
         }
         self.shared.wake.notify_one();
@@ -292,13 +297,7 @@ impl Link for Mqtt {
 
     fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        let current = self.current();
-        let said = current.client.as_ref().is_some_and(|client| client.try_disconnect().is_ok());
-        if !said {
-            // Still connecting, or no room for it in the queue.
-            current.broken.notify_one();
-        }
-        self.shared.wake.notify_one();
+        self.end(&self.current());
     }
 }
 

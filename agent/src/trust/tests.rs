@@ -153,26 +153,28 @@ fn what_is_believed_outlives_a_restart_and_a_damaged_file_is_named() {
     assert!(error.contains("trust.json") && error.contains("enrol again"), "{error}");
 }
 
+/// Writes what is in force as files, under the names that TUF gives them.
+fn write(offline: &Offline, folder: &Path, number: u32) {
+    for (file, bytes) in offline.pieces() {
+        let name = match file {
+            TrustFile::Root { version } => format!("{version}.root.json"),
+            TrustFile::Timestamp => "timestamp.json".to_owned(),
+            TrustFile::Targets => format!("{number}.targets.json"),
+            TrustFile::Snapshot => format!("{number}.snapshot.json"),
+            TrustFile::Delegated(team) => format!("{number}.{team}.json"),
+        };
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+}
+
 #[test]
 fn a_folder_brings_what_mqtt_brings() {
     let mut device = Device::new();
     device.vouch(&version(0));
     let stick = tempfile::tempdir().unwrap();
-    let write = |offline: &Offline, number: u32| {
-        for (file, bytes) in offline.pieces() {
-            let name = match file {
-                TrustFile::Root { version } => format!("{version}.root.json"),
-                TrustFile::Timestamp => "timestamp.json".to_owned(),
-                TrustFile::Targets => format!("{number}.targets.json"),
-                TrustFile::Snapshot => format!("{number}.snapshot.json"),
-                TrustFile::Delegated(team) => format!("{number}.{team}.json"),
-            };
-            fs::write(stick.path().join(name), bytes).unwrap();
-        }
-    };
-    write(&device.offline, 1);
+    write(&device.offline, stick.path(), 1);
     device.vouch(&version(1));
-    write(&device.offline, 2);
+    write(&device.offline, stick.path(), 2);
     fs::write(stick.path().join("holiday.jpg"), b"no metadata").unwrap();
     let trust = Trust::open(device.path(), device.offline.first_root()).unwrap();
     assert!(trust.import(stick.path()).unwrap().contains("targets"));
@@ -180,6 +182,22 @@ fn a_folder_brings_what_mqtt_brings() {
     let again = trust.import(stick.path()).unwrap_err().to_string();
     assert!(again.contains("no newer"), "{again}");
     assert!(trust.import(&stick.path().join("nowhere")).is_err());
+}
+
+#[test]
+fn what_a_team_signed_comes_in_a_folder_too_and_outlives_a_restart() {
+    let mut device = Device::new();
+    let of_team = VersionRef { model: "vision-cats".parse().unwrap(), ..version(0) };
+    device.offline.vouch_as_team("vision", &of_team.model, of_team.version, of_team.bundle);
+    let stick = tempfile::tempdir().unwrap();
+    write(&device.offline, stick.path(), 2);
+    let trust = Trust::open(device.path(), device.offline.first_root()).unwrap();
+    assert!(trust.import(stick.path()).unwrap().contains("vision"));
+    drop(trust);
+    let trust = Trust::open(device.path(), device.offline.first_root()).unwrap();
+    trust.allows(&of_team, None).unwrap();
+    let of_others = VersionRef { model: "audio".parse().unwrap(), ..of_team };
+    assert_eq!(refusal(trust.allows(&of_others, None)), Refusal::NotVouchedFor);
 }
 
 #[test]

@@ -35,8 +35,11 @@ impl Updater {
             SlotAction::VerifyBlob { digest, .. } => self.stop_listening(*digest),
             SlotAction::Discard { .. } => self.drop_partials(),
             SlotAction::GiveUpBlob { digest } => {
-                self.parts.blobs.discard(*digest);
-                self.stop_listening(*digest);
+                // Another slot may be fetching it too.
+                if ![self.machine.fetching(), self.machine.resting()].concat().contains(digest) {
+                    self.parts.blobs.discard(*digest);
+                    self.stop_listening(*digest);
+                }
                 return;
             }
             SlotAction::StopListening => {

@@ -95,7 +95,17 @@ impl Updater {
     fn handle_trust(&mut self, file: TrustFile, bytes: &[u8]) {
         match self.parts.trust.offer(file, bytes) {
             Ok(heard) => self.heard_of_trust(heard, bytes),
-            Err(error) => tracing::error!(error = crate::chain(&error), "trust metadata is not kept"),
+            Err(error) => {
+                tracing::error!(error = crate::chain(&error), "trust metadata is in force and is not kept");
+                self.read_unsigned_again();
+            }
+        }
+    }
+
+    /// The keys that count may have changed.
+    fn read_unsigned_again(&mut self) {
+        if let Some(envelope) = self.unsigned.take() {
+            self.handle_desired(&envelope);
         }
     }
 
@@ -106,9 +116,7 @@ impl Updater {
             Heard::Updated(roles) => {
                 tracing::info!(roles, "newer trust metadata is in force");
                 self.tell_of_trust(EventKind::TrustUpdated, roles);
-                if let Some(envelope) = self.unsigned.take() {
-                    self.handle_desired(&envelope);
-                }
+                self.read_unsigned_again();
             }
             Heard::Refused { word, detail } => {
                 if self.is_first_refusal(subject) {

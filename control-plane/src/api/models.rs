@@ -79,7 +79,7 @@ pub struct Keys {
 
 async fn keys(State(app): State<Arc<App>>) -> Json<Keys> {
     let signer = app.signer();
-    Json(Keys { keyring: signer.keyring(), model_key_pem: signer.model_key_pem() })
+    Json(Keys { keyring: signer.keyring_to_read(), model_key_pem: signer.model_key_pem() })
 }
 
 async fn download(

@@ -7,7 +7,7 @@ use crate::store::{
     deltas::{DeviceDeltas, Made},
 };
 use control_core::{
-    entity::{Rollout, Version},
+    entity::Version,
     rollout::{Action, Fleet, Plan},
 };
 use shared::{
@@ -74,7 +74,6 @@ impl App {
     /// the slot. Those that are not there begin to be made.
     pub(super) async fn find_deltas(
         self: &Arc<Self>,
-        rollout: &Rollout,
         version: &Version,
         plan: &Plan,
         fleet: &Fleet,
@@ -83,8 +82,7 @@ impl App {
         let mut by_base: HashMap<ModelVersionId, Vec<DeltaRef>> = HashMap::new();
         for action in &plan.actions {
             let Action::Assign { device, .. } = action else { continue };
-            let slot = fleet.get(device).and_then(|seen| seen.slot.as_ref());
-            let Some(slot) = slot.filter(|slot| slot.slot == rollout.slot) else { continue };
+            let Some(slot) = fleet.get(device).and_then(|seen| seen.slot.as_ref()) else { continue };
             let Some(base) = slot.active.as_ref().or(slot.last_good.as_ref()) else { continue };
             let deltas = match by_base.entry(base.version_id) {
                 Entry::Occupied(known) => known.into_mut(),

@@ -10,7 +10,11 @@ use shared::{
     DeviceId, ModelVersionId, RolloutId, SlotName, Timestamp,
     wire::{Assignment, TrialPolicy},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -153,6 +157,9 @@ impl App {
     /// Runs until the application stops.
     pub async fn run_planner(self: Arc<Self>) {
         let mut wake_at: Option<Timestamp> = None;
+        if let Err(error) = self.find_withdrawals().await {
+            tracing::error!("what earlier rollouts left is not known: {}", chain(&error));
+        }
         loop {
             let wait = wake_at.map_or(TICK, |at| Duration::from_millis(at.since_ms(now()).max(1)).min(TICK));
             tokio::select! {
@@ -182,6 +189,7 @@ impl App {
                 Err(error) => tracing::error!("rollout {id} is stuck: {}", chain(&error)),
             }
         }
+        self.withdraw_unused().await;
         self.publish_desired().await?;
         Ok(wake_at)
     }
@@ -261,7 +269,7 @@ impl App {
     ) -> Result<Option<Timestamp>> {
         let version = self.store.version(rollout.version_id).await?;
         let version = version.ok_or_else(|| Error::Internal(format!("{} is gone", rollout.version)))?;
-        let found = self.find_deltas(rollout, &version, plan, fleet).await?;
+        let found = self.find_deltas(&version, plan, fleet).await?;
         if found.pending && !at_once {
             return Ok(Some(now.plus_ms(LOOK_MS)));
         }
@@ -271,7 +279,8 @@ impl App {
         let chunk_bytes = self.settings.chunk_bytes;
         self.store.execute(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
         if plan.status.state.is_final() {
-            self.withdraw_where_unused(rollout.version_id).await?;
+            self.withdrawals().insert(rollout.version_id);
+            self.withdraw_unused().await;
         }
         for note in &plan.notes {
             tracing::info!("rollout {} of {}: {note}", rollout.id, rollout.version);
@@ -281,8 +290,34 @@ impl App {
 }
 
 impl App {
-    /// A version that a rollout has left on no device is vouched for no more: those that had begun to run it go back
-    /// to an older one, which they would refuse otherwise.
+    fn withdrawals(&self) -> MutexGuard<'_, BTreeSet<ModelVersionId>> {
+        self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At a start: versions of rollouts that ended early, whose withdrawal may not have been reached. A person who keeps
+    /// the offline keys was told then.
+    async fn find_withdrawals(&self) -> Result<()> {
+        if self.vouches_by_itself().await? {
+            let ended = self.store.versions_of_ended_rollouts().await?;
+            self.withdrawals().extend(ended);
+        }
+        Ok(())
+    }
+
+    /// Versions that rollouts have left on no device are vouched for no more: those that had begun to run one go back
+    /// to an older one, which they would refuse otherwise. What fails is tried again at the next look.
+    async fn withdraw_unused(&self) {
+        let ended = self.withdrawals().clone();
+        for version in ended {
+            match self.withdraw_where_unused(version).await {
+                Ok(()) => {
+                    self.withdrawals().remove(&version);
+                }
+                Err(error) => tracing::error!("a version is still vouched for: {}", chain(&error)),
+            }
+        }
+    }
+
     async fn withdraw_where_unused(&self, version: ModelVersionId) -> Result<()> {
         let Some(version) = self.store.version(version).await? else { return Ok(()) };
         match version.state {

@@ -2,8 +2,7 @@
 
 use super::{App, Error, Result, chain, now};
 use crate::{
-    broker::Broker,
-    repository::{Ceremony, FileError, Folder, KeyFolder, OfflineRole, Online, Repository, sign, signers},
+    repository::{self, Ceremony, Folder, KeyFolder, OfflineRole, Online, Repository, sign_all},
     signer::Signer,
 };
 use control_core::entity::Version;
@@ -13,13 +12,8 @@ use shared::{
     signing::PublicKey,
     topic::{Topic, TrustFile},
 };
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::sync::MutexGuard;
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, MutexGuard};
 use trust::{
     author::{Document, Keys, Target, Targets},
     catalogue::model_path,
@@ -38,8 +32,8 @@ pub struct Trust {
     folder: Folder,
     /// Offline keys that are within reach of this server, if any.
     offline: KeyFolder,
-    repository: tokio::sync::Mutex<Repository>,
-    told: Mutex<BTreeMap<String, Digest>>,
+    repository: Mutex<Repository>,
+    told: Mutex<BTreeMap<TrustFile, Digest>>,
 }
 
 /// One role as `edgewright trust status` shows it.
@@ -103,11 +97,11 @@ impl Trust {
     pub fn open(data: &Path, signer: &Signer, now: Timestamp) -> Result<Self> {
         let folder = Folder::at(data.join("trust"));
         let offline = KeyFolder::at(data.join("keys/offline"));
-        let repository = match folder.read().map_err(|error| internal(&error))? {
+        let repository = match folder.read()? {
             Some(repository) => repository,
             None => {
                 let repository = found(&offline, KEYS_MADE, 1, signer, now)?;
-                folder.write(&repository).map_err(|error| internal(&error))?;
+                folder.write(&repository)?;
                 tracing::warn!(
                     "the keys that vouch for models were made in {}; move them to a safe place and sign with \
                      `edgewright trust sign --keys`",
@@ -118,14 +112,19 @@ impl Trust {
         };
         let (snapshot, timestamp) = signer.online();
         let online = Online { snapshot, timestamp };
-        let repository = match repository.renewed(&online, now).map_err(|error| internal(&error))? {
-            Some(renewed) => {
-                folder.write(&renewed).map_err(|error| internal(&error))?;
+        let repository = match repository.renewed(&online, now) {
+            Ok(Some(renewed)) => {
+                folder.write(&renewed)?;
                 renewed
             }
-            None => repository,
+            Ok(None) => repository,
+            // As when the offline keys have not signed for a year: the server starts, so that they can.
+            Err(error) => {
+                tracing::error!("trust metadata is not renewed: {}", chain(&error));
+                repository
+            }
         };
-        Ok(Self { folder, offline, repository: tokio::sync::Mutex::new(repository), told: Mutex::default() })
+        Ok(Self { folder, offline, repository: Mutex::new(repository), told: Mutex::default() })
     }
 }
 
@@ -141,10 +140,10 @@ pub fn found(
     now: Timestamp,
 ) -> Result<Repository> {
     let role_keys = |role: OfflineRole| {
-        for _ in offline.keys(&role).map_err(|error| internal(&error))?.len()..count {
-            offline.make(&role).map_err(|error| internal(&error))?;
+        for _ in offline.keys(&role)?.len()..count {
+            offline.make(&role)?;
         }
-        offline.keys(&role).map_err(|error| internal(&error))
+        Ok::<_, Error>(offline.keys(&role)?)
     };
     let (root, targets) = (role_keys(OfflineRole::Root)?, role_keys(OfflineRole::Targets)?);
     let public = |keys: &[shared::signing::SigningKey]| Keys {
@@ -160,13 +159,9 @@ pub fn found(
     };
     let (mut first_root, mut first_targets) = Repository::draft(&ceremony, &signer.keyring(), now);
     let online = Online { snapshot, timestamp };
-    for key in signers(&root) {
-        sign(&mut first_root, key, "root").map_err(|error| internal(&error))?;
-    }
-    for key in signers(&targets) {
-        sign(&mut first_targets, key, "targets").map_err(|error| internal(&error))?;
-    }
-    Repository::found(first_root, first_targets, &online, now).map_err(|error| internal(&error))
+    sign_all(&mut first_root, &root, "root")?;
+    sign_all(&mut first_targets, &targets, "targets")?;
+    Ok(Repository::found(first_root, first_targets, &online, now)?)
 }
 
 impl App {
@@ -192,10 +187,7 @@ impl App {
     /// What is in force, and what should be done.
     pub async fn trust_status(&self) -> Result<TrustStatus> {
         let repository = self.trust.repository.lock().await;
-        let (root, targets) = (
-            repository.root().map_err(|error| internal(&error))?,
-            repository.targets().map_err(|e| internal(&e))?,
-        );
+        let (root, targets) = (repository.root()?, repository.targets()?);
         let keys_of = |role: &str| match role {
             "root" => Some(&root.root),
             "targets" => Some(&root.targets),
@@ -236,7 +228,7 @@ impl App {
         }
         let mut paths: Vec<String> = targets.targets.into_keys().collect();
         for delegation in &targets.delegations {
-            let team = repository.delegated(&delegation.name).map_err(|error| internal(&error))?;
+            let team = repository.delegated(&delegation.name)?;
             paths.extend(team.into_iter().flat_map(|team| team.targets.into_keys()));
         }
         Ok(TrustStatus {
@@ -274,7 +266,7 @@ impl App {
         let wanted = vouching(version);
         {
             let mut repository = self.trust.repository.lock().await;
-            let found = repository.find(&wanted.path, now()).map_err(|error| internal(&error))?;
+            let found = repository.find(&wanted.path, now())?;
             if found.is_some_and(|found| found.sha256 == wanted.sha256) {
                 return Ok(());
             }
@@ -299,11 +291,10 @@ impl App {
         let path = model_path(&version.model, version.version);
         {
             let mut repository = self.trust.repository.lock().await;
-            if repository.find(&path, now()).map_err(|error| internal(&error))?.is_none() {
+            if repository.find(&path, now())?.is_none() {
                 return Ok(());
             }
-            let by_targets =
-                repository.targets().map_err(|error| internal(&error))?.targets.contains_key(&path);
+            let by_targets = repository.targets()?.targets.contains_key(&path);
             if !by_targets || !self.sign_targets(&mut repository, BTreeMap::new(), &[path])? {
                 return Err(Error::Conflict(format!(
                     "{0} is still vouched for, so devices that have it go back to no older version; withdraw it with \
@@ -323,33 +314,36 @@ impl App {
         add: BTreeMap<String, Target>,
         remove: &[String],
     ) -> Result<bool> {
-        let root = repository.root().map_err(|error| internal(&error))?;
+        let root = repository.root()?;
         if !self.signs_by_itself(&root.targets)? {
             return Ok(false);
         }
         let role = OfflineRole::Targets;
         let now = now();
-        let next: Targets =
-            repository.next_targets(&role, add, remove, now).map_err(|error| internal(&error))?;
+        let next: Targets = repository.next_targets(&role, add, remove, now)?;
         let mut document = Document::of_targets(&next);
-        let keys = self.trust.offline.keys(&role).map_err(|error| internal(&error))?;
-        for key in signers(&keys) {
-            sign(&mut document, key, "targets").map_err(|error| internal(&error))?;
-        }
-        let next =
-            repository.accept(&role, document, &self.online(), now).map_err(|error| internal(&error))?;
+        let keys = self.trust.offline.keys(&role)?;
+        sign_all(&mut document, &keys, "targets")?;
+        let next = repository.accept(&role, document, &self.online(), now)?;
         self.put(repository, next)?;
         Ok(true)
     }
 
+    /// Are keys of the targets on this server, as many as have to sign?
+    pub(super) async fn vouches_by_itself(&self) -> Result<bool> {
+        let root = self.trust.repository.lock().await.root()?;
+        self.signs_by_itself(&root.targets)
+    }
+
     fn signs_by_itself(&self, keys: &Keys) -> Result<bool> {
-        let here = self.trust.offline.keys(&OfflineRole::Targets).map_err(|error| internal(&error))?;
+        let here = self.trust.offline.keys(&OfflineRole::Targets)?;
         let of_them = here.iter().filter(|key| keys.keys.contains(key.public())).count();
         Ok(of_them >= keys.threshold as usize)
     }
 
     fn put(&self, repository: &mut MutexGuard<'_, Repository>, next: Repository) -> Result<()> {
-        self.trust.folder.write(&next).map_err(|error: FileError| internal(&error))?;
+        self.trust.folder.write(&next)?;
+        self.trust.folder.forget_others(&next)?;
         **repository = next;
         Ok(())
     }
@@ -358,33 +352,22 @@ impl App {
     /// tried again by the next call.
     pub async fn publish_trust(&self) {
         let Some(broker) = self.broker.get() else { return };
+        // Held to the end: older metadata never overtakes newer.
+        let mut told = self.trust.told.lock().await;
         let files = self.trust.repository.lock().await.files();
-        let mut ordered: Vec<(TrustFile, String, Vec<u8>)> =
-            files.into_iter().filter_map(|(name, bytes)| Some((trust_file(&name)?, name, bytes))).collect();
-        ordered.sort_by_key(|(file, ..)| match file {
-            TrustFile::Root { version } => (0, *version),
-            TrustFile::Delegated(_) => (1, 0),
-            TrustFile::Targets => (2, 0),
-            TrustFile::Snapshot => (3, 0),
-            TrustFile::Timestamp => (4, 0),
-        });
-        for (file, _, bytes) in ordered {
-            self.tell_trust(broker, file, bytes).await;
-        }
-    }
-
-    async fn tell_trust(&self, broker: &Broker, file: TrustFile, bytes: Vec<u8>) {
-        let topic = Topic::Trust(file);
-        let (name, digest) = (topic.to_string(), Digest::of(&bytes));
-        let told = || self.trust.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told().get(&name) == Some(&digest) {
-            return;
-        }
-        match broker.publish(&topic, bytes.into(), true).await {
-            Ok(()) => {
-                told().insert(name, digest);
+        let files: BTreeMap<TrustFile, Vec<u8>> =
+            files.into_iter().filter_map(|(name, bytes)| Some((TrustFile::of_file(&name)?, bytes))).collect();
+        for (file, bytes) in files {
+            let digest = Digest::of(&bytes);
+            if told.get(&file) == Some(&digest) {
+                continue;
             }
-            Err(error) => tracing::error!("trust metadata does not reach the devices: {}", chain(&error)),
+            match broker.publish(&Topic::Trust(file.clone()), bytes.into(), true).await {
+                Ok(()) => {
+                    told.insert(file, digest);
+                }
+                Err(error) => tracing::error!("trust metadata does not reach the devices: {}", chain(&error)),
+            }
         }
     }
 
@@ -404,27 +387,15 @@ impl App {
 
     async fn renew_trust(&self) -> Result<()> {
         let mut repository = self.trust.repository.lock().await;
-        if let Some(next) = repository.renewed(&self.online(), now()).map_err(|error| internal(&error))? {
+        if let Some(next) = repository.renewed(&self.online(), now())? {
             self.put(&mut repository, next)?;
         }
         Ok(())
     }
 }
 
-/// `3.targets.json` and the like as a topic.
-fn trust_file(name: &str) -> Option<TrustFile> {
-    let stem = name.strip_suffix(".json")?;
-    match stem.split_once('.') {
-        None => (stem == "timestamp").then_some(TrustFile::Timestamp),
-        Some((version, "root")) => Some(TrustFile::Root { version: version.parse().ok()? }),
-        Some((_, "targets")) => Some(TrustFile::Targets),
-        Some((_, "snapshot")) => Some(TrustFile::Snapshot),
-        Some((_, team)) => Some(TrustFile::Delegated(team.parse().ok()?)),
-    }
-}
-
-fn refused(error: &crate::repository::Error) -> Error {
-    use crate::repository::Error as Repository;
+fn refused(error: &repository::Error) -> Error {
+    use repository::Error as Repository;
     match error {
         Repository::Version { .. } => Error::Conflict(error.to_string()),
         Repository::Malformed { .. } | Repository::Refused { .. } => Error::Invalid(chain(error)),
@@ -434,6 +405,24 @@ fn refused(error: &crate::repository::Error) -> Error {
 
 fn internal(error: &dyn std::error::Error) -> Error {
     Error::Internal(chain(error))
+}
+
+impl From<repository::Error> for Error {
+    fn from(error: repository::Error) -> Self {
+        internal(&error)
+    }
+}
+
+impl From<repository::FileError> for Error {
+    fn from(error: repository::FileError) -> Self {
+        internal(&error)
+    }
+}
+
+impl From<repository::KeyError> for Error {
+    fn from(error: repository::KeyError) -> Self {
+        internal(&error)
+    }
 }
 
 #[cfg(test)]

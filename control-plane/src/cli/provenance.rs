@@ -12,9 +12,7 @@ use crate::app::{
 use clap::Args;
 use serde::Serialize;
 use shared::{
-    Digest,
-    digest::LimitedDigestReader,
-    limits,
+    Digest, digest, limits,
     manifest::{LINEAGE_FILE, SIGNATURE_FILE},
     signing::Keyring,
 };
@@ -221,9 +219,7 @@ fn hash_files(model: &Path, left_out: &dyn Fn(&Path, &str) -> bool) -> Result<Ve
 }
 
 fn hash(path: &Path) -> io::Result<Digest> {
-    let mut reader = LimitedDigestReader::new(fs::File::open(path)?, u64::MAX);
-    io::copy(&mut reader, &mut io::sink())?;
-    Ok(reader.finish().0)
+    digest::of_reader(fs::File::open(path)?)
 }
 
 /// A file of at most `limit` bytes.

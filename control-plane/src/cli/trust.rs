@@ -1,5 +1,7 @@
 //! `edgewright trust`: keys that need not be on a server, and what they sign.
 
+mod rotate;
+
 use super::{
     Failure, Global, Outcome,
     client::Client,
@@ -11,23 +13,20 @@ use crate::{
         trust::{Metadata, NewMetadata, TrustStatus, found, vouching},
         versions::VersionName,
     },
-    repository::{Folder, KeyFolder, OfflineRole, Online, Repository, sign, signers},
+    repository::{Folder, KeyFolder, OfflineRole, Repository, sign_all},
     serve,
     signer::Signer,
 };
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use control_core::entity::Version;
 use serde::{Deserialize, Serialize};
-use shared::signing::{Keyring, PublicKey, Role, TrustedKey};
+use shared::signing::PublicKey;
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
-use trust::{
-    author::{Delegation, Document, Keys, Target},
-    catalogue::{key_path, key_target},
-};
+use trust::author::{Delegation, Document, Keys, Target};
 
 /// Trust.
 #[derive(Debug, Subcommand)]
@@ -52,7 +51,7 @@ pub enum TrustCommand {
         keys: PathBuf,
     },
     /// Replace the keys of a role; the server has to be stopped for that moment
-    Rotate(RotateArgs),
+    Rotate(rotate::RotateArgs),
     /// Write all metadata to a folder, for devices that no network reaches
     Export {
         /// Folder that it goes to
@@ -109,33 +108,6 @@ pub struct SignArgs {
     out: Option<PathBuf>,
 }
 
-/// A role whose keys are replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Rotated {
-    Root,
-    Targets,
-    Snapshot,
-    Timestamp,
-    Director,
-    Release,
-}
-
-/// How keys are replaced.
-#[derive(Debug, Args)]
-pub struct RotateArgs {
-    /// Whose keys
-    role: Rotated,
-    /// Data folder of the stopped server
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Folder of the offline keys that are in force
-    #[arg(long, value_name = "DIR")]
-    keys: PathBuf,
-    /// Folder that the new keys of root or targets are made in
-    #[arg(long, value_name = "DIR")]
-    new_keys: Option<PathBuf>,
-}
-
 /// Metadata on its way between machines.
 #[derive(Debug, Serialize, Deserialize)]
 struct Draft {
@@ -152,7 +124,7 @@ pub(super) fn run(command: &TrustCommand, global: &Global) -> Outcome {
             let made = serde_json::json!({ "role": role.to_string(), "key": String::from(key.clone()) });
             show(json, &made, |_| String::from(key))
         }
-        TrustCommand::Rotate(args) => rotate(args, json),
+        TrustCommand::Rotate(args) => rotate::run(args, json),
         TrustCommand::Status => {
             let status: TrustStatus = client()?.get("/trust")?;
             show(json, &status, describe)
@@ -220,10 +192,7 @@ fn draft_of(args: &SignArgs, client: Option<&Client>) -> Result<Draft, Failure> 
     let client = client.ok_or_else(|| Failure::Usage("without --document a server is asked".to_owned()))?;
     let repository = repository(client)?;
     if args.role == OfflineRole::Root {
-        let mut root = repository.root().map_err(|error| failed(&error))?;
-        root.version += 1;
-        root.issued_at = now();
-        root.expires = now().plus_ms(crate::repository::OFFLINE_DAYS * 86_400_000);
+        let root = repository.next_root(now()).map_err(|error| failed(&error))?;
         return draft(&args.role, &Document::of_root(&root));
     }
     let mut add = BTreeMap::new();
@@ -262,13 +231,7 @@ fn finish(args: &SignArgs, mut draft: Draft, client: Option<&Client>, json: bool
     if let Some(folder) = &args.keys {
         let role: OfflineRole = draft.role.parse().map_err(Failure::Usage)?;
         let mut document = document_of(&draft)?;
-        let keys = KeyFolder::at(folder).keys(&role).map_err(|error| usage(&error))?;
-        if keys.is_empty() {
-            return Err(Failure::Usage(format!("{} has no key {role}-1.pk8", folder.display())));
-        }
-        for key in signers(&keys) {
-            sign(&mut document, key, "offline").map_err(|error| failed(&error))?;
-        }
+        sign_with(&mut document, &KeyFolder::at(folder), &role)?;
         draft.document = parsed(&document.to_bytes())?;
     }
     match (&args.out, client) {
@@ -289,129 +252,13 @@ fn send(client: &Client, draft: Draft, json: bool) -> Outcome {
     show(json, &status, describe)
 }
 
-/// The next root or targets, with other keys, written to the folder of a stopped server.
-fn rotate(args: &RotateArgs, json: bool) -> Outcome {
-    let _lock = locked(&args.data)?;
-    let folder = Folder::at(args.data.join("trust"));
-    let repository = folder.read().map_err(|error| usage(&error))?.ok_or_else(|| {
-        Failure::Usage(format!(
-            "{} has no model repository; see `edgewright trust init`",
-            args.data.display()
-        ))
-    })?;
-    let old = KeyFolder::at(&args.keys);
-    let now = now();
-    let mut root = repository.root().map_err(|error| failed(&error))?;
-    root.version += 1;
-    root.issued_at = now;
-    root.expires = now.plus_ms(crate::repository::OFFLINE_DAYS * 86_400_000);
-    let online_file = |name: &str| args.data.join("keys").join(format!("{name}.pk8"));
-    let next = match args.role {
-        Rotated::Root | Rotated::Targets => {
-            let role = if args.role == Rotated::Root { OfflineRole::Root } else { OfflineRole::Targets };
-            let new = args.new_keys.as_ref().ok_or_else(|| {
-                Failure::Usage("give --new-keys DIR, where the new keys are made".to_owned())
-            })?;
-            let new = KeyFolder::at(new);
-            let before = if role == OfflineRole::Root { &root.root } else { &root.targets };
-            let (count, threshold) = (before.keys.len(), before.threshold);
-            for _ in 0..count {
-                new.make(&role).map_err(|error| failed(&error))?;
-            }
-            let made = new.keys(&role).map_err(|error| failed(&error))?;
-            let made: Vec<_> = made.into_iter().filter(|key| !before.keys.contains(key.public())).collect();
-            let keys = Keys { threshold, keys: made.iter().map(|key| key.public().clone()).collect() };
-            let targets_before = root.targets.clone();
-            match role {
-                OfflineRole::Root => root.root = keys,
-                OfflineRole::Targets | OfflineRole::Delegated(_) => root.targets = keys,
-            }
-            let mut document = Document::of_root(&root);
-            sign_all(&mut document, &old, &OfflineRole::Root)?;
-            if role == OfflineRole::Root {
-                for key in signers(&made) {
-                    sign(&mut document, key, "root").map_err(|error| failed(&error))?;
-                }
-            }
-            let targets = (root.targets != targets_before).then(|| -> Result<Document, Failure> {
-                let next = repository
-                    .next_targets(&OfflineRole::Targets, BTreeMap::new(), &[], now)
-                    .map_err(|error| failed(&error))?;
-                let mut document = Document::of_targets(&next);
-                for key in signers(&made) {
-                    sign(&mut document, key, "targets").map_err(|error| failed(&error))?;
-                }
-                Ok(document)
-            });
-            let signer = open_signer(&args.data)?;
-            let (snapshot, timestamp) = signer.online();
-            let online = Online { snapshot, timestamp };
-            repository
-                .accept_rotation(document, targets.transpose()?, &online, now)
-                .map_err(|error| failed(&error))?
-        }
-        Rotated::Snapshot | Rotated::Timestamp => {
-            let name = if args.role == Rotated::Snapshot { "snapshot" } else { "timestamp" };
-            retire(&online_file(name))?;
-            let signer = open_signer(&args.data)?;
-            let (snapshot, timestamp) = signer.online();
-            let one = |key: &PublicKey| Keys { threshold: 1, keys: vec![key.clone()] };
-            root.snapshot = one(snapshot.public());
-            root.timestamp = one(timestamp.public());
-            let mut document = Document::of_root(&root);
-            sign_all(&mut document, &old, &OfflineRole::Root)?;
-            let online = Online { snapshot, timestamp };
-            repository.accept_rotation(document, None, &online, now).map_err(|error| failed(&error))?
-        }
-        Rotated::Director | Rotated::Release => {
-            let (name, role) = if args.role == Rotated::Director {
-                ("director", Role::Director)
-            } else {
-                ("release", Role::Release)
-            };
-            let before = open_signer(&args.data)?.keyring();
-            retire(&online_file(name))?;
-            let signer = open_signer(&args.data)?;
-            let of_role = |keyring: &Keyring| -> Vec<TrustedKey> {
-                keyring.keys().iter().filter(|key| key.role == role).cloned().collect()
-            };
-            let add = of_role(&signer.keyring());
-            let add = add.iter().map(|key| (key_path(key), key_target(key))).collect();
-            let remove: Vec<String> = of_role(&before).iter().map(key_path).collect();
-            let targets = repository
-                .next_targets(&OfflineRole::Targets, add, &remove, now)
-                .map_err(|error| failed(&error))?;
-            let mut document = Document::of_targets(&targets);
-            sign_all(&mut document, &old, &OfflineRole::Targets)?;
-            let (snapshot, timestamp) = signer.online();
-            let online = Online { snapshot, timestamp };
-            repository
-                .accept(&OfflineRole::Targets, document, &online, now)
-                .map_err(|error| failed(&error))?
-        }
-    };
-    folder.write(&next).map_err(|error| failed(&error))?;
-    let role = format!("{:?}", args.role).to_lowercase();
-    show(json, &serde_json::json!({ "rotated": role }), |_| {
-        format!("the keys of {role} are new; start the server: devices hear of it when they connect")
-    })
-}
-
-/// The key file gives way to one that is made when the keys are opened; the old one stays beside it.
-fn retire(path: &Path) -> Result<(), Failure> {
-    let old = path.with_extension(format!("{}.old", now().0));
-    fs::rename(path, &old).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
-}
-
-fn sign_all(document: &mut Document, folder: &KeyFolder, role: &OfflineRole) -> Outcome {
+/// Adds the signatures of the offline keys in `folder`.
+fn sign_with(document: &mut Document, folder: &KeyFolder, role: &OfflineRole) -> Outcome {
     let keys = folder.keys(role).map_err(|error| usage(&error))?;
     if keys.is_empty() {
         return Err(Failure::Usage(format!("{} has no key {role}-1.pk8", folder.path().display())));
     }
-    for key in signers(&keys) {
-        sign(document, key, "offline").map_err(|error| failed(&error))?;
-    }
-    Ok(())
+    sign_all(document, &keys, "offline").map_err(|error| failed(&error))
 }
 
 fn locked(data: &Path) -> Result<fs::File, Failure> {

@@ -2,14 +2,12 @@
 
 use super::{Error as RepositoryError, Repository};
 use crate::signer;
+use shared::{limits, topic::TrustFile};
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
-
-/// Largest file that is read.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why metadata was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -42,24 +40,15 @@ impl Folder {
     /// # Errors
     /// Files that cannot be read, are damaged, or do not belong together.
     pub fn read(&self) -> Result<Option<Repository>, Error> {
-        let entries = match fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(self.failed(source)),
-        };
         let mut files = BTreeMap::new();
-        for entry in entries {
-            let entry = entry.map_err(|source| self.failed(source))?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if !name.ends_with(".json") {
-                continue;
-            }
-            let failed = |source| Error::File { path: entry.path(), source };
-            let size = entry.metadata().map_err(failed)?.len();
-            if size > FILE_BYTES_MAX {
+        for name in self.names()? {
+            let path = self.0.join(&name);
+            let failed = |source| Error::File { path: path.clone(), source };
+            let size = fs::metadata(&path).map_err(failed)?.len();
+            if size > limits::METADATA_BYTES_MAX {
                 return Err(failed(io::Error::other(format!("{size} bytes are no metadata"))));
             }
-            files.insert(name, fs::read(entry.path()).map_err(failed)?);
+            files.insert(name, fs::read(&path).map_err(failed)?);
         }
         if files.is_empty() {
             return Ok(None);
@@ -73,7 +62,8 @@ impl Folder {
         Error::File { path: self.0.clone(), source }
     }
 
-    /// Writes what is not there yet, the timestamp last: a crash leaves the state before or the one after.
+    /// Writes what is not there yet, the timestamp last. A crash leaves the state before or the one after, but for a new
+    /// root: that one stays.
     pub fn write(&self, repository: &Repository) -> Result<(), Error> {
         fs::create_dir_all(&self.0).map_err(|source| Error::File { path: self.0.clone(), source })?;
         let files = repository.files();
@@ -86,5 +76,30 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Removes metadata that is in force no more, from a folder that holds nothing else.
+    pub fn forget_others(&self, repository: &Repository) -> Result<(), Error> {
+        let files = repository.files();
+        for name in self.names()?.into_iter().filter(|name| !files.contains_key(name)) {
+            let path = self.0.join(name);
+            fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Files of metadata that are there.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|source| self.failed(source))?.file_name().into_string();
+            names.extend(name.ok().filter(|name| TrustFile::of_file(name).is_some()));
+        }
+        Ok(names)
     }
 }

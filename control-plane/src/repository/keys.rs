@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
-use trust::{author::Signer, role::RoleName};
+use trust::role::RoleName;
 use zeroize::Zeroizing;
 
 /// Files that hold a key end like this.
@@ -128,9 +128,4 @@ fn is_key_of(path: &Path, role: &OfflineRole) -> bool {
         .and_then(|name| name.strip_prefix(&role.to_string()))
         .and_then(|rest| rest.strip_prefix('-'));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// The keys as the seam that also a hardware token has.
-pub fn signers(keys: &[SigningKey]) -> Vec<&dyn Signer> {
-    keys.iter().map(|key| key as &dyn Signer).collect()
 }

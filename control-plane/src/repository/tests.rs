@@ -57,9 +57,7 @@ impl Ring {
 }
 
 fn signed(document: &mut Document, keys: &[SigningKey]) {
-    for key in signers(keys) {
-        document.sign(key).unwrap();
-    }
+    sign_all(document, keys, "offline").unwrap();
 }
 
 #[test]

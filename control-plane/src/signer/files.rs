@@ -2,7 +2,7 @@
 
 use super::{Error, Result, secret};
 use rcgen::KeyPair;
-use shared::signing::SigningKey;
+use shared::signing::{PublicKey, SigningKey};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -83,6 +83,20 @@ pub(super) fn model_key(path: &Path) -> Result<ModelKey> {
     let bytes = key_file(path, || ModelKey::generate_pkcs8().map_err(Error::Model))?;
     ModelKey::from_pkcs8(&bytes)
         .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) })
+}
+
+/// The public keys of a file; none where there is no file.
+pub(super) fn public_keys(path: &Path) -> Result<Vec<PublicKey>> {
+    let damaged = |source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) };
+    let bytes = read(path)?;
+    bytes.map_or(Ok(Vec::new()), |bytes| serde_json::from_slice(&bytes).map_err(damaged))
+}
+
+/// Writes public keys.
+pub(super) fn write_public_keys(path: &Path, keys: &[PublicKey]) -> Result<()> {
+    let text = serde_json::to_vec_pretty(keys);
+    let failed = |source: serde_json::Error| Error::File { path: path.to_path_buf(), source: source.into() };
+    write(path, &text.map_err(failed)?)
 }
 
 /// The secret of a file, made where there is none.

@@ -152,3 +152,18 @@ fn a_file_in_the_folder_that_one_is_in_is_written_too() {
     written.unwrap();
     assert_eq!(read.unwrap(), b"secret");
 }
+
+#[test]
+fn what_a_release_key_of_before_signed_is_still_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = Timestamp(1_790_000_000_000);
+    let before = Signer::open(folder.path(), &[], now).unwrap();
+    before.retire_release_key().unwrap();
+    fs::remove_file(folder.path().join("release.pk8")).unwrap();
+    let after = Signer::open(folder.path(), &[], now).unwrap();
+    assert_ne!(before.release_id(), after.release_id());
+    let read: Vec<_> = after.keyring_to_read().keys().iter().map(|key| key.key.id()).collect();
+    assert!(read.contains(&before.release_id()) && read.contains(&after.release_id()));
+    // Nothing new is believed because of it.
+    assert!(after.keyring().keys().iter().all(|key| key.key.id() != before.release_id()));
+}

@@ -8,8 +8,8 @@ use control_core::{
     rollout::{Action, Member, Plan},
 };
 use shared::{
-    DeviceId, Digest, ModelName, RolloutId, Timestamp, VersionLabel, limits, manifest::FileEntry,
-    wire::Assignment,
+    DeviceId, Digest, ModelName, ModelVersionId, RolloutId, Timestamp, VersionLabel, limits,
+    manifest::FileEntry, wire::Assignment,
 };
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
@@ -144,6 +144,14 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(|row| Reader::new("rollouts", row).parse("id", "rollout id")).collect()
+    }
+
+    /// Versions of rollouts that ended before they were complete.
+    pub async fn versions_of_ended_rollouts(&self) -> Result<Vec<ModelVersionId>> {
+        let rows = sqlx::query("SELECT DISTINCT version FROM rollouts WHERE state IN ('stopped', 'aborted')")
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Reader::new("rollouts", row).parse("version", "version id")).collect()
     }
 
     /// The blobs of open rollouts: of each its bundle, the bundle's files, and deltas to them.

@@ -1,7 +1,10 @@
 use super::*;
-use crate::store::{certificates::Issued, tokens::TokenRefused};
-use control_core::entity::{Token, Version, VersionState};
-use shared::{DeviceId, Digest, ModelVersionId};
+use crate::{
+    store::{certificates::Issued, tokens::TokenRefused},
+    testing as fixtures,
+};
+use control_core::entity::{Token, Version};
+use shared::{DeviceId, Digest};
 use uuid::Uuid;
 
 pub(super) const NOW: Timestamp = Timestamp(1_790_000_000_000);
@@ -156,28 +159,7 @@ async fn pages_go_through_a_list_without_gap_or_overlap() {
 }
 
 pub(super) async fn version(store: &Store, label: &str, content: &str) -> Version {
-    let version = Version {
-        id: ModelVersionId(Uuid::now_v7()),
-        name: format!("m@{label}"),
-        model: "m".parse().unwrap(),
-        version: label.parse().unwrap(),
-        board: "x86-64".parse().unwrap(),
-        dataset: None,
-        state: VersionState::Draft,
-        bundle: Digest::of(content.as_bytes()),
-        bundle_bytes: 100,
-        size_bytes: 1000,
-        job: None,
-        parent: None,
-        check_skipped: false,
-        report: None,
-        files: vec![shared::manifest::FileEntry {
-            name: "model.onnx".to_owned(),
-            digest: Digest::of(label.as_bytes()),
-            size_bytes: 1000,
-        }],
-        created_at: NOW,
-    };
+    let version = fixtures::version(label, content, vec![fixtures::model_file(label)]);
     store.add_version(&version).await.unwrap();
     version
 }

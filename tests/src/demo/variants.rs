@@ -1,5 +1,6 @@
 //! Results of a job with one thing changed, to be published as versions of their own.
 
+use crate::harness::copy_folder;
 use anyhow::{Context, Result};
 use safetensors::{SafeTensors, tensor::TensorView};
 use std::path::Path;
@@ -10,9 +11,15 @@ const DOC_STRING_TAG: u8 = 6 << 3 | 2;
 /// Copies the result folder `from` to `to`; the model gets a doc string of `text`, which makes it another file
 /// that computes the same.
 pub fn with_doc_string(from: &Path, to: &Path, text: &str) -> Result<()> {
-    copy_files(from, to)?;
+    copy_folder(from, to)?;
     let path = to.join(shared::manifest::MODEL_FILE);
     let mut model = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    push_doc_string(&mut model, text.as_bytes());
+    std::fs::write(&path, model).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Ends an ONNX file with a doc string of `text`, which nothing reads.
+pub fn push_doc_string(model: &mut Vec<u8>, text: &[u8]) {
     model.push(DOC_STRING_TAG);
     let mut length = text.len();
     while length >= 0x80 {
@@ -20,8 +27,7 @@ pub fn with_doc_string(from: &Path, to: &Path, text: &str) -> Result<()> {
         length >>= 7;
     }
     model.push((length & 0x7f) as u8);
-    model.extend_from_slice(text.as_bytes());
-    std::fs::write(&path, model).with_context(|| format!("writing {}", path.display()))
+    model.extend_from_slice(text);
 }
 
 /// Copies the result folder `from` to `to` with each golden output replaced by that of the next golden input.
@@ -40,16 +46,6 @@ pub fn with_wrong_golden(from: &Path, to: &Path) -> Result<()> {
     ];
     let written = safetensors::serialize(tensors, None)?;
     std::fs::write(&path, written).with_context(|| format!("writing {}", path.display()))
-}
-
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
-    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), to.join(entry.file_name()))
-            .with_context(|| format!("copying {}", entry.path().display()))?;
-    }
-    Ok(())
 }
 
 /// Text that does not compress, of `size` bytes, always the same.

@@ -53,6 +53,33 @@ impl Client {
         Ok(None)
     }
 
+    /// Takes in the metadata of every delegated role that `source` has, to be kept with the rest; what it does not have,
+    /// or what does not fit, is left for later.
+    ///
+    /// # Errors
+    /// A refresh has not succeeded, or what it brought has expired.
+    pub fn keep_delegated(&mut self, source: &dyn Source, now: Timestamp) -> Result<(), Error> {
+        let now = instant(now);
+        self.check_complete(now)?;
+        let mut set = self.set.clone();
+        let mut seen = BTreeSet::new();
+        let mut ahead = VecDeque::from([("targets".to_owned(), String::new())]);
+        while let Some((role, by)) = ahead.pop_front() {
+            if seen.len() >= self.limits.roles || !seen.insert(role.clone()) {
+                continue;
+            }
+            if role != "targets" && !matches!(self.enter(&mut set, &role, &by, source, now), Ok(true)) {
+                continue;
+            }
+            let targets = set.targets_role(&role).ok_or(Error::Incomplete)?;
+            let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
+            let names = delegated.map(|delegation| &delegation.name);
+            let names = names.filter(|name| !TOP_LEVEL.contains(&name.as_str()));
+            ahead.extend(names.map(|name| (name.clone(), role.clone())));
+        }
+        Ok(())
+    }
+
     /// Does the repository put hashes into the names of targets?
     pub fn consistent_snapshot(&self) -> bool {
         self.set.root().consistent_snapshot

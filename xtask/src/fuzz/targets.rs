@@ -3,7 +3,7 @@
 use crate::cache::root;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 /// One fuzz target.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -43,16 +43,16 @@ pub(crate) fn chosen(names: &[String]) -> Result<Vec<Target>> {
 
 /// Targets that are built together: those that need nothing first, the others in the order of the manifest.
 pub(crate) fn by_features(targets: Vec<Target>) -> Vec<Vec<Target>> {
-    let mut groups: BTreeMap<(usize, Vec<String>), Vec<Target>> = BTreeMap::new();
-    let mut order: Vec<Vec<String>> = vec![Vec::new()];
-    for target in targets {
-        let place = order.iter().position(|features| *features == target.features).unwrap_or_else(|| {
-            order.push(target.features.clone());
-            order.len() - 1
-        });
-        groups.entry((place, target.features.clone())).or_default().push(target);
+    let (plain, others): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| target.features.is_empty());
+    let mut groups: Vec<Vec<Target>> = Vec::new();
+    for target in plain.into_iter().chain(others) {
+        match groups.iter_mut().find(|group| group[0].features == target.features) {
+            Some(group) => group.push(target),
+            None => groups.push(vec![target]),
+        }
     }
-    groups.into_values().collect()
+    groups
 }
 
 #[cfg(test)]

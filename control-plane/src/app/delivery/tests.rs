@@ -1,12 +1,10 @@
 use super::*;
-use crate::app::testing::{self, CHUNK_BYTES};
-use control_core::entity::{Version, VersionState};
-use shared::{
-    ModelVersionId,
-    manifest::FileEntry,
-    wire::{TrialPolicy, Want},
+use crate::{
+    app::testing::{self, CHUNK_BYTES},
+    testing as fixtures,
 };
-use uuid::Uuid;
+use control_core::entity::Version;
+use shared::wire::{TrialPolicy, Want};
 
 struct World {
     _folder: tempfile::TempDir,
@@ -34,28 +32,8 @@ impl World {
 
     /// A version with a bundle and a model file that are named after it.
     async fn version(&self, label: &str) -> Version {
-        let version = Version {
-            id: ModelVersionId(Uuid::now_v7()),
-            name: format!("m@{label}"),
-            model: "m".parse().unwrap(),
-            version: label.parse().unwrap(),
-            board: "x86-64".parse().unwrap(),
-            dataset: None,
-            state: VersionState::Draft,
-            bundle: blob(&format!("bundle {label}")),
-            bundle_bytes: 100,
-            size_bytes: 1000,
-            job: None,
-            parent: None,
-            check_skipped: false,
-            report: None,
-            files: vec![FileEntry {
-                name: "model.onnx".to_owned(),
-                digest: blob(&format!("model {label}")),
-                size_bytes: 1000,
-            }],
-            created_at: now(),
-        };
+        let files = vec![fixtures::model_file(&format!("model {label}"))];
+        let version = fixtures::version(label, &format!("bundle {label}"), files);
         self.app.store.add_version(&version).await.unwrap();
         version
     }

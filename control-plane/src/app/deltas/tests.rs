@@ -7,9 +7,10 @@ use crate::{
         versions::VersionName,
     },
     broker::Ingest,
+    testing as fixtures,
 };
 use control_core::{
-    entity::{Selector, VersionState},
+    entity::{Rollout, Selector},
     rollout::{MemberState, Policy, WaveSize},
 };
 use shared::{
@@ -21,7 +22,6 @@ use shared::{
         Want,
     },
 };
-use uuid::Uuid;
 
 struct World {
     _folder: tempfile::TempDir,
@@ -59,24 +59,8 @@ impl World {
             let (digest, size_bytes) = self.app.store.blobs.put(bytes).unwrap();
             FileEntry { name: name.to_owned(), digest, size_bytes }
         };
-        let version = Version {
-            id: ModelVersionId(Uuid::now_v7()),
-            name: format!("m@{label}"),
-            model: "m".parse().unwrap(),
-            version: label.parse().unwrap(),
-            board: "x86-64".parse().unwrap(),
-            dataset: None,
-            state: VersionState::Draft,
-            bundle: Digest::of(label.as_bytes()),
-            bundle_bytes: 100,
-            size_bytes: (model.len() + golden.len()) as u64,
-            job: None,
-            parent: None,
-            check_skipped: false,
-            report: None,
-            files: vec![file(MODEL_FILE, model), file(GOLDEN_FILE, golden)],
-            created_at: now(),
-        };
+        let files = vec![file(MODEL_FILE, model), file(GOLDEN_FILE, golden)];
+        let version = fixtures::version(label, label, files);
         self.app.store.add_version(&version).await.unwrap();
         version
     }

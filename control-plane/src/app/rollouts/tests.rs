@@ -1,16 +1,17 @@
 //! Rollouts through the application, with a real store; with a real broker where it has to hear of them.
 
 use super::*;
-use crate::app::trust::Trust;
 use crate::{
     app::{
         Parts, Settings,
         testing::{self, Enrolled, wait_for},
+        trust::Trust,
     },
     broker::{self, Broker, Ingest},
     jobs::Forge,
     signer::Signer,
     store::Store,
+    testing as fixtures,
 };
 use control_core::{
     entity::VersionState,
@@ -24,7 +25,7 @@ use rumqttc::{
     },
 };
 use shared::{
-    BoardId, Digest, ModelVersionId, Signed,
+    BoardId, Signed,
     board::Board,
     limits,
     topic::Topic,
@@ -103,24 +104,8 @@ impl World {
     }
 
     async fn version(&self, label: &str, board: &str) -> Version {
-        let version = Version {
-            id: ModelVersionId(Uuid::now_v7()),
-            name: format!("m@{label}"),
-            model: "m".parse().unwrap(),
-            version: label.parse().unwrap(),
-            board: board.parse().unwrap(),
-            dataset: None,
-            state: VersionState::Draft,
-            bundle: Digest::of(label.as_bytes()),
-            bundle_bytes: 100,
-            size_bytes: 1000,
-            job: None,
-            parent: None,
-            check_skipped: false,
-            report: None,
-            files: Vec::new(),
-            created_at: now(),
-        };
+        let version =
+            Version { board: board.parse().unwrap(), ..fixtures::version(label, label, Vec::new()) };
         self.app.store.add_version(&version).await.unwrap();
         version
     }
@@ -299,6 +284,23 @@ async fn an_order_is_carried_through_when_nobody_waits_for_it() {
     })
     .await;
     assert_eq!(world.state_of(&version).await, VersionState::Draft);
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_was_not_reached_is_made_at_the_next_start() {
+    let world = World::new().await;
+    world.enrol("cam-01", BOARDS[0]).await;
+    let version = world.version("v1.0", BOARDS[0]).await;
+    let rollout = world.create(&version, "default", &[]).await.unwrap();
+    world.app.order_rollout(rollout.id, Order::Abort).await.unwrap();
+    let vouched_for = async || world.app.trust_status().await.unwrap().targets;
+    assert!(vouched_for().await.is_empty());
+    // As it stands where the power went between the end of the rollout and the withdrawal.
+    world.app.vouch(&version).await.unwrap();
+    assert_eq!(vouched_for().await, ["models/m/v1.0"]);
+    world.app.find_withdrawals().await.unwrap();
+    world.app.look().await.unwrap();
+    assert!(vouched_for().await.is_empty());
 }
 
 #[tokio::test]

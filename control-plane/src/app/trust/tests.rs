@@ -1,9 +1,10 @@
 use super::*;
-use crate::app::{Page, testing};
-use control_core::entity::VersionState;
-use shared::{ModelVersionId, signing::SigningKey};
+use crate::{
+    app::{Page, testing},
+    testing as fixtures,
+};
+use shared::signing::SigningKey;
 use std::fs;
-use uuid::Uuid;
 
 struct World {
     folder: tempfile::TempDir,
@@ -15,27 +16,6 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let app = testing::app(folder.path(), "exit 1").await;
         Self { folder, app }
-    }
-
-    fn version(&self, label: &str) -> Version {
-        Version {
-            id: ModelVersionId(Uuid::now_v7()),
-            name: format!("m@{label}"),
-            model: "m".parse().unwrap(),
-            version: label.parse().unwrap(),
-            board: "x86-64".parse().unwrap(),
-            dataset: None,
-            state: VersionState::Draft,
-            bundle: Digest::of(label.as_bytes()),
-            bundle_bytes: 100,
-            size_bytes: 1000,
-            job: None,
-            parent: None,
-            check_skipped: false,
-            report: None,
-            files: Vec::new(),
-            created_at: now(),
-        }
     }
 
     /// The keys go to a safe, as an operator would put them.
@@ -57,11 +37,13 @@ impl World {
     }
 }
 
+fn version(label: &str) -> Version {
+    fixtures::version(label, label, Vec::new())
+}
+
 fn sent(targets: &Targets, keys: &[SigningKey]) -> NewMetadata {
     let mut document = Document::of_targets(targets);
-    for key in signers(keys) {
-        document.sign(key).unwrap();
-    }
+    sign_all(&mut document, keys, "targets").unwrap();
     NewMetadata {
         role: "targets".to_owned(),
         document: serde_json::from_slice(&document.to_bytes()).unwrap(),
@@ -71,7 +53,7 @@ fn sent(targets: &Targets, keys: &[SigningKey]) -> NewMetadata {
 #[tokio::test]
 async fn with_its_keys_at_hand_the_server_vouches_by_itself_and_says_so() {
     let world = World::new().await;
-    let version = world.version("v1.0");
+    let version = version("v1.0");
     world.app.vouch(&version).await.unwrap();
     let status = world.app.trust_status().await.unwrap();
     assert!(status.automatic);
@@ -89,7 +71,7 @@ async fn with_its_keys_at_hand_the_server_vouches_by_itself_and_says_so() {
 async fn without_the_offline_keys_nothing_new_goes_out_until_a_person_has_signed() {
     let world = World::new().await;
     let keys = world.put_keys_away();
-    let version = world.version("v1.0");
+    let version = version("v1.0");
     let error = world.app.vouch(&version).await.unwrap_err().to_string();
     assert!(error.contains("edgewright trust sign --keys DIR m@v1.0"), "{error}");
     let targets = world.next(&[&version], &[]).await;
@@ -108,7 +90,7 @@ async fn without_the_offline_keys_nothing_new_goes_out_until_a_person_has_signed
 async fn what_the_online_keys_sign_is_refused_and_on_record() {
     let world = World::new().await;
     world.put_keys_away();
-    let targets = world.next(&[&world.version("v1.0")], &[]).await;
+    let targets = world.next(&[&version("v1.0")], &[]).await;
     let mut document = Document::of_targets(&targets);
     let (snapshot, timestamp) = world.app.signer.online();
     document.sign(snapshot).unwrap();
@@ -127,7 +109,7 @@ async fn what_the_online_keys_sign_is_refused_and_on_record() {
 #[tokio::test]
 async fn a_second_start_has_the_same_repository() {
     let world = World::new().await;
-    world.app.vouch(&world.version("v1.0")).await.unwrap();
+    world.app.vouch(&version("v1.0")).await.unwrap();
     let files = world.app.trust_metadata().await.unwrap().files;
     let signer = Signer::open(&world.folder.path().join("keys"), &[], now()).unwrap();
     let again = Trust::open(world.folder.path(), &signer, now()).unwrap();
@@ -135,18 +117,11 @@ async fn a_second_start_has_the_same_repository() {
     assert_eq!(names, files.into_keys().collect::<Vec<_>>());
 }
 
-#[test]
-fn file_names_become_topics() {
-    for (name, topic) in [
-        ("3.root.json", Some("ew/v1/trust/root/3")),
-        ("timestamp.json", Some("ew/v1/trust/timestamp")),
-        ("12.targets.json", Some("ew/v1/trust/targets")),
-        ("1.vision.json", Some("ew/v1/trust/team/vision")),
-        ("targets.json", None),
-        ("1.Vision.json", None),
-        ("notes.txt", None),
-    ] {
-        let got = trust_file(name).map(|file| Topic::Trust(file).to_string());
-        assert_eq!(got.as_deref(), topic, "{name}");
-    }
+#[tokio::test]
+async fn a_server_whose_offline_keys_have_not_signed_for_years_starts_all_the_same() {
+    let world = World::new().await;
+    let signer = Signer::open(&world.folder.path().join("keys"), &[], now()).unwrap();
+    let later = now().plus_ms(3 * 366 * 86_400_000);
+    let again = Trust::open(world.folder.path(), &signer, later).unwrap();
+    assert_eq!(again.repository.lock().await.root().unwrap().version, 1);
 }

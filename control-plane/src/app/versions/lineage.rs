@@ -5,8 +5,7 @@ use control_core::entity::{Dataset, Job, JobTask, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
-    Digest, ModelVersionId, Timestamp,
-    digest::LimitedDigestReader,
+    Digest, ModelVersionId, Timestamp, digest,
     job::{ARCH_FILE, JobReport, MODEL_FP32_FILE, WEIGHTS_FILE},
     limits,
     manifest::{FileEntry, LINEAGE_FILE, SIGNATURE_FILE},
@@ -102,7 +101,7 @@ impl App {
             Ok(bytes)
         })
         .await?;
-        let steps = lineage::read(&file, &self.signer.keyring(), &signed_files(&version.files));
+        let steps = lineage::read(&file, &self.signer.keyring_to_read(), &signed_files(&version.files));
         steps.map(Some).map_err(|error| damaged(&version.name, &error))
     }
 
@@ -152,9 +151,7 @@ fn digest_of(folder: &Path, name: &str) -> Result<Digest> {
         io::ErrorKind::NotFound => Error::Forge(format!("the result of the job has no {name}")),
         _ => file_error(name, &error),
     };
-    let mut reader = LimitedDigestReader::new(File::open(folder.join(name)).map_err(failed)?, u64::MAX);
-    io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
-    Ok(reader.finish().0)
+    File::open(folder.join(name)).and_then(digest::of_reader).map_err(failed)
 }
 
 /// The steps that led to `files`, the last of which signs them as the version `name`.

@@ -6,10 +6,10 @@ use super::{
     plan::Point,
 };
 use crate::{
-    harness::{Agent, Proxy, binary, wait_for},
+    harness::{Agent, Proxy, binary, copy_folder, wait_for},
     powercut::{Fault, Operation, Record},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use runtime::golden::{Golden, argmax};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -390,25 +390,6 @@ fn resumed_at(log: &str) -> Option<u64> {
 
 fn golden() -> Result<Golden> {
     Golden::read(&super::models::asset("selftest.safetensors")?).context("the self-test's golden file")
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    let copying = || format!("copying {} to {}", from.display(), to.display());
-    std::fs::create_dir_all(to).with_context(copying)?;
-    for entry in std::fs::read_dir(from).with_context(copying)? {
-        let entry = entry.with_context(copying)?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type().with_context(copying)?;
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else if kind.is_file() {
-            std::fs::copy(entry.path(), &target).with_context(copying)?;
-        } else {
-            bail!("{} is neither a file nor a folder", entry.path().display());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Two versions of the agent's self-test model with other bytes and the same answers, large enough for many chunks.
 
-use crate::harness::root;
+use crate::{demo::variants::push_doc_string, harness::root};
 use anyhow::{Context, Result};
 use serde_json::json;
 use shared::{
@@ -10,8 +10,6 @@ use shared::{
 };
 use std::path::Path;
 
-/// `doc_string` of ONNX's `ModelProto`: field 6, a string.
-const DOC_STRING: u8 = (6 << 3) | 2;
 /// Values of one sample of the self-test model.
 pub const SHAPE: [usize; 3] = [1, 8, 8];
 /// How far an answer may be off.
@@ -43,14 +41,7 @@ fn padded(mut model: Vec<u8>, seed: &str, size_bytes: usize) -> Vec<u8> {
     while text.len() < size_bytes {
         text.extend(Digest::of(format!("{seed} {}", text.len()).as_bytes()).to_string().into_bytes());
     }
-    model.push(DOC_STRING);
-    let mut left = text.len();
-    while left >= 0x80 {
-        model.push(u8::try_from(left & 0x7f).unwrap_or(0) | 0x80);
-        left >>= 7;
-    }
-    model.push(u8::try_from(left).unwrap_or(0));
-    model.extend(text);
+    push_doc_string(&mut model, &text);
     model
 }
 

@@ -1,11 +1,11 @@
 //! What a device needs to be updated: a control plane with two versions, one that knows only the first, a network.
 
 use super::{
-    device::{Device, VERSIONS, copy_folder},
+    device::{Device, VERSIONS},
     models,
 };
 use crate::{
-    harness::{Agent, AgentOptions, ControlPlane, Proxy, ServeOptions, control::text_of},
+    harness::{Agent, AgentOptions, ControlPlane, Proxy, ServeOptions, control::text_of, copy_folder},
     powercut::Record,
 };
 use anyhow::{Context, Result, ensure};
