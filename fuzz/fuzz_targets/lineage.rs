@@ -4,11 +4,12 @@
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use edgewright_fuzz::{RELEASE, keyring, pre_authentication_encoding};
+use edgewright_fuzz::{RELEASE, keyring};
 use libfuzzer_sys::fuzz_target;
 use ring::signature::Ed25519KeyPair;
 use serde::Deserialize;
 use shared::signing::SigningKey;
+use shared::signing::pre_authentication_encoding;
 use std::sync::LazyLock;
 use trust::{
     lineage::{Artefact, Step, StepKind, follows, read, seal},

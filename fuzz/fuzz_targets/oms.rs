@@ -3,12 +3,12 @@
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use edgewright_fuzz::pre_authentication_encoding;
 use libfuzzer_sys::fuzz_target;
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair},
 };
+use shared::signing::pre_authentication_encoding;
 use std::{path::Path, sync::LazyLock};
 use trust::oms::{ModelKey, ModelPublicKey, PAYLOAD_TYPE, Resource, Signature, SignedModel, sign};
 

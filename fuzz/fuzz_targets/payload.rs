@@ -4,9 +4,10 @@
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use edgewright_fuzz::{DIRECTOR, RELEASE, keyring, pre_authentication_encoding};
+use edgewright_fuzz::{DIRECTOR, RELEASE, keyring};
 use libfuzzer_sys::fuzz_target;
 use ring::signature::Ed25519KeyPair;
+use shared::signing::pre_authentication_encoding;
 use shared::{
     Signed, Verified, limits,
     manifest::Manifest,

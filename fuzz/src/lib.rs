@@ -30,12 +30,6 @@ pub fn keyring() -> &'static Keyring {
     &KEYRING
 }
 
-/// DSSE v1.0, "PAE", written once more: what the keys of the golden files sign.
-pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
-    [head.as_bytes(), payload].concat()
-}
-
 /// An empty folder of this process alone.
 pub fn folder() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
