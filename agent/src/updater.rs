@@ -5,7 +5,7 @@ mod inbox;
 mod outbox;
 mod persist;
 mod records;
-mod report;
+pub mod report;
 
 use crate::{
     blobs::Blobs,

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work; and an update under power cuts.
 
+pub mod delivery;
 pub mod infer;
 pub mod kill;
 pub mod machine;
@@ -31,6 +32,8 @@ pub enum Bench {
     Search(search::Options),
     /// Microseconds of one inference: our agent, raw runtimes, Python's onnxruntime.
     Infer(infer::Options),
+    /// A model to many devices, against HTTPS; deltas between versions, against other tools.
+    Delivery(delivery::Options),
     /// Power cuts and a full disk at the file operations of an update.
     Kill(kill::Options),
 }
@@ -44,6 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
+        Bench::Delivery(delivery) => write_report(options.report.as_deref(), &delivery::run(delivery)?),
         Bench::Kill(kill) => {
             let seen = kill::run(kill)?;
             write_report(options.report.as_deref(), &seen)?;

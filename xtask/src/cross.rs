@@ -99,7 +99,7 @@ fn linux(target: &str) -> Result<Option<Linux>> {
 /// Builds, measures, and runs where asked to.
 pub(crate) fn run(cache: &Cache, options: &Options) -> Result<()> {
     let board = boards::load(&options.board)?;
-    setup::run(cache, Wanted { cross: true, peers: false })?;
+    setup::run(cache, Wanted { cross: true, ..Wanted::default() })?;
     let linux = linux(&board.target)?;
     if let Some(linux) = &linux {
         system::bring_tools(&[&linux.gcc])?;

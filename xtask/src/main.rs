@@ -30,7 +30,7 @@ enum Command {
         /// Also bring what only `cross` needs.
         #[arg(long)]
         cross: bool,
-        /// Also bring PyTorch, the peer of `bench search` (several gigabytes).
+        /// Also bring the peers of the benches: PyTorch (several gigabytes), nginx, and others' makers of deltas.
         #[arg(long)]
         peers: bool,
     },
@@ -83,7 +83,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     let cache = cache::Cache::find()?;
     match command {
-        Command::Setup { cross, peers } => setup::run(&cache, setup::Wanted { cross, peers }),
+        Command::Setup { cross, peers } => {
+            setup::run(&cache, setup::Wanted { cross, torch: peers, delivery: peers })
+        }
         Command::Doctor { json } => doctor::run(&cache, json),
         Command::Test { only, keep_going } => {
             setup::run(&cache, setup::Wanted::default())?;
@@ -95,11 +97,11 @@ fn run(command: Command) -> Result<()> {
             steps::run_binary(&cache, steps::Profile::Dev, "edgewright-demo", &arguments)
         }
         Command::Bench { arguments } => {
-            let peers = arguments.iter().any(|argument| argument == "search");
-            setup::run(&cache, setup::Wanted { cross: false, peers })?;
+            let is = |bench: &str| arguments.iter().any(|argument| argument == bench);
+            let (torch, delivery) = (is("search"), is("delivery"));
+            setup::run(&cache, setup::Wanted { cross: false, torch, delivery })?;
             // What is killed again and again has to be right, not fast.
-            let kill = arguments.iter().any(|argument| argument == "kill");
-            let profile = if kill { steps::Profile::Dev } else { steps::Profile::Release };
+            let profile = if is("kill") { steps::Profile::Dev } else { steps::Profile::Release };
             steps::build(&cache, profile)?;
             steps::run_binary(&cache, profile, "edgewright-bench", &arguments)
         }

@@ -4,7 +4,7 @@ use crate::{
     cache::{Cache, root},
     pins::{Entry, File, Need, Source, entries},
     progress::{Busy, Download},
-    system,
+    system::{self, Purpose},
 };
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::DecimalBytes;
@@ -27,7 +27,10 @@ const TORCH_MB: u64 = 7000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) cross: bool,
-    pub(crate) peers: bool,
+    /// PyTorch, the peer of `bench search`.
+    pub(crate) torch: bool,
+    /// The peers of `bench delivery`.
+    pub(crate) delivery: bool,
 }
 
 /// Brings what is missing and says so; quiet where nothing is.
@@ -50,7 +53,7 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
         }
     }
     bring_venv(cache, "venv-tools", "Python tools of the tests", "requirements-tools.txt", TOOLS_MB)?;
-    if wanted.peers {
+    if wanted.torch {
         bring_venv(
             cache,
             "venv-torch",
@@ -59,7 +62,10 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
             TORCH_MB,
         )?;
     }
-    system::bring(wanted.cross)
+    let mut purposes = vec![Purpose::Tests];
+    purposes.extend(wanted.cross.then_some(Purpose::Cross));
+    purposes.extend(wanted.delivery.then_some(Purpose::Delivery));
+    system::bring(&purposes)
 }
 
 /// Is the entry in the cache, as it is pinned?

@@ -19,8 +19,18 @@ pub(crate) struct Tool {
     pub(crate) packages: &'static [&'static str],
     /// What is skipped without it.
     pub(crate) without: &'static str,
-    /// Only `cargo xtask cross` needs it.
-    pub(crate) cross: bool,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Purpose {
+    Tests,
+    /// `cargo xtask cross`.
+    Cross,
+    /// A peer of `cargo xtask bench delivery`.
+    Delivery,
 }
 
 /// Compiles and links for 64-bit ARM.
@@ -28,7 +38,7 @@ pub(crate) const GCC_ARM64: Tool = Tool {
     program: "aarch64-linux-gnu-gcc",
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "libstdc++6-arm64-cross"],
     without: "building the agent for arm64",
-    cross: true,
+    purpose: Purpose::Cross,
 };
 
 /// Compiles and links for 32-bit ARM; brought only for a board that needs it.
@@ -36,7 +46,7 @@ pub(crate) const GCC_ARMHF: Tool = Tool {
     program: "arm-linux-gnueabihf-gcc",
     packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
     without: "building the agent for 32-bit ARM",
-    cross: true,
+    purpose: Purpose::Cross,
 };
 
 /// What `cargo xtask setup` brings.
@@ -45,23 +55,47 @@ pub(crate) const TOOLS: &[Tool] = &[
         program: "mosquitto",
         packages: &["mosquitto"],
         without: "tests against the external broker",
-        cross: false,
+        purpose: Purpose::Tests,
     },
     Tool {
         program: "mosquitto_sub",
         packages: &["mosquitto-clients"],
         without: "tests of topic isolation",
-        cross: false,
+        purpose: Purpose::Tests,
     },
-    Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", cross: false },
-    Tool { program: "curl", packages: &["curl"], without: "tests of EST", cross: false },
+    Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", purpose: Purpose::Tests },
+    Tool { program: "curl", packages: &["curl"], without: "tests of EST", purpose: Purpose::Tests },
     Tool {
         program: "qemu-aarch64-static",
         packages: &["qemu-user-static"],
         without: "running the arm64 agent on this machine",
-        cross: true,
+        purpose: Purpose::Cross,
     },
     GCC_ARM64,
+    Tool {
+        program: "nginx",
+        packages: &["nginx-light"],
+        without: "bench delivery against HTTPS",
+        purpose: Purpose::Delivery,
+    },
+    Tool {
+        program: "zstd",
+        packages: &["zstd"],
+        without: "deltas of zstd in bench delivery",
+        purpose: Purpose::Delivery,
+    },
+    Tool {
+        program: "bsdiff",
+        packages: &["bsdiff"],
+        without: "deltas of bsdiff in bench delivery",
+        purpose: Purpose::Delivery,
+    },
+    Tool {
+        program: "xdelta3",
+        packages: &["xdelta3"],
+        without: "deltas of xdelta3 in bench delivery",
+        purpose: Purpose::Delivery,
+    },
 ];
 
 /// Where a program is, by PATH.
@@ -71,9 +105,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// Brings the programs of [`TOOLS`] that are missing.
-pub(crate) fn bring(cross: bool) -> Result<()> {
-    let wanted: Vec<&Tool> = TOOLS.iter().filter(|tool| cross || !tool.cross).collect();
+/// Brings the programs of [`TOOLS`] that are missing, for these purposes.
+pub(crate) fn bring(purposes: &[Purpose]) -> Result<()> {
+    let wanted: Vec<&Tool> = TOOLS.iter().filter(|tool| purposes.contains(&tool.purpose)).collect();
     bring_tools(&wanted)
 }
 

@@ -35,7 +35,7 @@ impl Updater {
                 }
                 LinkEvent::Published { token, result } => {
                     let now = self.clock.monotonic();
-                    self.reporter.published(token, &result);
+                    self.reporter.published(token, &result, now);
                     self.sender.published(&self.parts.store, token, result, now);
                 }
                 LinkEvent::Message { topic, payload, receipt } => match topic.parse() {

@@ -1,14 +1,23 @@
 //! The delivery planner: which chunk goes out next, and to whom.
 //!
-//! Wants are collected for a short window, so that what several devices want goes out once, to all. Devices take
-//! turns, a token bucket keeps the byte rate, and everything that waits is bounded.
+//! A blob waits until the devices that are to fetch it have asked, as long as they come one after the other. From then on the
+//! first who wants a chunk gets it sent to all who fetch the blob; who asks for one that is on its way is not heard, who asks
+//! for it again has missed it. What was missed goes out alone or to all, whichever moves fewer bytes: one copy to the broker
+//! and one to each who listens, or two for each who wants it. Devices take turns, a token bucket keeps the byte rate, and
+//! everything that waits is bounded.
+
+mod audience;
 
 use crate::bucket::Bucket;
+use audience::Audience;
 use shared::{DeviceId, Digest, Timestamp, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long wants are collected before a chunk may go out.
 pub const WINDOW_MS: u64 = 50;
+/// A chunk that did not reach its device within this is dropped by the broker: the device asks again. Otherwise one that was
+/// away would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
+pub const CHUNK_EXPIRY_MS: u64 = 30_000;
 /// Most chunks that wait for one device.
 pub const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
 /// Most chunks that wait at all, each counted for every device that waits for it.
@@ -28,9 +37,9 @@ pub struct Chunk {
 pub enum Target {
     /// The one device that wants it.
     Device(DeviceId),
-    /// Everybody who subscribes to the blob; this many want it. Always a chunk of the broadcast size: the topic
-    /// names the chunk by its index alone.
-    Everybody(usize),
+    /// Everybody who subscribes to the blob. Always a chunk of the broadcast size: the topic names the chunk by its
+    /// index alone.
+    Everybody,
 }
 
 /// A chunk that shall go out.
@@ -54,6 +63,8 @@ pub struct Delivery {
     turns: VecDeque<DeviceId>,
     /// Pairs of a chunk and a device that waits for it.
     pairs: usize,
+    /// Who fetches what in chunks of the broadcast size.
+    audiences: BTreeMap<Digest, Audience>,
     broadcast_chunk_bytes: u32,
     bucket: Bucket,
 }
@@ -73,6 +84,7 @@ impl Delivery {
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
             pairs: 0,
+            audiences: BTreeMap::new(),
             broadcast_chunk_bytes,
             bucket: Bucket::new(bytes_per_s, (bytes_per_s / 4).max(u64::from(limits::CHUNK_BYTES_MAX))),
         }
@@ -88,12 +100,19 @@ impl Delivery {
         self.waiting.is_empty()
     }
 
-    /// Takes in that `device` wants `chunks`. What it already waits for is not counted twice. With too much
-    /// waiting, nothing of the rest is taken.
+    /// Does anybody fetch the blob?
+    pub fn is_fetched(&self, digest: &Digest) -> bool {
+        self.audiences.contains_key(digest)
+    }
+
+    /// Takes in that `device` wants `chunks`, of blobs that `expected` devices are to fetch, as far as is known. What it
+    /// already waits for is not counted twice, what is on its way to it not at all. With too much waiting, nothing of the
+    /// rest is taken.
     pub fn want(
         &mut self,
         device: &DeviceId,
         chunks: impl IntoIterator<Item = Chunk>,
+        expected: usize,
         now: Timestamp,
     ) -> Result<(), Full> {
         for chunk in chunks {
@@ -102,6 +121,13 @@ impl Delivery {
             let waiting = self.waiting.get(&chunk).is_some_and(|waiting| waiting.devices.contains(device));
             if waiting {
                 continue;
+            }
+            if chunk.chunk_bytes == self.broadcast_chunk_bytes {
+                let audience = self.audiences.entry(chunk.digest).or_default();
+                audience.join(device, expected, now);
+                if audience.is_on_its_way(device, chunk.index, now) {
+                    continue;
+                }
             }
             if full {
                 return Err(Full);
@@ -120,12 +146,47 @@ impl Delivery {
         Ok(())
     }
 
+    /// Of those who fetch a blob the ones stay for whom `stays` holds; the others are done with it. A blob that nobody
+    /// fetches starts anew with the next who does.
+    pub fn retain(&mut self, mut stays: impl FnMut(&Digest, &DeviceId) -> bool) {
+        self.audiences.retain(|digest, audience| {
+            audience.retain(|device| stays(digest, device));
+            !audience.is_empty()
+        });
+    }
+
     /// Forgets what a device waits for.
     pub fn forget(&mut self, device: &DeviceId) {
         for chunk in self.queues.remove(device).unwrap_or_default() {
             self.served(&chunk, device);
         }
         self.turns.retain(|turn| turn != device);
+        self.audiences.retain(|_, audience| {
+            audience.leave(device);
+            !audience.is_empty()
+        });
+    }
+
+    /// When the chunk may go out.
+    fn ripe_at(&self, chunk: &Chunk) -> Option<Timestamp> {
+        let opens_at = self.audience(chunk).map_or(Timestamp(0), Audience::opens_at);
+        self.waiting.get(chunk).map(|waiting| waiting.ripe_at.max(opens_at))
+    }
+
+    /// Who fetches the blob that `chunk` is of, where it may go to all of them.
+    fn audience(&self, chunk: &Chunk) -> Option<&Audience> {
+        let is_of_broadcast = chunk.chunk_bytes == self.broadcast_chunk_bytes;
+        is_of_broadcast.then(|| self.audiences.get(&chunk.digest)).flatten()
+    }
+
+    /// Is it better sent to all than to those who want it?
+    fn goes_to_all(&self, chunk: &Chunk, now: Timestamp) -> bool {
+        let Some(audience) = self.audience(chunk) else { return false };
+        let wanted_by = self.waiting.get(chunk).map_or(0, |waiting| waiting.devices.len());
+        let listen = audience.len();
+        // What has not gone out yet all will want.
+        let lack = if audience.was_sent(chunk.index, now) { wanted_by } else { listen.max(wanted_by) };
+        2 * lack > listen + 1
     }
 
     /// The device waits for the chunk no more.
@@ -153,8 +214,7 @@ impl Delivery {
                 self.queues.remove(&device);
                 continue;
             };
-            let ripe = self.waiting.get(&chunk).is_some_and(|waiting| waiting.ripe_at <= now);
-            if !ripe {
+            if self.ripe_at(&chunk).is_none_or(|ripe_at| ripe_at > now) {
                 self.turns.push_back(device);
                 continue;
             }
@@ -162,13 +222,15 @@ impl Delivery {
                 self.turns.push_front(device);
                 return None;
             }
-            queue.pop_front();
+            self.queues.entry(device.clone()).or_default().pop_front();
             self.turns.push_back(device.clone());
-            let wanted_by = self.waiting.get(&chunk).map_or(0, |waiting| waiting.devices.len());
-            let target = if wanted_by > 1 && chunk.chunk_bytes == self.broadcast_chunk_bytes {
-                self.waiting.remove(&chunk);
-                self.pairs -= wanted_by;
-                Target::Everybody(wanted_by)
+            let target = if self.goes_to_all(&chunk, now) {
+                let asked = self.waiting.remove(&chunk).map(|waiting| waiting.devices).unwrap_or_default();
+                self.pairs -= asked.len();
+                if let Some(audience) = self.audiences.get_mut(&chunk.digest) {
+                    audience.send(chunk.index, asked.iter(), now);
+                }
+                Target::Everybody
             } else {
                 self.served(&chunk, &device);
                 Target::Device(device)
@@ -181,9 +243,7 @@ impl Delivery {
     /// When [`Delivery::poll_send`] could give something again, after it gave nothing.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let first = |queue: &VecDeque<Chunk>| {
-            queue
-                .iter()
-                .find_map(|chunk| self.waiting.get(chunk).map(|waiting| (waiting.ripe_at, chunk.chunk_bytes)))
+            queue.iter().find_map(|chunk| Some((self.ripe_at(chunk)?, chunk.chunk_bytes)))
         };
         let (ripe_at, chunk_bytes) = self.queues.values().filter_map(first).min()?;
         Some(ripe_at.max(self.bucket.ready_at(u64::from(chunk_bytes))))
@@ -191,135 +251,4 @@ impl Delivery {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn id(number: u32) -> DeviceId {
-        format!("d{number}").parse().unwrap()
-    }
-
-    fn chunk(index: u32) -> Chunk {
-        Chunk { digest: Digest::of(b"blob"), index, chunk_bytes: 1024 }
-    }
-
-    fn drain(delivery: &mut Delivery, mut now: Timestamp) -> Vec<(Timestamp, Send)> {
-        let mut sent = Vec::new();
-        loop {
-            while let Some(send) = delivery.poll_send(now) {
-                sent.push((now, send));
-            }
-            match delivery.poll_timeout() {
-                Some(at) => now = at.max(now.plus_ms(1)),
-                None => return sent,
-            }
-        }
-    }
-
-    #[test]
-    fn what_two_devices_want_within_the_window_goes_out_once_to_all() {
-        let mut delivery = Delivery::new(0, 1024);
-        delivery.want(&id(1), [chunk(0), chunk(1)], Timestamp(1000)).unwrap();
-        assert_eq!(delivery.poll_send(Timestamp(1000 + WINDOW_MS - 1)), None);
-        delivery.want(&id(2), [chunk(1)], Timestamp(1020)).unwrap();
-        let sent: Vec<Send> =
-            drain(&mut delivery, Timestamp(1050)).into_iter().map(|(_, send)| send).collect();
-        assert_eq!(
-            sent,
-            [
-                Send { chunk: chunk(0), target: Target::Device(id(1)) },
-                Send { chunk: chunk(1), target: Target::Everybody(2) },
-            ]
-        );
-        assert!(delivery.is_empty());
-    }
-
-    #[test]
-    fn devices_take_turns_whatever_they_want() {
-        let mut delivery = Delivery::new(0, 1024);
-        delivery.want(&id(1), (0..100).map(chunk), Timestamp(0)).unwrap();
-        delivery.want(&id(2), (200..202).map(chunk), Timestamp(0)).unwrap();
-        let first: Vec<u32> =
-            drain(&mut delivery, Timestamp(50)).iter().take(4).map(|(_, s)| s.chunk.index).collect();
-        assert_eq!(first, [0, 200, 1, 201]);
-    }
-
-    #[test]
-    fn keeps_the_byte_rate() {
-        let mut delivery = Delivery::new(10 * 1024, 1024);
-        delivery.want(&id(1), (0..264).map(chunk), Timestamp(0)).unwrap();
-        let sent = drain(&mut delivery, Timestamp(50));
-        assert_eq!(sent.len(), 264);
-        // 64 KiB of burst, then 200 chunks at ten a second.
-        let last = sent.last().unwrap().0;
-        assert!((20_000..21_000).contains(&last.0), "{last:?}");
-    }
-
-    #[test]
-    fn refuses_more_than_it_holds_and_goes_on() {
-        let mut delivery = Delivery::new(0, 1024);
-        let many = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap() + 1;
-        assert_eq!(delivery.want(&id(1), (0..many).map(chunk), Timestamp(0)), Err(Full));
-        assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
-        delivery.want(&id(1), [chunk(0)], Timestamp(100)).unwrap();
-        assert_eq!(delivery.len(), 1);
-    }
-
-    #[test]
-    fn chunks_of_another_size_than_that_of_the_broadcast_go_to_each_device_alone() {
-        let mut delivery = Delivery::new(0, 4096);
-        for number in 1..=2 {
-            delivery.want(&id(number), [chunk(0)], Timestamp(0)).unwrap();
-        }
-        let sent: Vec<Send> = drain(&mut delivery, Timestamp(50)).into_iter().map(|(_, send)| send).collect();
-        assert_eq!(sent, [1, 2].map(|number| Send { chunk: chunk(0), target: Target::Device(id(number)) }));
-        assert!(delivery.is_empty());
-    }
-
-    #[test]
-    fn what_waits_is_bounded_over_all_devices_however_few_chunks_they_share() {
-        let mut delivery = Delivery::new(0, 1024);
-        let per_device = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap();
-        let devices = u32::try_from(WAITING_MAX / WAITING_PER_DEVICE_MAX).unwrap();
-        for number in 0..devices {
-            delivery.want(&id(number), (0..per_device).map(chunk), Timestamp(0)).unwrap();
-        }
-        assert_eq!(delivery.len(), WAITING_PER_DEVICE_MAX);
-        assert_eq!(delivery.want(&id(devices), (0..per_device).map(chunk), Timestamp(0)), Err(Full));
-        assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
-        assert_eq!(delivery.pairs, 0);
-    }
-
-    #[test]
-    fn what_a_lost_device_wanted_is_forgotten() {
-        let mut delivery = Delivery::new(0, 1024);
-        delivery.want(&id(1), [chunk(0), chunk(1)], Timestamp(0)).unwrap();
-        delivery.want(&id(2), [chunk(1)], Timestamp(0)).unwrap();
-        delivery.forget(&id(1));
-        let sent: Vec<Send> = drain(&mut delivery, Timestamp(50)).into_iter().map(|(_, send)| send).collect();
-        assert_eq!(sent, [Send { chunk: chunk(1), target: Target::Device(id(2)) }]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_wanted_chunk_goes_out_once(wants in prop::collection::vec((0u32..4, 0u32..30, 0u64..40), 1..80)) {
-            let mut delivery = Delivery::new(0, 1024);
-            let mut wanted: BTreeMap<u32, BTreeSet<DeviceId>> = BTreeMap::new();
-            for (device, index, at) in wants {
-                delivery.want(&id(device), [chunk(index)], Timestamp(at)).unwrap();
-                wanted.entry(index).or_default().insert(id(device));
-            }
-            let sent = drain(&mut delivery, Timestamp(WINDOW_MS + 40));
-            prop_assert_eq!(sent.len(), wanted.len());
-            for (_, send) in sent {
-                let devices = wanted.remove(&send.chunk.index).unwrap();
-                match send.target {
-                    Target::Device(device) => prop_assert_eq!(devices, BTreeSet::from([device])),
-                    Target::Everybody(count) => prop_assert!(count >= 2 && count == devices.len()),
-                }
-            }
-            prop_assert!(delivery.is_empty());
-            prop_assert_eq!(delivery.pairs, 0);
-        }
-    }
-}
+mod tests;

@@ -39,7 +39,7 @@ pub async fn run(app: Arc<App>) {
         let send = delivery.poll_send(now());
         app.counters.chunks_waiting.store(delivery.len() as u64, Ordering::Relaxed);
         if let Some(send) = send {
-            app.send_chunk(&send, &mut known).await;
+            app.send_chunk(&send, &known).await;
             continue;
         }
         let ready = delivery.poll_timeout().map(|at| Duration::from_millis(at.since_ms(now()).max(1)));
@@ -57,13 +57,28 @@ struct Known {
     grants: Grants,
     /// The open rollouts that blobs belong to.
     rollouts: HashMap<Digest, BTreeSet<RolloutId>>,
+    /// The devices of each that are to fetch its blobs now.
+    fetching: HashMap<RolloutId, BTreeSet<DeviceId>>,
     /// When those were looked up.
     looked_at: Timestamp,
 }
 
+impl Known {
+    fn fetching(&self, digest: &Digest) -> impl Iterator<Item = &BTreeSet<DeviceId>> {
+        let rollouts = self.rollouts.get(digest).into_iter().flatten();
+        rollouts.filter_map(|rollout| self.fetching.get(rollout))
+    }
+
+    /// Devices that are to fetch the blob now.
+    fn expected(&self, digest: &Digest) -> usize {
+        self.fetching(digest).map(BTreeSet::len).sum()
+    }
+}
+
 /// Which rollouts are open is looked up again after this long at the latest.
 const ROLLOUTS_MS_MAX: u64 = 1000;
-/// And after this long for a blob of none, which may belong to one that was created a moment ago.
+/// And after this long for a blob of none, which may belong to one that was created a moment ago, and for one that nobody
+/// has fetched, whose wave may just have opened.
 const ROLLOUTS_MS_MIN: u64 = 100;
 
 impl App {
@@ -93,16 +108,26 @@ impl App {
                 index,
                 chunk_bytes: want.chunk_bytes,
             });
-            if let Err(full) = delivery.want(device, chunks, now()) {
+            if let Err(error) = self.look_up_rollouts(&want.digest, delivery, known).await {
+                tracing::error!("the rollouts of a blob cannot be looked up: {}", chain(&error));
+            }
+            let expected = known.expected(&want.digest);
+            if let Err(full) = delivery.want(device, chunks, expected, now()) {
                 tracing::debug!("a want of {device} is dropped: {full}");
             }
         }
     }
 
-    async fn look_up_rollouts(&self, digest: &Digest, known: &mut Known) -> Result<()> {
+    async fn look_up_rollouts(
+        &self,
+        digest: &Digest,
+        delivery: &mut Delivery,
+        known: &mut Known,
+    ) -> Result<()> {
         let now = now();
         let age_ms = now.since_ms(known.looked_at);
-        let limit_ms = if known.rollouts.contains_key(digest) { ROLLOUTS_MS_MAX } else { ROLLOUTS_MS_MIN };
+        let is_known = known.rollouts.contains_key(digest) && delivery.is_fetched(digest);
+        let limit_ms = if is_known { ROLLOUTS_MS_MAX } else { ROLLOUTS_MS_MIN };
         if age_ms < limit_ms {
             return Ok(());
         }
@@ -110,22 +135,21 @@ impl App {
         for (rollout, digest) in self.store.open_blobs().await? {
             rollouts.entry(digest).or_default().insert(rollout);
         }
-        (known.rollouts, known.looked_at) = (rollouts, now);
+        let fetching = self.store.fetching_devices().await?;
+        (known.rollouts, known.fetching, known.looked_at) = (rollouts, fetching, now);
+        delivery.retain(|digest, device| known.fetching(digest).any(|devices| devices.contains(device)));
         Ok(())
     }
 
-    async fn send_chunk(&self, send: &Send, known: &mut Known) {
+    async fn send_chunk(&self, send: &Send, known: &Known) {
         let Chunk { digest, index, chunk_bytes } = send.chunk;
-        if let Err(error) = self.look_up_rollouts(&digest, known).await {
-            tracing::error!("the rollouts of a chunk cannot be looked up: {}", chain(&error));
-        }
         let Some(bytes) = read_chunk(&self.store, send.chunk).await else { return };
         let Some(broker) = self.broker.get() else { return };
         let (topic, counter) = match &send.target {
             Target::Device(device) => {
                 (Topic::BlobChunk { device: device.clone(), digest, index }, &self.counters.chunks_unicast)
             }
-            Target::Everybody(_) => (Topic::BlobBroadcast { digest, index }, &self.counters.chunks_broadcast),
+            Target::Everybody => (Topic::BlobBroadcast { digest, index }, &self.counters.chunks_broadcast),
         };
         let size = bytes.len() as u64;
         if let Err(error) = broker.publish(&topic, bytes.into(), false).await {

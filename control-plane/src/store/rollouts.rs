@@ -12,6 +12,7 @@ use shared::{
     manifest::FileEntry, wire::Assignment,
 };
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
+use std::collections::{BTreeSet, HashMap};
 
 const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle FROM rollouts r \
                       JOIN versions v ON v.id = r.version";
@@ -182,6 +183,24 @@ impl Store {
             blobs.push((row.parse("id", "rollout id")?, row.parse("delta", "digest")?));
         }
         Ok(blobs)
+    }
+
+    /// Of each open rollout the devices that have its assignment, are online, and have not finished.
+    pub async fn fetching_devices(&self) -> Result<HashMap<RolloutId, BTreeSet<DeviceId>>> {
+        let rows = sqlx::query(
+            "SELECT m.rollout, m.device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
+             JOIN devices d ON d.id = m.device WHERE r.state IN ('running', 'paused') AND d.online = 1 \
+             AND m.member ->> 'state' = 'assigned'",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let mut fetching: HashMap<RolloutId, BTreeSet<DeviceId>> = HashMap::new();
+        for row in &rows {
+            let row = Reader::new("rollout_members", row);
+            let rollout = row.parse("rollout", "rollout id")?;
+            fetching.entry(rollout).or_default().insert(row.parse("device", "device id")?);
+        }
+        Ok(fetching)
     }
 
     async fn fill_members(&self, rollout: &mut Rollout) -> Result<()> {

@@ -1,0 +1,259 @@
+use super::*;
+use proptest::prelude::*;
+
+fn id(number: u32) -> DeviceId {
+    format!("d{number}").parse().unwrap()
+}
+
+fn chunk(index: u32) -> Chunk {
+    Chunk { digest: Digest::of(b"blob"), index, chunk_bytes: 1024 }
+}
+
+fn drain(delivery: &mut Delivery, mut now: Timestamp) -> Vec<(Timestamp, Send)> {
+    let mut sent = Vec::new();
+    loop {
+        while let Some(send) = delivery.poll_send(now) {
+            sent.push((now, send));
+        }
+        match delivery.poll_timeout() {
+            Some(at) => now = at.max(now.plus_ms(1)),
+            None => return sent,
+        }
+    }
+}
+
+#[test]
+fn what_two_devices_fetch_goes_out_once_to_both_whoever_asks_first() {
+    let mut delivery = Delivery::new(0, 1024);
+    delivery.want(&id(1), [chunk(0), chunk(1)], 0, Timestamp(1000)).unwrap();
+    assert_eq!(delivery.poll_send(Timestamp(1000 + WINDOW_MS - 1)), None);
+    delivery.want(&id(2), [chunk(1)], 0, Timestamp(1020)).unwrap();
+    let sent: Vec<Send> = drain(&mut delivery, Timestamp(1050)).into_iter().map(|(_, send)| send).collect();
+    assert_eq!(
+        sent,
+        [
+            Send { chunk: chunk(0), target: Target::Everybody },
+            Send { chunk: chunk(1), target: Target::Everybody },
+        ]
+    );
+    assert!(delivery.is_empty());
+}
+
+#[test]
+fn devices_take_turns_whatever_they_want() {
+    let mut delivery = Delivery::new(0, 1024);
+    delivery.want(&id(1), (0..100).map(chunk), 0, Timestamp(0)).unwrap();
+    delivery.want(&id(2), (200..202).map(chunk), 0, Timestamp(0)).unwrap();
+    let first: Vec<u32> =
+        drain(&mut delivery, Timestamp(50)).iter().take(4).map(|(_, s)| s.chunk.index).collect();
+    assert_eq!(first, [0, 200, 1, 201]);
+}
+
+#[test]
+fn keeps_the_byte_rate() {
+    let mut delivery = Delivery::new(10 * 1024, 1024);
+    delivery.want(&id(1), (0..264).map(chunk), 0, Timestamp(0)).unwrap();
+    let sent = drain(&mut delivery, Timestamp(50));
+    assert_eq!(sent.len(), 264);
+    // 64 KiB of burst, then 200 chunks at ten a second.
+    let last = sent.last().unwrap().0;
+    assert!((20_000..21_000).contains(&last.0), "{last:?}");
+}
+
+#[test]
+fn refuses_more_than_it_holds_and_goes_on() {
+    let mut delivery = Delivery::new(0, 1024);
+    let many = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap() + 1;
+    assert_eq!(delivery.want(&id(1), (0..many).map(chunk), 0, Timestamp(0)), Err(Full));
+    assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
+    delivery.want(&id(1), [chunk(0)], 0, Timestamp(100)).unwrap();
+    assert_eq!(delivery.len(), 1);
+}
+
+#[test]
+fn chunks_of_another_size_than_that_of_the_broadcast_go_to_each_device_alone() {
+    let mut delivery = Delivery::new(0, 4096);
+    for number in 1..=2 {
+        delivery.want(&id(number), [chunk(0)], 0, Timestamp(0)).unwrap();
+    }
+    let sent: Vec<Send> = drain(&mut delivery, Timestamp(50)).into_iter().map(|(_, send)| send).collect();
+    assert_eq!(sent, [1, 2].map(|number| Send { chunk: chunk(0), target: Target::Device(id(number)) }));
+    assert!(delivery.is_empty());
+}
+
+#[test]
+fn what_waits_is_bounded_over_all_devices_however_few_chunks_they_share() {
+    let mut delivery = Delivery::new(0, 1024);
+    let per_device = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap();
+    let devices = u32::try_from(WAITING_MAX / WAITING_PER_DEVICE_MAX).unwrap();
+    for number in 0..devices {
+        delivery.want(&id(number), (0..per_device).map(chunk), 0, Timestamp(0)).unwrap();
+    }
+    assert_eq!(delivery.len(), WAITING_PER_DEVICE_MAX);
+    assert_eq!(delivery.want(&id(devices), (0..per_device).map(chunk), 0, Timestamp(0)), Err(Full));
+    assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
+    assert_eq!(delivery.pairs, 0);
+}
+
+#[test]
+fn what_a_lost_device_wanted_is_forgotten() {
+    let mut delivery = Delivery::new(0, 1024);
+    delivery.want(&id(1), [chunk(0), chunk(1)], 0, Timestamp(0)).unwrap();
+    delivery.want(&id(2), [chunk(1)], 0, Timestamp(0)).unwrap();
+    delivery.forget(&id(1));
+    let sent: Vec<Send> = drain(&mut delivery, Timestamp(50)).into_iter().map(|(_, send)| send).collect();
+    assert_eq!(sent, [Send { chunk: chunk(1), target: Target::Device(id(2)) }]);
+}
+
+proptest! {
+    #[test]
+    fn every_wanted_chunk_goes_out_once(wants in prop::collection::vec((0u32..4, 0u32..30, 0u64..40), 1..80)) {
+        let mut delivery = Delivery::new(0, 1024);
+        let mut wanted: BTreeMap<u32, BTreeSet<DeviceId>> = BTreeMap::new();
+        for (device, index, at) in wants {
+            delivery.want(&id(device), [chunk(index)], 0, Timestamp(at)).unwrap();
+            wanted.entry(index).or_default().insert(id(device));
+        }
+        let sent = drain(&mut delivery, Timestamp(WINDOW_MS + 40));
+        prop_assert_eq!(sent.len(), wanted.len());
+        let fetch: BTreeSet<DeviceId> = wanted.values().flatten().cloned().collect();
+        for (_, send) in sent {
+            let devices = wanted.remove(&send.chunk.index).unwrap();
+            match send.target {
+                Target::Device(device) => prop_assert_eq!(devices, BTreeSet::from([device])),
+                Target::Everybody => prop_assert!(fetch.len() >= 2),
+            }
+        }
+        prop_assert!(delivery.is_empty());
+        prop_assert_eq!(delivery.pairs, 0);
+    }
+}
+
+fn targets(sent: &[(Timestamp, Send)]) -> Vec<(u32, &Target)> {
+    sent.iter().map(|(_, send)| (send.chunk.index, &send.target)).collect()
+}
+
+#[test]
+fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
+    let mut delivery = Delivery::new(0, 1024);
+    for (number, at) in [(1, 0), (2, 250), (3, 500)] {
+        assert_eq!(delivery.poll_send(Timestamp(at)), None);
+        delivery.want(&id(number), [chunk(0)], 4, Timestamp(at)).unwrap();
+    }
+    // The fourth does not come.
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(800)));
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(800))), [(0, &Target::Everybody)]);
+
+    let mut delivery = Delivery::new(0, 1024);
+    for number in 1..=2 {
+        delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
+    }
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(WINDOW_MS)), "all are there");
+
+    let mut delivery = Delivery::new(0, 1024);
+    for number in 0..100 {
+        delivery.want(&id(number), [chunk(0)], 1000, Timestamp(u64::from(number) * 100)).unwrap();
+    }
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(3_000)), "the first waits no longer");
+}
+
+#[test]
+fn who_asks_for_what_is_on_its_way_is_not_heard_and_who_asks_again_is() {
+    let mut delivery = Delivery::new(0, 1024);
+    for number in 1..=3 {
+        delivery.want(&id(number), [chunk(0)], 3, Timestamp(0)).unwrap();
+    }
+    delivery.want(&id(1), [chunk(1)], 3, Timestamp(10)).unwrap();
+    let sent = drain(&mut delivery, Timestamp(60));
+    assert_eq!(targets(&sent), [(0, &Target::Everybody), (1, &Target::Everybody)]);
+    // Not asked for by the second before it went out: it is not known that it came.
+    delivery.want(&id(2), [chunk(1)], 3, Timestamp(500)).unwrap();
+    assert!(delivery.is_empty());
+    delivery.want(&id(2), [chunk(1)], 3, Timestamp(2_500)).unwrap();
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(2_600))), [(1, &Target::Device(id(2)))]);
+    // What it asked for before it went out did not come.
+    delivery.want(&id(3), [chunk(0)], 3, Timestamp(2_700)).unwrap();
+    delivery.want(&id(1), [chunk(0)], 3, Timestamp(2_700)).unwrap();
+    delivery.want(&id(2), [chunk(0)], 3, Timestamp(2_700)).unwrap();
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(2_800))), [(0, &Target::Everybody)], "most want it");
+}
+
+#[test]
+fn who_comes_when_a_chunk_has_long_gone_out_gets_it_alone() {
+    let mut delivery = Delivery::new(0, 1024);
+    for number in 1..=2 {
+        delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
+    }
+    assert_eq!(drain(&mut delivery, Timestamp(50)).len(), 1);
+    delivery.want(&id(3), [chunk(0)], 3, Timestamp(10_000)).unwrap();
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(10_050))), [(0, &Target::Device(id(3)))]);
+}
+
+#[test]
+fn the_next_wave_starts_anew() {
+    let mut delivery = Delivery::new(0, 1024);
+    for number in 1..=2 {
+        delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
+    }
+    assert_eq!(drain(&mut delivery, Timestamp(50)).len(), 1);
+    delivery.retain(|_, device| *device == id(3));
+    assert!(!delivery.is_fetched(&Digest::of(b"blob")));
+    for number in 3..=4 {
+        delivery.want(&id(number), [chunk(0)], 2, Timestamp(1_000)).unwrap();
+    }
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(1_050))), [(0, &Target::Everybody)]);
+}
+
+/// A device as the planner sees it: it wants all that it has not got, waits, and wants again.
+struct Fetcher {
+    id: DeviceId,
+    has: BTreeSet<u32>,
+    asks_at: u64,
+}
+
+proptest! {
+    #[test]
+    fn everybody_gets_everything_and_without_loss_everything_goes_out_once(
+        starts in prop::collection::vec(0u64..250, 1..12),
+        total in 1u32..30,
+        losses in prop::collection::vec(any::<bool>(), 0..400),
+    ) {
+        let mut delivery = Delivery::new(0, 1024);
+        let expected = starts.len();
+        let mut fetchers: Vec<Fetcher> = starts
+            .iter()
+            .enumerate()
+            .map(|(number, &asks_at)| Fetcher { id: id(number as u32), has: BTreeSet::new(), asks_at })
+            .collect();
+        let lossless = losses.iter().all(|lost| !lost);
+        let mut losses = losses.into_iter();
+        let mut published = 0;
+        for now in (0..600_000).step_by(10) {
+            for fetcher in fetchers.iter_mut().filter(|fetcher| fetcher.asks_at <= now) {
+                let missing: Vec<u32> = (0..total).filter(|index| !fetcher.has.contains(index)).collect();
+                delivery.want(&fetcher.id, missing.into_iter().map(chunk), expected, Timestamp(now)).unwrap();
+                fetcher.asks_at = now + 2_000;
+            }
+            while let Some(send) = delivery.poll_send(Timestamp(now)) {
+                published += 1;
+                for fetcher in &mut fetchers {
+                    let hears = match &send.target {
+                        Target::Everybody => fetcher.asks_at > 250,
+                        Target::Device(device) => *device == fetcher.id,
+                    };
+                    if hears && !losses.next().unwrap_or(false) {
+                        fetcher.has.insert(send.chunk.index);
+                    }
+                }
+            }
+            fetchers.retain(|fetcher| fetcher.has.len() < total as usize);
+            if fetchers.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(fetchers.is_empty(), "{} have not got everything", fetchers.len());
+        if lossless {
+            prop_assert_eq!(published, total);
+        }
+    }
+}
