@@ -3,6 +3,7 @@
 mod auth;
 mod authorities;
 mod boards;
+mod broker;
 mod datasets;
 mod devices;
 mod est;
@@ -45,6 +46,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(models::routes())
         .merge(devices::routes())
         .merge(authorities::routes())
+        .merge(broker::routes())
         .merge(rollouts::routes())
         .merge(trust::routes())
         .merge(health::routes())

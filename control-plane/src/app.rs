@@ -7,6 +7,7 @@ pub mod deltas;
 mod desired;
 pub mod devices;
 pub mod enrol;
+pub mod external;
 mod ingest;
 pub mod jobs;
 mod refusals;
@@ -14,7 +15,7 @@ pub mod rollouts;
 pub mod trust;
 pub mod versions;
 
-use crate::{broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
+use crate::{broker, broker::Broker, jobs::Forge, signer::Signer, store, store::Store};
 use control_core::{admission::Admission, entity::IngestCounts, refusals::Refusals, rollout::Attention};
 use serde::{Deserialize, Serialize};
 use shared::{BoardId, ModelVersionId, RolloutId, Timestamp, board::Board, signing::Keyring};
@@ -129,6 +130,8 @@ pub struct Settings {
     pub certificate_days: u32,
     /// Where devices find the API, as in `https://edge.example:8443`.
     pub public_api: String,
+    /// File for the list of revoked certificates that a broker elsewhere reads.
+    pub broker_crl: Option<PathBuf>,
 }
 
 /// Counted since the start.
@@ -183,6 +186,8 @@ pub struct App {
     rotation: Mutex<()>,
     /// Counts changes of the CAs or of the server's certificate.
     tls_changes: watch::Sender<u64>,
+    /// Certificates were revoked, or CAs changed.
+    revocations: Notify,
 }
 
 /// The parts that an application is made of.
@@ -201,8 +206,10 @@ pub struct Status {
     pub version: String,
     pub started_at: Timestamp,
     pub mqtt: String,
+    pub broker: broker::Standing,
     pub keyring: Keyring,
     pub devices: DeviceCounts,
+    /// To the broker; to one elsewhere, those of devices that say that they are there.
     pub connections: u64,
     pub ingest: IngestCounts,
     pub open_rollouts: u64,
@@ -255,6 +262,7 @@ impl App {
             stopping: watch::channel(false).0,
             rotation: Mutex::new(()),
             tls_changes: watch::channel(0).0,
+            revocations: Notify::new(),
         })
     }
 
@@ -323,13 +331,16 @@ impl App {
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
         let open_jobs = self.store.count_open_jobs().await?;
         let counters = &self.counters;
+        let broker = self.broker.get().map_or_else(broker::Standing::absent, Broker::standing);
+        let connections = self.broker.get().map_or(0, |broker| broker.connections().unwrap_or(online));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             mqtt: format!("{}:{}", self.settings.mqtt_host, self.settings.mqtt_port),
+            broker,
             keyring: self.signer.keyring_to_read(),
             devices: DeviceCounts { total, online },
-            connections: self.broker.get().map_or(0, Broker::connections),
+            connections,
             ingest: self.store.ingest_counts().await?,
             open_rollouts,
             open_jobs,

@@ -1,32 +1,18 @@
-//! The embedded MQTT broker. Who may connect and what may be said is decided in hooks; what devices say is handed
-//! to an [`Ingest`] before it is acknowledged.
+//! MQTT for the control plane: a broker inside it, or one elsewhere whose client it is. What devices say is handed to an
+//! [`Ingest`] before it is acknowledged, with either.
 
-mod hooks;
-mod stores;
+mod embedded;
+mod external;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rmqtt::{
-    codec::{
-        types::{Publish as Packet, QoS},
-        v5::PublishProperties,
-    },
-    context::ServerContext,
-    net::Builder,
-    server::MqttServer,
-    session::SessionState,
-    types::{From as Origin, Id, Publish},
-};
-use shared::{DeviceId, limits, topic::Topic};
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    num::{NonZeroU16, NonZeroU32},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-use tokio::sync::{mpsc, oneshot, watch};
+use serde::{Deserialize, Serialize};
+use shared::{DeviceId, topic::Topic};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::sync::watch;
+
+pub use embedded::{Config, Embedded, Files};
+pub use external::{Address, CLIENT_NAME, External, Identities, Identity};
 
 /// Why the broker did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +36,7 @@ pub enum Error {
 pub enum Refused {
     /// It is no message of this kind; sending it again does not help.
     Invalid(String),
-    /// It could not be kept; the device shall send it again.
+    /// It could not be kept; it shall come again.
     Unavailable,
 }
 
@@ -59,224 +45,152 @@ pub enum Refused {
 pub trait Ingest: Send + Sync + 'static {
     /// May the device with this certificate connect?
     async fn admit(&self, device: &DeviceId, serial: &str) -> bool;
+    /// Has the device a certificate that is good? For a broker elsewhere, which does not say what was shown to it.
+    ///
+    /// # Errors
+    /// It cannot be looked up at this moment.
+    async fn has_good_certificate(&self, device: &DeviceId) -> Result<bool, Refused>;
     /// Takes a message. It is acknowledged when this has returned `Ok`, and not before.
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused>;
+    /// Takes what a broker elsewhere had kept: the device said it some time ago, and may be gone since.
+    async fn recall(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
+        self.receive(device, topic, payload).await
+    }
     /// Something was refused.
     async fn refused(&self, subject: &str, kind: &'static str, detail: String);
 }
 
-/// How the broker listens.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub address: SocketAddr,
-    pub files: Files,
+/// How the broker stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// It is not the control plane's own.
+    pub external: bool,
+    pub connected: bool,
+    /// Why not, if it is known.
+    pub trouble: Option<String>,
 }
 
-/// What it reads at the start and at each [`Broker::reload`].
-#[derive(Clone, Debug)]
-pub struct Files {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// All CAs whose devices may connect.
-    pub ca: PathBuf,
-}
-
-/// The running broker.
-#[derive(Clone)]
-pub struct Broker {
-    context: ServerContext,
-    /// Turns true when the broker serves no more.
-    ended: watch::Receiver<bool>,
-    reloads: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
-}
-
-impl fmt::Debug for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Broker")
+impl Standing {
+    /// There is none yet.
+    pub fn absent() -> Self {
+        Self { external: false, connected: false, trouble: None }
     }
 }
 
-const LISTENER: u16 = 1;
-const INFLIGHT_MAX: u16 = 64;
-/// Messages that wait for one device; a blob's chunks are asked for again.
-const QUEUE_MAX: usize = 2000;
-const SUBSCRIPTIONS_MAX: usize = 64;
-const TOPIC_LEVELS_MAX: usize = 8;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A chunk that did not reach its device within this is dropped: the device asks again. Otherwise one that was away
-/// would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
-const CHUNK_EXPIRY_S: u32 = 30;
+/// The running broker, or the connection to it.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    Embedded(Embedded),
+    External(External),
+}
 
 impl Broker {
-    /// Listens, and serves until the process ends. Has to be called within a tokio runtime.
-    pub async fn start(config: Config, ingest: Arc<dyn Ingest>) -> Result<Self, Error> {
-        // The CPU watch refuses connections while a search keeps the machine busy.
-        let context = ServerContext::new().busy_check_enable(false).build().await;
-        stores::install(&context).await;
-        hooks::install(&context, ingest).await;
-        let mut listener = LISTENER;
-        let mut server = listen(&context, &config, listener)?;
-        let (ending, ended) = watch::channel(false);
-        let (reloads, mut orders) = mpsc::channel::<oneshot::Sender<Result<(), Error>>>(1);
-        let of_server = context.clone();
-        tokio::spawn(async move {
-            // Dropped when the task ends, also when it panics.
-            let _ending = EndsBroker(ending);
-            loop {
-                // The listener's socket is closed when its server is dropped; connections have tasks of their own.
-                let answer = tokio::select! {
-                    ran = server.run() => {
-                        let reason = ran.map_or_else(|error| format!("{error:#}"), |()| "nothing to do".to_owned());
-                        tracing::error!("the broker has ended: {reason}");
-                        return;
-                    }
-                    Some(answer) = orders.recv() => answer,
-                };
-                // Connections go on under the number of the listener that took them.
-                listener = listener.wrapping_add(1).max(LISTENER);
-                match listen(&of_server, &config, listener) {
-                    Ok(next) => {
-                        server = next;
-                        // Whoever asked may have gone.
-                        let _ = answer.send(Ok(()));
-                    }
-                    Err(error) => {
-                        tracing::error!("the broker has ended: {error}");
-                        let _ = answer.send(Err(error));
-                        return;
-                    }
-                }
-            }
-        });
-        Ok(Self { context, ended, reloads })
+    /// Starts one in this process; it serves until the process ends. To be called within a runtime.
+    pub async fn embedded(config: Config, ingest: Arc<dyn Ingest>) -> Result<Self, Error> {
+        Ok(Self::Embedded(Embedded::start(config, ingest).await?))
     }
 
-    /// Reads certificate and CAs afresh for connections that come from now on. Those that are there stay.
-    pub async fn reload(&self) -> Result<(), Error> {
-        let (answer, answered) = oneshot::channel();
-        self.reloads.send(answer).await.map_err(|_| Error::Ended)?;
-        answered.await.map_err(|_| Error::Ended)?
+    /// Connects to one elsewhere, and goes on trying until [`Broker::close`]. To be called within a runtime.
+    pub fn external(address: Address, identities: Arc<dyn Identities>, ingest: Arc<dyn Ingest>) -> Self {
+        Self::External(External::start(address, identities, ingest))
     }
 
-    /// Resolves when the broker serves no more.
-    pub async fn ended(&self) {
-        // That its sender is gone says the same.
-        let _ = self.ended.clone().wait_for(|&ended| ended).await;
-    }
-
-    /// Publishes a message of the control plane.
+    /// Publishes a message of the control plane. One that is retained has been taken by the broker when this returns.
     pub async fn publish(&self, topic: &Topic, payload: Bytes, retain: bool) -> Result<(), Error> {
-        let expiry_s = match topic {
-            Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } => NonZeroU32::new(CHUNK_EXPIRY_S),
-            Topic::Desired(_)
-            | Topic::Reported(_)
-            | Topic::Presence(_)
-            | Topic::Telemetry(_)
-            | Topic::Feedback(_)
-            | Topic::Event(_)
-            | Topic::BlobWant(_)
-            | Topic::Trust(_) => None,
-        };
-        let packet = Packet {
-            dup: false,
-            retain,
-            qos: QoS::AtLeastOnce,
-            topic: topic.to_string().into(),
-            packet_id: None,
-            payload,
-            properties: Some(PublishProperties { message_expiry_interval: expiry_s, ..Default::default() }),
-        };
-        let origin = Origin::from_system(self.id("control-plane"));
-        // The expiry counts from here; without a time of its own a message never expires.
-        let publish = Publish::from(packet).create_time(unix_ms());
-        SessionState::forwards(&self.context, origin, publish, false, None)
-            .await
-            .map_err(|error| Error::Publish { topic: topic.to_string(), reason: format!("{error:#}") })
+        match self {
+            Self::Embedded(broker) => broker.publish(topic, payload, retain).await,
+            Self::External(broker) => broker.publish(topic, payload, retain).await,
+        }
     }
 
     /// Ends a device's connection and session.
     pub async fn kick(&self, device: &DeviceId) {
-        kick(&self.context, device.as_str()).await;
+        match self {
+            Self::Embedded(broker) => broker.kick(device).await,
+            Self::External(broker) => broker.kick(device).await,
+        }
     }
 
-    /// Connections at this moment.
-    pub fn connections(&self) -> u64 {
-        u64::try_from(self.context.connections.count()).unwrap_or(0)
+    /// Takes the CAs and the control plane's own certificate afresh.
+    pub async fn reload(&self) -> Result<(), Error> {
+        match self {
+            Self::Embedded(broker) => broker.reload().await,
+            Self::External(broker) => {
+                broker.reconnect();
+                Ok(())
+            }
+        }
     }
 
-    fn id(&self, client: &str) -> Id {
-        id(&self.context, client)
+    /// Resolves when the broker serves no more; one elsewhere is waited for instead.
+    pub async fn ended(&self) {
+        match self {
+            Self::Embedded(broker) => broker.ended().await,
+            Self::External(_) => std::future::pending().await,
+        }
     }
-}
 
-fn listen(context: &ServerContext, config: &Config, number: u16) -> Result<MqttServer, Error> {
-    let path = |path: &Path| Some(path.display().to_string());
-    let listener = Builder::new()
-        .name("mqtt")
-        .laddr(config.address)
-        .reuseaddr(Some(true))
-        .nodelay(true)
-        .allow_anonymous(false)
-        .allow_zero_keepalive(false)
-        .max_packet_size(limits::MQTT_PACKET_BYTES_MAX)
-        .max_clientid_len(shared::id::NAME_BYTES_MAX)
-        .max_inflight(NonZeroU16::new(INFLIGHT_MAX).unwrap_or(NonZeroU16::MIN))
-        .max_mqueue_len(QUEUE_MAX)
-        .max_subscriptions(SUBSCRIPTIONS_MAX)
-        .max_topic_levels(TOPIC_LEVELS_MAX)
-        .handshake_timeout(HANDSHAKE_TIMEOUT)
-        // Zero: desired state stays until it is replaced.
-        .message_expiry_interval(Duration::ZERO)
-        .tls_cross_certificate(true)
-        .tls_cert(path(&config.files.certificate))
-        .tls_key(path(&config.files.key))
-        .tls_client_ca_certs(path(&config.files.ca))
-        .cert_cn_as_username(true)
-        .collect_cert_info(true)
-        .bind()
-        .and_then(rmqtt::net::Listener::tls)
-        .map_err(|error| listen_error(config.address, &error))?;
-    // The broker panics where a number is taken.
-    context.listen_cfgs.remove(&number);
-    Ok(MqttServer::new(context.clone()).listener_by_id(listener, number).build())
-}
-
-/// Says that the broker has ended when it is dropped.
-struct EndsBroker(watch::Sender<bool>);
-
-impl Drop for EndsBroker {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
+    /// Ends the connection to a broker elsewhere: nothing is taken in after that.
+    pub async fn close(&self) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::External(broker) => broker.close().await,
+        }
     }
-}
 
-fn id(context: &ServerContext, client: &str) -> Id {
-    Id::new(context.node.id(), LISTENER, None, None, client.to_owned().into(), None)
-}
-
-async fn kick(context: &ServerContext, client: &str) {
-    let mut entry = context.extends.shared().await.entry(id(context, client));
-    if let Err(error) = entry.kick(true, true, true).await {
-        tracing::warn!("the connection of {client:?} could not be ended: {error:#}");
+    /// Connections of devices at this moment; one elsewhere does not tell.
+    pub fn connections(&self) -> Option<u64> {
+        match self {
+            Self::Embedded(broker) => Some(broker.connections()),
+            Self::External(_) => None,
+        }
     }
-}
 
-fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
+    /// Does what is published reach the broker, and what devices say reach the control plane?
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::External(broker) => broker.standing().connected,
+        }
+    }
 
-fn listen_error(address: SocketAddr, error: &rmqtt::Error) -> Error {
-    let in_use = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::AddrInUse);
-    if in_use {
-        Error::PortInUse { port: address.port() }
-    } else {
-        Error::Listen { address, reason: format!("{error:#}") }
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Embedded(_) => Standing { external: false, connected: true, trouble: None },
+            Self::External(broker) => broker.standing(),
+        }
+    }
+
+    /// Counts the times that a broker elsewhere was reached: it may have lost what it had been told.
+    pub fn arrivals(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(broker) => Some(broker.arrivals()),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// A chunk that did not reach its device within this is dropped: the device asks again. Otherwise one that was away
+/// would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
+const CHUNK_EXPIRY_S: u32 = 30;
+
+/// How long a message is of use; one without an end stays until it is replaced.
+fn expiry_s(topic: &Topic) -> Option<u32> {
+    match topic {
+        Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } => Some(CHUNK_EXPIRY_S),
+        Topic::Desired(_)
+        | Topic::Reported(_)
+        | Topic::Presence(_)
+        | Topic::Telemetry(_)
+        | Topic::Feedback(_)
+        | Topic::Event(_)
+        | Topic::BlobWant(_)
+        | Topic::Trust(_) => None,
+    }
+}
+
+/// At most this much of a refused text is kept.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(120).collect::<String>())
+}

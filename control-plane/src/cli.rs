@@ -1,6 +1,7 @@
 //! The command line: `serve`, and everything else as a client of a server's API.
 
 mod authorities;
+mod broker;
 mod client;
 mod datasets;
 mod devices;
@@ -64,6 +65,9 @@ pub enum Command {
     /// The fleet's certificate authorities
     #[command(subcommand)]
     Ca(authorities::CaCommand),
+    /// A broker of your own in place of the server's
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
     /// Devices and their tokens
     #[command(subcommand)]
     Device(devices::DeviceCommand),
@@ -116,6 +120,7 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Search(command) => searches::run(command, &client()?),
         Command::Model(command) => models::run(command, global),
         Command::Ca(command) => authorities::run(command, &client()?),
+        Command::Broker(command) => broker::run(command, &client()?),
         Command::Device(command) => devices::run(command, &client()?),
         Command::Rollout(command) => rollouts::run(command, &client()?),
         Command::Trust(command) => trust::run(command, global),

@@ -6,7 +6,7 @@ mod names;
 use crate::{
     api,
     app::{App, Parts, Settings, chain, delivery, now, trust::Trust},
-    broker::{self, Broker, Ingest},
+    broker::{self, Address, Broker, Identities, Ingest},
     jobs::Forge,
     signer::{self, CERTIFICATE_DAYS_MAX, Signer},
     store::Store,
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 pub struct Options {
     pub data: PathBuf,
     pub api: SocketAddr,
-    pub mqtt: SocketAddr,
+    pub mqtt: Mqtt,
     /// Names under which devices reach the server; the first is told to them.
     pub public_hosts: Vec<String>,
     pub forge: Option<PathBuf>,
@@ -41,6 +41,15 @@ pub struct Options {
     pub jobs: usize,
     /// Life of a device's certificate.
     pub certificate_days: u32,
+}
+
+/// Which broker the server works with.
+#[derive(Clone, Debug)]
+pub enum Mqtt {
+    /// One in this process.
+    Embedded(SocketAddr),
+    /// One elsewhere, with the file for the list of revoked certificates that it reads.
+    External { address: Address, crl: Option<PathBuf> },
 }
 
 /// What the command line needs to talk to a server; kept in `DATA/context.json`.
@@ -77,7 +86,7 @@ pub struct Server {
     _lock: File,
 }
 
-/// Starts everything. When it returns the API and the broker answer.
+/// Starts everything. When it returns the API and the embedded broker answer; one elsewhere is waited for afterwards.
 pub async fn start(options: Options) -> Result<Server> {
     let within = limits::CHUNK_BYTES_MIN..=limits::CHUNK_BYTES_MAX;
     if !within.contains(&options.chunk_bytes) {
@@ -105,8 +114,20 @@ pub async fn start(options: Options) -> Result<Server> {
     let lock = lock(data)?;
     let listener = listen(options.api)?;
     let api_address = listener.local_addr().context("the API's address")?;
-    let mqtt_address = with_port(options.mqtt)?;
-    let names = Names::new(&options.public_hosts, api_address, mqtt_address)?;
+    let mqtt = match options.mqtt {
+        Mqtt::Embedded(address) => Mqtt::Embedded(with_port(address)?),
+        external @ Mqtt::External { .. } => external,
+    };
+    let (names, mqtt_port, broker_crl) = match &mqtt {
+        Mqtt::Embedded(address) => {
+            (Names::new(&options.public_hosts, api_address, Some(*address))?, address.port(), None)
+        }
+        Mqtt::External { address, crl } => {
+            let mut names = Names::new(&options.public_hosts, api_address, None)?;
+            names.mqtt_host.clone_from(&address.host);
+            (names, address.port, crl.clone())
+        }
+    };
     let boards = boards::read(&options.boards)?;
     let signer = Signer::open(&data.join("keys"), &names.certificate, now())?;
     let trust = Trust::open(data, &signer, now())?;
@@ -118,14 +139,15 @@ pub async fn start(options: Options) -> Result<Server> {
         blob_bytes_per_s: options.blob_bytes_per_s,
         jobs: options.jobs,
         mqtt_host: names.mqtt_host.clone(),
-        mqtt_port: mqtt_address.port(),
+        mqtt_port,
         certificate_days: options.certificate_days,
         public_api: format!("https://{}", names::with_port(&names.api_host, api_address.port())),
+        broker_crl,
     };
     let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
     let app = App::new(settings, Parts { store, signer, trust, forge, boards });
     app.clear_uploads()?;
-    let broker = start_broker(&app, mqtt_address).await?;
+    let broker = start_broker(&app, &mqtt).await?;
     app.attach(broker.clone());
     app.publish_trust().await;
     app.publish_desired().await?;
@@ -136,6 +158,8 @@ pub async fn start(options: Options) -> Result<Server> {
     loops.spawn(named("the job runner", Arc::clone(&app).run_jobs()));
     loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
     loops.spawn(named("the keeper of trust", Arc::clone(&app).run_trust()));
+    loops.spawn(named("the broker's prompter", Arc::clone(&app).run_broker()));
+    loops.spawn(named("the list of revoked certificates", Arc::clone(&app).run_revocation_lists()));
     let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
     let context = data.join("context.json");
     let changes = app.tls_changes();
@@ -144,7 +168,7 @@ pub async fn start(options: Options) -> Result<Server> {
         "the context file",
         keep_context(context.clone(), Arc::clone(&app), server.clone(), changes),
     ));
-    let mqtt = names::with_port(&names.mqtt_host, mqtt_address.port());
+    let mqtt = names::with_port(&names.mqtt_host, mqtt_port);
     let ready = Ready { api: server, mqtt, context };
     Ok(Server { app, ready, api, broker, loops, _lock: lock })
 }
@@ -160,6 +184,7 @@ impl Server {
         self.app.stop();
         self.api.stop(GRACE).await;
         while self.loops.join_next().await.is_some() {}
+        self.broker.close().await;
         self.app.close().await;
     }
 
@@ -176,9 +201,18 @@ impl Server {
     }
 }
 
-async fn start_broker(app: &Arc<App>, address: SocketAddr) -> Result<Broker, broker::Error> {
-    let config = broker::Config { address, files: app.broker_files() };
-    Broker::start(config, Arc::clone(app) as Arc<dyn Ingest>).await
+async fn start_broker(app: &Arc<App>, mqtt: &Mqtt) -> Result<Broker, broker::Error> {
+    let ingest = Arc::clone(app) as Arc<dyn Ingest>;
+    match mqtt {
+        Mqtt::Embedded(address) => {
+            let config = broker::Config { address: *address, files: app.broker_files() };
+            Broker::embedded(config, ingest).await
+        }
+        Mqtt::External { address, .. } => {
+            let identities = Arc::clone(app) as Arc<dyn Identities>;
+            Ok(Broker::external(address.clone(), identities, ingest))
+        }
+    }
 }
 
 pub(crate) fn lock(data: &Path) -> Result<File> {

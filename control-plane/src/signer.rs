@@ -2,6 +2,7 @@
 //! the administrator. Made at the first start, kept in files that only their owner reads.
 
 mod authority;
+mod brokers;
 mod files;
 
 use authority::Authorities;
@@ -31,7 +32,8 @@ use trust::{
 use zeroize::Zeroizing;
 
 pub use authority::AUTHORITIES_MAX;
-pub use files::write;
+pub use brokers::{ClientCertificate, Revoked, key_and_request};
+pub use files::{write, write_public};
 
 /// Why a key or certificate was not made or read.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,9 @@ pub enum Error {
     /// The request is for another name.
     #[error("the certificate request has to name {device} as its common name (CN), and nothing else")]
     Name { device: DeviceId },
+    /// A name that no certificate can hold.
+    #[error("{0:?} is no host name and no address")]
+    Host(String),
     /// As many CAs as there may be.
     #[error("there are {AUTHORITIES_MAX} CAs; retire the old ones first with `edgewright ca retire`")]
     Authorities,
@@ -167,7 +172,7 @@ impl Signer {
     fn issue_server_certificate(&self, now: Timestamp) -> Result<()> {
         let key = files::key_pair(&self.server_key_path())?;
         let authorities = self.authorities();
-        let certificate = server_params(&self.hosts, now)?
+        let certificate = server_params(&self.hosts, "Edgewright control plane", now)?
             .signed_by(&key, &authorities.oldest().issuer)
             .map_err(Error::Certificate)?;
         write(&self.server_certificate_path(), certificate.pem().as_bytes())
@@ -300,17 +305,10 @@ impl Signer {
         SystemRandom::new().fill(&mut serial).map_err(|_| Error::Random)?;
         // Positive and without a leading zero digit, so that every tool writes it alike.
         serial[0] = (serial[0] & 0x3f) | 0x40;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, device.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.use_authority_key_identifier_extension = true;
+        request.params = client_params(device.as_str(), now, DAY * days);
+        request.params.serial_number = Some(SerialNumber::from_slice(&serial));
         let authorities = self.authorities();
         let authority = authorities.newest();
-        set_validity(&mut params, now, days);
-        request.params = params;
         let key = Digest::of(request.public_key.der_bytes());
         let certificate = request.signed_by(&authority.issuer).map_err(Error::Request)?;
         Ok(DeviceCertificate {
@@ -362,7 +360,7 @@ fn ca_params(number: u32, now: Timestamp) -> Result<CertificateParams> {
     params.distinguished_name.push(DnType::CommonName, ca_name(number));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, now, CA_DAYS);
+    set_validity(&mut params, now, DAY * CA_DAYS);
     Ok(params)
 }
 
@@ -371,23 +369,35 @@ fn ca_name(number: u32) -> String {
     if number == 1 { "Edgewright fleet CA".to_owned() } else { format!("Edgewright fleet CA {number}") }
 }
 
-fn server_params(hosts: &[String], now: Timestamp) -> Result<CertificateParams> {
+fn server_params(hosts: &[String], name: &str, now: Timestamp) -> Result<CertificateParams> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.extend(hosts.iter().filter(|host| !names.contains(host)).cloned().collect::<Vec<_>>());
     let mut params = CertificateParams::new(names).map_err(Error::Certificate)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Edgewright control plane");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, now, SERVER_DAYS);
+    set_validity(&mut params, now, DAY * SERVER_DAYS);
     Ok(params)
 }
 
-fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u32) {
-    let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(now.0);
-    params.not_before = now - SKEW;
-    params.not_after = now + DAY * days;
+fn client_params(name: &str, now: Timestamp, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, now, life);
+    params
+}
+
+fn set_validity(params: &mut CertificateParams, now: Timestamp, life: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let now = Duration::from_millis(now.0);
+    params.not_before = epoch + now - SKEW;
+    params.not_after = epoch + now + life;
 }
 
 fn hex(bytes: &[u8]) -> String {

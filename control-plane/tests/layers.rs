@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &str)] = &[
     ("sqlx", "store"),
     ("rmqtt", "broker"),
+    ("rumqttc", "broker"),
     ("rcgen", "signer"),
     ("maud", "page"),
     ("ureq", "cli"),

@@ -108,7 +108,7 @@ pub fn run(options: Options) -> Result<()> {
     let screen = Screen::new();
     screen.tick("set up", &set_up_figure()?);
     // Small chunks and a capped rate make a download long enough to be killed in the middle.
-    let serve = ServeOptions { chunk_bytes: 4096, blob_bytes_per_s: 400_000 };
+    let serve = ServeOptions { chunk_bytes: 4096, blob_bytes_per_s: 400_000, ..ServeOptions::default() };
     let control = ControlPlane::start(&folder.join("control"), serve)?;
     screen.tick("control plane up", &format!("API on port {}, MQTT on port {}", control.api, control.mqtt));
     let report = Report {

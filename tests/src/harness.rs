@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod control;
+pub mod mosquitto;
 pub mod oip;
 pub mod process;
 pub mod proxy;

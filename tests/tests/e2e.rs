@@ -6,6 +6,8 @@
 
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/broker.rs"]
+mod broker;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/hostile.rs"]
@@ -73,6 +75,15 @@ const TESTS: &[(&str, Test)] = &[
 
 /// Tests that bring all they need.
 const ALONE: &[(&str, Alone)] = &[
+    (
+        "broker::a_fleet_lives_on_a_mosquitto_that_comes_and_goes",
+        broker::a_fleet_lives_on_a_mosquitto_that_comes_and_goes,
+    ),
+    (
+        "broker::a_revoked_device_is_put_out_of_a_mosquitto",
+        broker::a_revoked_device_is_put_out_of_a_mosquitto,
+    ),
+    ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",

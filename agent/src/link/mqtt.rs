@@ -172,7 +172,8 @@ impl Mqtt {
                 }
                 Event::Incoming(Packet::PubAck(ack)) => {
                     let result = match ack.reason {
-                        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+                        PubAckReason::Success => Ok(()),
+                        // Also where nobody listens: a broker that has lost the control plane's session keeps nothing.
                         reason @ PubAckReason::PayloadFormatInvalid => {
                             Err(Refused::Malformed(format!("{reason:?}")))
                         }

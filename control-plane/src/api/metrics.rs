@@ -21,6 +21,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
         ("edgewright_devices", "gauge", "Enrolled devices", status.devices.total),
         ("edgewright_devices_online", "gauge", "Connected devices", status.devices.online),
         ("edgewright_mqtt_connections", "gauge", "Connections to the broker", status.connections),
+        (
+            "edgewright_broker_connected",
+            "gauge",
+            "Whether the broker is reached",
+            u64::from(status.broker.connected),
+        ),
         ("edgewright_rollouts_open", "gauge", "Rollouts under way", status.open_rollouts),
         ("edgewright_jobs_open", "gauge", "Jobs under way or waiting", status.open_jobs),
         ("edgewright_events_total", "counter", "Events stored", status.ingest.events),

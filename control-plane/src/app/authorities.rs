@@ -94,6 +94,7 @@ impl App {
 
     async fn tls_changed(&self) -> Result<()> {
         self.tls_changes.send_modify(|count| *count += 1);
+        self.revocations.notify_one();
         match self.broker.get() {
             Some(broker) => broker.reload().await.map_err(|error| Error::Internal(chain(&error))),
             None => Ok(()),

@@ -61,6 +61,8 @@ struct Known {
     fetching: HashMap<RolloutId, BTreeSet<DeviceId>>,
     /// When those were looked up.
     looked_at: Timestamp,
+    /// Why the chunk before did not go out.
+    trouble: Option<String>,
 }
 
 impl Known {
@@ -153,9 +155,14 @@ impl App {
         };
         let size = bytes.len() as u64;
         if let Err(error) = broker.publish(&topic, bytes.into(), false).await {
-            tracing::warn!("chunk {index} of {} bytes did not go out: {}", chunk_bytes, chain(&error));
+            let trouble = chain(&error);
+            if known.trouble.is_none() {
+                tracing::warn!("chunk {index} of {chunk_bytes} bytes did not go out: {trouble}");
+            }
+            known.trouble = Some(trouble);
             return;
         }
+        known.trouble = None;
         counter.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_published.fetch_add(size, Ordering::Relaxed);
         if let Ok(mut published) = self.published.lock() {

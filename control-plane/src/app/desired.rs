@@ -3,10 +3,14 @@
 use super::{App, Error, Result, chain};
 use crate::broker::Broker;
 use control_core::entity::Device;
+use futures::{StreamExt, stream};
 use shared::{DeviceId, topic::Topic, wire::Desired};
 use std::collections::HashMap;
 
-/// What the broker has of each device's desired states. It remembers nothing over a restart, so this starts empty.
+/// Desired states that are on their way to the broker at one time.
+const AT_ONCE_MAX: usize = 32;
+
+/// What the broker has of each device's desired states. It may remember nothing over a restart, so this starts empty.
 #[derive(Debug, Default)]
 pub(super) struct Told(HashMap<DeviceId, Telling>);
 
@@ -28,14 +32,16 @@ impl App {
         let Some(broker) = self.broker.get() else { return Ok(()) };
         // Held to the end: an older generation never overtakes a newer one.
         let mut told = self.told.lock().await;
-        for (id, generation) in self.store.desired_generations().await? {
-            if told.0.get(&id) == Some(&Telling::Done(generation)) {
-                continue;
-            }
-            if self.is_stopping() {
-                return Ok(());
-            }
-            let telling = match self.tell(broker, &id).await {
+        let wanted = self.store.desired_generations().await?.into_iter();
+        let wanted: Vec<_> =
+            wanted.filter(|(id, generation)| told.0.get(id) != Some(&Telling::Done(*generation))).collect();
+        let mut tellings = stream::iter(wanted)
+            .map(|(id, generation)| async move { (self.tell(broker, &id).await, id, generation) })
+            .buffer_unordered(AT_ONCE_MAX);
+        // A broker that is away is told everything when it is back.
+        while !self.is_stopping() && broker.is_connected() {
+            let Some((result, id, generation)) = tellings.next().await else { break };
+            let telling = match result {
                 Ok(Some(generation)) => Telling::Done(generation),
                 Ok(None) => continue,
                 Err(error) => {
@@ -49,6 +55,11 @@ impl App {
             told.0.insert(id, telling);
         }
         Ok(())
+    }
+
+    /// The broker may have lost what it had.
+    pub(super) async fn forget_told_desired(&self) {
+        self.told.lock().await.0.clear();
     }
 
     /// Publishes the newest desired state of a device and gives its generation; nothing for one that was revoked.

@@ -64,6 +64,7 @@ impl App {
     pub async fn revoke_device(&self, id: &DeviceId) -> Result<Device> {
         self.device(id).await?;
         self.store.revoke_device(id, now()).await?;
+        self.revocations.notify_one();
         if let Some(broker) = self.broker.get() {
             broker.kick(id).await;
         }

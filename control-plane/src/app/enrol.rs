@@ -171,6 +171,7 @@ impl App {
         let pem = certificate.pem.clone();
         let issued = issued(&device, certificate);
         self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
+        self.revocations.notify_one();
         if may_replace && let Some(broker) = self.broker.get() {
             // A session under the certificate that was good before, if there is one.
             broker.kick(&device).await;

@@ -8,7 +8,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::{
-    DeviceId,
+    DeviceId, Timestamp,
     topic::Topic,
     wire::{self, Batch, Presence, Reported, Want},
 };
@@ -25,34 +25,28 @@ impl Ingest for App {
         }
     }
 
+    async fn has_good_certificate(&self, device: &DeviceId) -> Result<bool, Refused> {
+        match self.store.authorities_of_device(device).await {
+            Ok(theirs) => {
+                let ours = self.signer.authority_infos();
+                // Of some that were issued long ago it is not on record which CA did.
+                Ok(theirs
+                    .iter()
+                    .any(|theirs| theirs.is_none_or(|theirs| ours.iter().any(|info| info.digest == theirs))))
+            }
+            Err(error) => {
+                tracing::error!("the certificates of {device} could not be looked up: {}", chain(&error));
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
-        let taken = match topic {
-            Topic::Reported(_) => self.take_reported(device, &payload).await,
-            Topic::Presence(_) => self.take_presence(device, &payload).await,
-            Topic::Telemetry(_) => {
-                let batch = decode(Batch::decode(&payload, device))?;
-                self.store.ingest_telemetry(&batch, now()).await.map(drop).map_err(Into::into)
-            }
-            Topic::Feedback(_) => {
-                let batch = decode(Batch::decode(&payload, device))?;
-                self.store.ingest_feedback(&batch, now()).await.map(drop).map_err(Into::into)
-            }
-            Topic::Event(_) => {
-                let batch = decode(Batch::decode(&payload, device))?;
-                self.store.ingest_events(&batch, now()).await.map(drop).map_err(Into::into)
-            }
-            Topic::BlobWant(_) => self.take_want(device, &payload),
-            Topic::Desired(_) | Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } | Topic::Trust(_) => {
-                return Err(Refused::Invalid("devices do not publish here".to_owned()));
-            }
-        };
-        taken.map_err(|failed| match failed {
-            Failed::Refused(refused) => refused,
-            Failed::Store(error) => {
-                tracing::error!("a message of {device} could not be kept: {}", chain(&error));
-                Refused::Unavailable
-            }
-        })
+        self.take(device, topic, &payload, Some(now())).await
+    }
+
+    async fn recall(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
+        self.take(device, topic, &payload, None).await
     }
 
     async fn refused(&self, subject: &str, kind: &'static str, detail: String) {
@@ -76,7 +70,49 @@ fn decode<T>(result: Result<T, wire::Error>) -> Result<T, Refused> {
 }
 
 impl App {
-    async fn take_reported(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+    /// Takes a message from a device that was `seen` by it.
+    async fn take(
+        &self,
+        device: &DeviceId,
+        topic: &Topic,
+        payload: &[u8],
+        seen: Option<Timestamp>,
+    ) -> Result<(), Refused> {
+        let taken = match topic {
+            Topic::Reported(_) => self.take_reported(device, payload, seen).await,
+            Topic::Presence(_) => self.take_presence(device, payload, seen).await,
+            Topic::Telemetry(_) => {
+                let batch = decode(Batch::decode(payload, device))?;
+                self.store.ingest_telemetry(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::Feedback(_) => {
+                let batch = decode(Batch::decode(payload, device))?;
+                self.store.ingest_feedback(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::Event(_) => {
+                let batch = decode(Batch::decode(payload, device))?;
+                self.store.ingest_events(&batch, now()).await.map(drop).map_err(Into::into)
+            }
+            Topic::BlobWant(_) => self.take_want(device, payload),
+            Topic::Desired(_) | Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } | Topic::Trust(_) => {
+                return Err(Refused::Invalid("devices do not publish here".to_owned()));
+            }
+        };
+        taken.map_err(|failed| match failed {
+            Failed::Refused(refused) => refused,
+            Failed::Store(error) => {
+                tracing::error!("a message of {device} could not be kept: {}", chain(&error));
+                Refused::Unavailable
+            }
+        })
+    }
+
+    async fn take_reported(
+        &self,
+        device: &DeviceId,
+        payload: &[u8],
+        seen: Option<Timestamp>,
+    ) -> Result<(), Failed> {
         let reported: Reported = decode(wire::decode_json("report", payload)).map_err(Failed::Refused)?;
         if reported.device != *device {
             return Err(Failed::Refused(Refused::Invalid(
@@ -84,14 +120,19 @@ impl App {
             )));
         }
         reported.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
-        self.store.set_reported(&reported, now()).await?;
+        self.store.set_reported(&reported, seen).await?;
         self.planner_wake.notify_one();
         Ok(())
     }
 
-    async fn take_presence(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+    async fn take_presence(
+        &self,
+        device: &DeviceId,
+        payload: &[u8],
+        seen: Option<Timestamp>,
+    ) -> Result<(), Failed> {
         let presence: Presence = decode(wire::decode_json("presence", payload)).map_err(Failed::Refused)?;
-        self.store.set_online(device, presence.online, now()).await?;
+        self.store.set_online(device, presence.online, seen).await?;
         if !presence.online {
             self.inbox.forget(device);
         }

@@ -196,6 +196,10 @@ impl App {
 
     /// Since when the fleet has been listened to without a break.
     fn heard_since(&self, now: Timestamp) -> Timestamp {
+        if !self.hears_devices() {
+            // Nobody looks: where it goes on for longer it shows as a gap.
+            return now;
+        }
         let mut attention = self.attention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         attention.look(now)
     }

@@ -58,6 +58,7 @@ pub(crate) async fn app(folder: &Path, worker: &str) -> Arc<App> {
         mqtt_port: 8883,
         certificate_days: 7,
         public_api: "https://127.0.0.1:8443".to_owned(),
+        broker_crl: None,
     };
     App::new(settings, parts)
 }

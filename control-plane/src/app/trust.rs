@@ -348,27 +348,41 @@ impl App {
         Ok(())
     }
 
+    /// The broker may have lost what it had.
+    pub(super) async fn forget_told_trust(&self) {
+        self.trust.told.lock().await.clear();
+    }
+
     /// Publishes what the broker does not have, the timestamp last: who hears it can have the rest. What fails is
-    /// tried again by the next call.
-    pub async fn publish_trust(&self) {
-        let Some(broker) = self.broker.get() else { return };
+    /// tried again by the next call; `false` where a broker that is there does not have everything.
+    pub async fn publish_trust(&self) -> bool {
+        let Some(broker) = self.broker.get() else { return true };
         // Held to the end: older metadata never overtakes newer.
         let mut told = self.trust.told.lock().await;
         let files = self.trust.repository.lock().await.files();
         let files: BTreeMap<TrustFile, Vec<u8>> =
             files.into_iter().filter_map(|(name, bytes)| Some((TrustFile::of_file(&name)?, bytes))).collect();
+        let mut all = true;
         for (file, bytes) in files {
             let digest = Digest::of(&bytes);
             if told.get(&file) == Some(&digest) {
                 continue;
             }
+            if !broker.is_connected() {
+                // It is told everything when it is back.
+                return true;
+            }
             match broker.publish(&Topic::Trust(file.clone()), bytes.into(), true).await {
                 Ok(()) => {
                     told.insert(file, digest);
                 }
-                Err(error) => tracing::error!("trust metadata does not reach the devices: {}", chain(&error)),
+                Err(error) => {
+                    tracing::error!("trust metadata does not reach the devices: {}", chain(&error));
+                    all = false;
+                }
             }
         }
+        all
     }
 
     /// Keeps the online metadata fresh until the application stops.

@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     api::List,
-    app::authorities::{AuthorityStatus, Retirement},
+    app::{
+        Status,
+        authorities::{AuthorityStatus, Retirement},
+    },
 };
 use clap::Subcommand;
 
@@ -32,6 +35,11 @@ pub(super) fn run(command: &CaCommand, client: &Client) -> Outcome {
         CaCommand::Rotate => client.post("/authorities", &())?,
         CaCommand::Retire { force } => client.post("/authorities/retire", &Retirement { force: *force })?,
     };
+    if !matches!(command, CaCommand::List) && client.get::<Status>("/status")?.broker.external {
+        eprintln!(
+            "the broker has to trust the same CAs: give it what `edgewright broker files` writes, and start it again"
+        );
+    }
     show(client.json, &list, |list| {
         let rows = list.items.iter().map(|authority| {
             let tasks = [(authority.info.issues, "devices"), (authority.info.serves, "server")];

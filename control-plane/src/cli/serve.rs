@@ -2,7 +2,8 @@
 
 use super::{Failure, Outcome};
 use crate::{
-    serve::{self, Options},
+    broker::Address,
+    serve::{self, Mqtt, Options},
     signer::CERTIFICATE_DAYS_DEFAULT,
 };
 use clap::Args;
@@ -19,9 +20,16 @@ pub struct ServeArgs {
     /// Where the API listens
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     api: SocketAddr,
-    /// Where the broker listens
+    /// Where the broker of this server listens
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8883")]
     mqtt: SocketAddr,
+    /// A broker of your own in place of it, by the name under which this server and the devices reach it; see
+    /// `edgewright broker files`
+    #[arg(long, value_name = "mqtts://HOST:PORT", conflicts_with = "mqtt")]
+    broker: Option<Address>,
+    /// File to keep the list of revoked certificates in, for that broker
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    broker_crl: Option<PathBuf>,
     /// Name under which devices reach this machine; the first is told to them
     #[arg(long = "public-host", value_name = "NAME")]
     public_hosts: Vec<String>,
@@ -45,7 +53,7 @@ pub struct ServeArgs {
     certificate_days: u32,
 }
 
-const LOG_DEFAULT: &str = "info,rmqtt=error,rmqtt_net=error,rmqtt_codec=error,sqlx=warn";
+const LOG_DEFAULT: &str = "info,rmqtt=error,rmqtt_net=error,rmqtt_codec=error,rumqttc=off,sqlx=warn";
 /// Tasks that do not end by themselves get this long.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -63,7 +71,10 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     let options = Options {
         data: args.data.clone(),
         api: args.api,
-        mqtt: args.mqtt,
+        mqtt: match &args.broker {
+            Some(address) => Mqtt::External { address: address.clone(), crl: args.broker_crl.clone() },
+            None => Mqtt::Embedded(args.mqtt),
+        },
         public_hosts: args.public_hosts.clone(),
         forge: args.forge.clone(),
         boards: args.boards.clone(),

@@ -22,7 +22,7 @@ pub(super) fn run(client: &Client) -> Outcome {
         facts(&[
             ("version", status.version.clone()),
             ("started", ago(status.started_at)),
-            ("broker", status.mqtt.clone()),
+            ("broker", describe(status)),
             ("devices", format!("{} online of {}", status.devices.online, status.devices.total)),
             ("rollouts", format!("{} under way", status.open_rollouts)),
             ("jobs", format!("{} under way", status.open_jobs)),
@@ -48,6 +48,17 @@ pub(super) fn run(client: &Client) -> Outcome {
             ),
         ])
     })
+}
+
+fn describe(status: &Status) -> String {
+    let broker = &status.broker;
+    let place = if broker.external { "of your own" } else { "in the server" };
+    let standing = match (&broker.trouble, broker.connected) {
+        (_, true) => "connected".to_owned(),
+        (Some(trouble), false) => format!("not connected: {trouble}"),
+        (None, false) => "not connected".to_owned(),
+    };
+    format!("{} {place}, {standing}", status.mqtt)
 }
 
 pub(super) fn run_board(command: &BoardCommand, client: &Client) -> Outcome {

@@ -68,7 +68,7 @@ pub(super) fn page(shown: &Shown) -> Markup {
             main {
                 header {
                     h1 { "Edgewright" }
-                    small { "version " (status.version) ", up " (ago(status.started_at, shown.now)) ", broker " (status.mqtt) }
+                    small { "version " (status.version) ", up " (ago(status.started_at, shown.now)) ", broker " (status.mqtt) @if !status.broker.connected { span.bad { " not connected" } } }
                 }
                 div.cards {
                     (card("Devices online", &format!("{} / {}", status.devices.online, status.devices.total)))

@@ -13,8 +13,9 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The first of `public_hosts`; without any, the addresses that are listened on.
-    pub(super) fn new(public_hosts: &[String], api: SocketAddr, mqtt: SocketAddr) -> Result<Self> {
+    /// The first of `public_hosts`; without any, the addresses that are listened on. Where MQTT is elsewhere, its host is
+    /// that of the API.
+    pub(super) fn new(public_hosts: &[String], api: SocketAddr, mqtt: Option<SocketAddr>) -> Result<Self> {
         let mut certificate: Vec<String> = public_hosts.iter().map(|host| plain(host).to_owned()).collect();
         let public = certificate.first().cloned();
         let told = |flag: &str, address: SocketAddr| match &public {
@@ -26,9 +27,11 @@ impl Names {
             }
             None => Ok(address.ip().to_string()),
         };
-        let (api_host, mqtt_host) = (told("--api", api)?, told("--mqtt", mqtt)?);
-        let bound = [api, mqtt].map(|address| address.ip());
-        certificate.extend(bound.into_iter().filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+        let api_host = told("--api", api)?;
+        let mqtt_host =
+            mqtt.map(|mqtt| told("--mqtt", mqtt)).transpose()?.unwrap_or_else(|| api_host.clone());
+        let bound = [Some(api), mqtt].into_iter().flatten().map(|address| address.ip());
+        certificate.extend(bound.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
         certificate.sort();
         certificate.dedup();
         Ok(Self { api_host, mqtt_host, certificate })
@@ -54,7 +57,7 @@ mod tests {
 
     fn names(public: &[&str], api: &str, mqtt: &str) -> Result<Names> {
         let public: Vec<String> = public.iter().map(|host| (*host).to_owned()).collect();
-        Names::new(&public, api.parse().unwrap(), mqtt.parse().unwrap())
+        Names::new(&public, api.parse().unwrap(), Some(mqtt.parse().unwrap()))
     }
 
     #[test]

@@ -4,9 +4,9 @@ use super::{Error, Result, secret};
 use rcgen::KeyPair;
 use shared::signing::{PublicKey, SigningKey};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 use trust::oms::ModelKey;
@@ -14,6 +14,15 @@ use zeroize::Zeroizing;
 
 /// Writes a file whole or not at all, readable by its owner only.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_as(path, bytes, 0o600)
+}
+
+/// The same, readable by everybody.
+pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_as(path, bytes, 0o644)
+}
+
+fn write_as(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let failed = |source| Error::File { path: path.to_path_buf(), source };
     let partial = path.with_extension("partial");
     let mut file = OpenOptions::new()
@@ -23,6 +32,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .mode(0o600)
         .open(&partial)
         .map_err(failed)?;
+    // Whatever the process's mask says of fresh files.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&partial, path).map_err(failed)?;
     // The parent of a bare name is the empty path, which stands for this folder.

@@ -21,6 +21,17 @@ pub struct Issued {
     pub key: Digest,
 }
 
+/// A certificate that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    pub serial: String,
+    /// Of the CA's certificate.
+    pub authority: Option<Digest>,
+    pub revoked_at: Timestamp,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
 impl Issued {
     pub(super) fn insert(&self, now: Timestamp) -> Query<'_, Sqlite, SqliteArguments> {
         sqlx::query(
@@ -91,6 +102,39 @@ impl Store {
         Ok(true)
     }
 
+    /// The CAs of a device's certificates that were not revoked, as far as that is on record: whether they are over says
+    /// the clock of whoever they are shown to. None for a device that was revoked.
+    pub async fn authorities_of_device(&self, device: &DeviceId) -> Result<Vec<Option<Digest>>> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT c.authority FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+        )
+        .bind(device.as_str())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| authority(&Reader::new("certificates", row))).collect()
+    }
+
+    /// Revoked certificates that a clock that is a day behind would still take, by serial.
+    pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<Revocation>> {
+        let rows = sqlx::query(
+            "SELECT serial, authority, revoked_at FROM certificates \
+             WHERE revoked_at IS NOT NULL AND expires_at > ? ORDER BY serial",
+        )
+        .bind(time(now).saturating_sub(DAY_MS))
+        .fetch_all(&self.readers)
+        .await?;
+        let read = |row| {
+            let row = Reader::new("certificates", row);
+            Ok(Revocation {
+                serial: row.text("serial")?,
+                authority: authority(&row)?,
+                revoked_at: row.time("revoked_at")?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
     /// What a device says of itself once it has a certificate.
     pub async fn set_board(&self, id: &DeviceId, board: &BoardId, agent_version: &str) -> Result<()> {
         sqlx::query("UPDATE devices SET board = ?, agent_version = ? WHERE id = ?")
@@ -133,6 +177,11 @@ impl Store {
         .await?;
         rows.iter().map(|row| Reader::new("certificates", row).parse("device", "device id")).collect()
     }
+}
+
+/// Of a certificate that was issued before that was noted it is not known.
+fn authority(row: &Reader<'_>) -> Result<Option<Digest>> {
+    if row.text("authority")?.is_empty() { Ok(None) } else { row.parse("authority", "digest").map(Some) }
 }
 
 #[cfg(test)]

@@ -93,23 +93,27 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// What a device said of itself.
-    pub async fn set_reported(&self, reported: &Reported, now: Timestamp) -> Result<()> {
-        sqlx::query("UPDATE devices SET reported = ?, agent_version = ?, seen_at = ? WHERE id = ?")
-            .bind(json(reported)?)
-            .bind(&reported.agent_version)
-            .bind(time(now))
-            .bind(reported.device.as_str())
-            .execute(&self.writer)
-            .await?;
+    /// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
+    pub async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
+        sqlx::query(
+            "UPDATE devices SET reported = ?, agent_version = ?, seen_at = coalesce(?, seen_at) WHERE id = ?",
+        )
+        .bind(json(reported)?)
+        .bind(&reported.agent_version)
+        .bind(seen.map(time))
+        .bind(reported.device.as_str())
+        .execute(&self.writer)
+        .await?;
         Ok(())
     }
 
-    /// Whether a device is connected.
-    pub async fn set_online(&self, id: &DeviceId, online: bool, now: Timestamp) -> Result<()> {
-        sqlx::query("UPDATE devices SET online = ?, seen_at = ? WHERE id = ? AND revoked_at IS NULL")
+    /// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
+    pub async fn set_online(&self, id: &DeviceId, online: bool, seen: Option<Timestamp>) -> Result<()> {
+        sqlx::query(
+            "UPDATE devices SET online = ?, seen_at = coalesce(?, seen_at) WHERE id = ? AND revoked_at IS NULL",
+        )
             .bind(online)
-            .bind(time(now))
+            .bind(seen.map(time))
             .bind(id.as_str())
             .execute(&self.writer)
             .await?;

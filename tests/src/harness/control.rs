@@ -17,11 +17,14 @@ pub struct ServeOptions {
     pub chunk_bytes: u32,
     /// Cap on the delivery of blobs; zero is none.
     pub blob_bytes_per_s: u64,
+    /// A broker elsewhere at the MQTT port in place of the server's own, which reads its list of revoked certificates
+    /// from this file.
+    pub broker_crl: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0 }
+        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0, broker_crl: None }
     }
 }
 
@@ -55,13 +58,19 @@ impl ControlPlane {
             .args(["serve", "--json", "--data"])
             .arg(&self.data)
             .args(["--api", &format!("127.0.0.1:{}", self.api)])
-            .args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)])
             .args(["--chunk-bytes", &self.options.chunk_bytes.to_string()])
             .args(["--blob-bytes-per-s", &self.options.blob_bytes_per_s.to_string()])
             .arg("--forge")
             .arg(binary("edgewright-forge")?)
             .arg("--boards")
             .arg(root().join("firmware-configs"));
+        match &self.options.broker_crl {
+            Some(crl) => command
+                .args(["--broker", &format!("mqtts://127.0.0.1:{}", self.mqtt)])
+                .arg("--broker-crl")
+                .arg(crl),
+            None => command.args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)]),
+        };
         let mut process = Process::start("edgewright serve", command, &self.data.join("serve.log"))?;
         wait_for("the control plane to answer", START_LIMIT, || {
             if let Err(error) = process.check_alive() {

@@ -4,15 +4,16 @@
 use super::{est::Curl, world::World};
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{
-    Agent, AgentOptions, ControlPlane, Process, ServeOptions, agent::Identity, free_port, root, wait_for,
+    Agent, AgentOptions, ControlPlane, Process, ServeOptions, agent::Identity, free_port, mosquitto, root,
+    wait_for,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber,
+    date_time_ymd,
 };
 use std::{
     fs,
-    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -63,10 +64,10 @@ const CASES: &[(Try, bool)] = &[
 ];
 
 /// A device as mosquitto's clients are it.
-struct Stranger {
-    id: String,
-    identity: Identity,
-    mqtt: u16,
+pub(crate) struct Stranger {
+    pub(crate) id: String,
+    pub(crate) identity: Identity,
+    pub(crate) mqtt: u16,
 }
 
 impl Stranger {
@@ -94,7 +95,7 @@ impl Stranger {
         command.output().context("running mosquitto's clients: `cargo xtask setup` brings mosquitto-clients")
     }
 
-    fn write(&self, topic: &str) -> Result<Output> {
+    pub(crate) fn write(&self, topic: &str) -> Result<Output> {
         let arguments = ["-t", topic, "-r", "-m", ONLINE];
         self.run(self.command("mosquitto_pub", &self.id, true).args(arguments))
     }
@@ -156,7 +157,7 @@ impl Listener {
     }
 }
 
-fn refused(output: &Output) -> bool {
+pub(crate) fn refused(output: &Output) -> bool {
     let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
     !output.status.success() || text.contains("not authorized") || text.contains("failed")
 }
@@ -247,9 +248,19 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = named("test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         fs::write(folder.join("ca.pem"), params.self_signed(&key)?.pem())?;
-        Ok(Self { folder: folder.to_path_buf(), issuer: Issuer::new(params, key) })
+        let authority = Self { folder: folder.to_path_buf(), issuer: Issuer::new(params, key) };
+        let nobody = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        fs::write(folder.join("crl.pem"), nobody.signed_by(&authority.issuer)?.pem()?)?;
+        Ok(authority)
     }
 
     fn issue(
@@ -288,25 +299,8 @@ fn start_mosquitto(folder: &Path, port: u16) -> Result<Process> {
         ensure!(config.contains(system), "mosquitto.conf has no {system:?}");
         config = config.replace(system, &here);
     }
-    if rustix::process::geteuid().is_root() {
-        // It would become a user that does not see the folder.
-        config.push_str("user root\n");
-    }
     fs::write(folder.join("mosquitto.conf"), config)?;
-    let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
-        .into_iter()
-        .find(|path| Path::new(path).is_file());
-    let mut command = Command::new(program.unwrap_or("mosquitto"));
-    command.arg("-c").arg(folder.join("mosquitto.conf"));
-    let mut process = Process::start("mosquitto", command, &folder.join("mosquitto.log"))
-        .context("`cargo xtask setup` brings mosquitto")?;
-    wait_for("mosquitto to listen", LIMIT, || {
-        if let Err(error) = process.check_alive() {
-            return Ok(Some(Err(error)));
-        }
-        Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(|_| Ok(())))
-    })??;
-    Ok(process)
+    mosquitto::start(folder, port)
 }
 
 pub(crate) fn mosquitto_keeps_devices_apart() -> Result<()> {

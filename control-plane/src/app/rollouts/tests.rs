@@ -136,7 +136,7 @@ impl World {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let config = broker::Config { address, files: self.app.broker_files() };
         let ingest = Arc::clone(&self.app) as Arc<dyn Ingest>;
-        self.app.attach(Broker::start(config, ingest).await.unwrap());
+        self.app.attach(Broker::embedded(config, ingest).await.unwrap());
         port
     }
 
@@ -188,6 +188,7 @@ async fn application(data: &std::path::Path, chunk_bytes: u32) -> Arc<App> {
         mqtt_port: 8883,
         certificate_days: 7,
         public_api: "https://localhost:8443".to_owned(),
+        broker_crl: None,
     };
     App::new(settings, parts)
 }

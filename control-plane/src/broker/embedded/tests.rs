@@ -1,7 +1,8 @@
 //! Real clients over real TLS against the embedded broker.
 
 use super::*;
-use crate::signer::Signer;
+use crate::{broker::CHUNK_EXPIRY_S, signer::Signer};
+use async_trait::async_trait;
 use rcgen::KeyPair;
 use rumqttc::{
     Transport,
@@ -39,6 +40,10 @@ impl Ingest for Recorder {
         self.good.lock().unwrap().contains(&certificate)
     }
 
+    async fn has_good_certificate(&self, _: &DeviceId) -> Result<bool, Refused> {
+        panic!("the broker knows which certificate was shown")
+    }
+
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
         if *self.unavailable.lock().unwrap() {
             return Err(Refused::Unavailable);
@@ -59,7 +64,7 @@ struct World {
     _folder: tempfile::TempDir,
     signer: Signer,
     recorder: Arc<Recorder>,
-    broker: Broker,
+    broker: Embedded,
     port: u16,
 }
 
@@ -89,7 +94,7 @@ impl World {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let recorder = Arc::new(Recorder::default());
         let broker =
-            Broker::start(config(&signer, port), Arc::clone(&recorder) as Arc<dyn Ingest>).await.unwrap();
+            Embedded::start(config(&signer, port), Arc::clone(&recorder) as Arc<dyn Ingest>).await.unwrap();
         Self { _folder: folder, signer, recorder, broker, port }
     }
 
@@ -338,7 +343,7 @@ async fn chunks_say_when_they_are_of_no_more_use_and_desired_state_never_expires
 async fn a_port_in_use_is_named_with_its_flag() {
     let world = World::new().await;
     let error =
-        Broker::start(config(&world.signer, world.port), Arc::new(Recorder::default())).await.unwrap_err();
+        Embedded::start(config(&world.signer, world.port), Arc::new(Recorder::default())).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("port {} is in use; choose another with --mqtt ADDRESS:PORT", world.port)

@@ -9,7 +9,7 @@
 //! the certificate is looked up once more after the session has been made: either that look sees the revocation, or
 //! the revocation sees the session.
 
-use super::{Ingest, Refused};
+use super::{Ingest, Refused, quoted};
 use async_trait::async_trait;
 use rmqtt::{
     codec::v5::{PublishAckReason, SubscribeAckReason},
@@ -164,9 +164,4 @@ impl Hooks {
             Err(Refused::Unavailable) => Err(PublishAckReason::ImplementationSpecificError),
         }
     }
-}
-
-/// At most this much of a refused text is kept.
-fn quoted(text: &str) -> String {
-    format!("{:?}", text.chars().take(120).collect::<String>())
 }

@@ -1,0 +1,101 @@
+//! What comes from the broker: each message is looked at on its own, in its order, and acknowledged when it is kept or
+//! refused for good.
+//!
+//! Who a device is says the topic, since the broker lets a device publish on its own topics alone. Whether it still is
+//! one of the fleet is asked here with each message: the broker may not know yet that a certificate was revoked.
+
+use super::{
+    super::{Ingest, Refused, quoted},
+    Takeovers,
+};
+use rumqttc::v5::{AsyncClient, mqttbytes::v5::Publish};
+use shared::{DeviceId, topic::Topic};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::{Notify, mpsc};
+
+/// Takes in the messages of one connection.
+pub(super) struct Intake {
+    pub(super) ingest: Arc<dyn Ingest>,
+    pub(super) client: AsyncClient,
+    pub(super) takeovers: Takeovers,
+    /// The connection has to end: something could not be kept, and comes again with the next one.
+    pub(super) fault: Arc<Notify>,
+    /// It has ended: what still waits comes again.
+    pub(super) over: Arc<AtomicBool>,
+}
+
+impl Intake {
+    pub(super) async fn run(self, mut messages: mpsc::Receiver<Publish>) {
+        while let Some(message) = messages.recv().await {
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
+            // Nothing after it may be acknowledged before it.
+            if self.take(&message).await.is_err() || self.client.try_ack(&message).is_err() {
+                self.fault.notify_one();
+                return;
+            }
+        }
+    }
+
+    /// `Ok` when there is no need for it to come again.
+    async fn take(&self, message: &Publish) -> Result<(), Refused> {
+        let text = String::from_utf8_lossy(&message.topic);
+        let Some((device, topic)) = sender(&text) else {
+            self.ingest.refused(super::CLIENT_NAME, "foreign_topic", quoted(&text)).await;
+            return Ok(());
+        };
+        if !self.ingest.has_good_certificate(&device).await? {
+            // What was retained was said when the device may still have been one of the fleet.
+            if !message.retain {
+                let detail = format!("{topic}: no certificate of it is good");
+                self.ingest.refused(device.as_str(), "unknown_certificate", detail).await;
+                self.takeovers.again(device);
+            }
+            return Ok(());
+        }
+        let payload = message.payload.clone();
+        let taken = if message.retain {
+            self.ingest.recall(&device, &topic, payload).await
+        } else {
+            self.ingest.receive(&device, &topic, payload).await
+        };
+        match taken {
+            Err(Refused::Invalid(reason)) => {
+                self.ingest.refused(device.as_str(), "bad_payload", format!("{topic}: {reason}")).await;
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+}
+
+/// The topic, with the device that alone may publish there.
+fn sender(text: &str) -> Option<(DeviceId, Topic)> {
+    let topic: Topic = text.parse().ok()?;
+    let device = topic.device().filter(|device| topic.device_may_publish(device))?.clone();
+    Some((device, topic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_from_the_device_whose_topic_it_is_on_and_from_nobody_else() {
+        let (device, topic) = sender("ew/v1/device/cam-01/blob/want").unwrap();
+        assert_eq!((device.as_str(), topic), ("cam-01", Topic::BlobWant("cam-01".parse().unwrap())));
+        for text in [
+            "ew/v1/device/cam-01/desired",
+            "ew/v1/device/edgewright:control-plane/event",
+            "ew/v1/trust/timestamp",
+            "ew/v1/device/cam-01/other",
+            "elsewhere",
+        ] {
+            assert!(sender(text).is_none(), "{text}");
+        }
+    }
+}
