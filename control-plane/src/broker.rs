@@ -56,6 +56,11 @@ pub trait Ingest: Send + Sync + 'static {
     async fn recall(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
         self.receive(device, topic, payload).await
     }
+    /// A message has reached the device, or was dropped on its way to it. Told by a broker of which
+    /// [`Broker::tells_what_arrived`] holds.
+    fn settled(&self, device: &DeviceId, topic: &Topic) {
+        let _ = (device, topic);
+    }
     /// Something was refused.
     async fn refused(&self, subject: &str, kind: &'static str, detail: String);
 }
@@ -93,6 +98,11 @@ impl Broker {
     /// Connects to one elsewhere, and goes on trying until [`Broker::close`]. To be called within a runtime.
     pub fn external(address: Address, identities: Arc<dyn Identities>, ingest: Arc<dyn Ingest>) -> Self {
         Self::External(External::start(address, identities, ingest))
+    }
+
+    /// Does it say which messages have reached their devices?
+    pub fn tells_what_arrived(&self) -> bool {
+        matches!(self, Self::Embedded(_))
     }
 
     /// Publishes a message of the control plane. One that is retained has been taken by the broker when this returns.
@@ -173,7 +183,7 @@ impl Broker {
 
 /// A chunk that did not reach its device within this is dropped: the device asks again. Otherwise one that was away
 /// would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
-const CHUNK_EXPIRY_S: u32 = 30;
+const CHUNK_EXPIRY_S: u32 = (control_core::delivery::CHUNK_EXPIRY_MS / 1000) as u32;
 
 /// How long a message is of use; one without an end stays until it is replaced.
 fn expiry_s(topic: &Topic) -> Option<u32> {

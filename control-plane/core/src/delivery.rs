@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long wants are collected before a chunk may go out.
 pub const WINDOW_MS: u64 = 50;
+/// How soon it is looked again whether a broadcast that is ahead of its audience may go on.
+const PACE_MS: u64 = 5;
 /// A chunk that did not reach its device within this is dropped by the broker: the device asks again. Otherwise one that was
 /// away would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
 pub const CHUNK_EXPIRY_MS: u64 = 30_000;
@@ -65,6 +67,10 @@ pub struct Delivery {
     pairs: usize,
     /// Who fetches what in chunks of the broadcast size.
     audiences: BTreeMap<Digest, Audience>,
+    /// The broker tells what has come: nothing goes out long before it is taken.
+    paced: bool,
+    /// Until then something waits for that.
+    held_until: Option<Timestamp>,
     broadcast_chunk_bytes: u32,
     bucket: Bucket,
 }
@@ -77,14 +83,16 @@ struct Waiting {
 
 impl Delivery {
     /// Nothing waits. `bytes_per_s` of zero sets no limit. Only chunks of `broadcast_chunk_bytes` go to everybody;
-    /// a device that asks for another size gets its chunks alone.
-    pub fn new(bytes_per_s: u64, broadcast_chunk_bytes: u32) -> Self {
+    /// a device that asks for another size gets its chunks alone. Where [`Delivery::settle`] will be called, say so.
+    pub fn new(bytes_per_s: u64, broadcast_chunk_bytes: u32, settles: bool) -> Self {
         Self {
             waiting: BTreeMap::new(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
             pairs: 0,
             audiences: BTreeMap::new(),
+            paced: settles,
+            held_until: None,
             broadcast_chunk_bytes,
             bucket: Bucket::new(bytes_per_s, (bytes_per_s / 4).max(u64::from(limits::CHUNK_BYTES_MAX))),
         }
@@ -146,6 +154,13 @@ impl Delivery {
         Ok(())
     }
 
+    /// A chunk of the blob has come to `device`, or was dropped on its way.
+    pub fn settle(&mut self, device: &DeviceId, digest: &Digest, index: u32, now: Timestamp) {
+        if let Some(audience) = self.audiences.get_mut(digest) {
+            audience.settle(device, index, now);
+        }
+    }
+
     /// Of those who fetch a blob the ones stay for whom `stays` holds; the others are done with it. A blob that nobody
     /// fetches starts anew with the next who does.
     pub fn retain(&mut self, mut stays: impl FnMut(&Digest, &DeviceId) -> bool) {
@@ -202,6 +217,7 @@ impl Delivery {
     /// The next chunk that may go out at `now`, if any.
     pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
         self.bucket.fill(now);
+        self.held_until = None;
         for _ in 0..self.turns.len() {
             let device = self.turns.pop_front()?;
             let Some(queue) = self.queues.get_mut(&device) else { continue };
@@ -218,13 +234,19 @@ impl Delivery {
                 self.turns.push_back(device);
                 continue;
             }
+            let to_all = self.goes_to_all(&chunk, now);
+            if to_all && self.paced && self.audience(&chunk).is_some_and(|audience| audience.is_ahead(now)) {
+                self.held_until = Some(now.plus_ms(PACE_MS));
+                self.turns.push_back(device);
+                continue;
+            }
             if !self.bucket.take(u64::from(chunk.chunk_bytes)) {
                 self.turns.push_front(device);
                 return None;
             }
             self.queues.entry(device.clone()).or_default().pop_front();
             self.turns.push_back(device.clone());
-            let target = if self.goes_to_all(&chunk, now) {
+            let target = if to_all {
                 let asked = self.waiting.remove(&chunk).map(|waiting| waiting.devices).unwrap_or_default();
                 self.pairs -= asked.len();
                 if let Some(audience) = self.audiences.get_mut(&chunk.digest) {
@@ -233,6 +255,9 @@ impl Delivery {
                 Target::Everybody
             } else {
                 self.served(&chunk, &device);
+                if let Some(audience) = self.audiences.get_mut(&chunk.digest) {
+                    audience.send_alone(&device, chunk.index, now);
+                }
                 Target::Device(device)
             };
             return Some(Send { chunk, target });
@@ -246,7 +271,8 @@ impl Delivery {
             queue.iter().find_map(|chunk| Some((self.ripe_at(chunk)?, chunk.chunk_bytes)))
         };
         let (ripe_at, chunk_bytes) = self.queues.values().filter_map(first).min()?;
-        Some(ripe_at.max(self.bucket.ready_at(u64::from(chunk_bytes))))
+        let held_until = self.held_until.unwrap_or(Timestamp(0));
+        Some(ripe_at.max(self.bucket.ready_at(u64::from(chunk_bytes))).max(held_until))
     }
 }
 

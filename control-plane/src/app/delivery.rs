@@ -6,10 +6,10 @@ mod inbox;
 pub use inbox::Inbox;
 
 use super::{App, Result, chain, now};
-use crate::store::Store;
+use crate::{broker::Broker, store::Store};
 use control_core::delivery::{Chunk, Delivery, Send, Target};
 use grants::Grants;
-use inbox::FromDevice;
+use inbox::{Came, FromDevice};
 use shared::{DeviceId, Digest, RolloutId, Timestamp, topic::Topic, wire::chunk_count};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,7 +22,8 @@ const FLUSH_PERIOD: Duration = Duration::from_millis(250);
 
 /// Runs until the application stops.
 pub async fn run(app: Arc<App>) {
-    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes);
+    let settles = app.broker.get().is_some_and(Broker::tells_what_arrived);
+    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes, settles);
     let mut known = Known::default();
     let mut flushed_at = Instant::now();
     while !app.is_stopping() {
@@ -39,7 +40,7 @@ pub async fn run(app: Arc<App>) {
         let send = delivery.poll_send(now());
         app.counters.chunks_waiting.store(delivery.len() as u64, Ordering::Relaxed);
         if let Some(send) = send {
-            app.send_chunk(&send, &known).await;
+            app.send_chunk(&send, &mut known).await;
             continue;
         }
         let ready = delivery.poll_timeout().map(|at| Duration::from_millis(at.since_ms(now()).max(1)));
@@ -95,7 +96,14 @@ impl App {
             delivery.forget(device);
             known.grants.forget(device);
         }
-        for want in came.wants {
+        for came in came.came {
+            let want = match came {
+                Came::Want(want) => want,
+                Came::Settled { digest, index } => {
+                    delivery.settle(device, &digest, index, now());
+                    continue;
+                }
+            };
             let size = match self.granted(device, &want, &mut known.grants).await {
                 Ok(Some(size)) => size,
                 Ok(None) => continue,
@@ -143,7 +151,7 @@ impl App {
         Ok(())
     }
 
-    async fn send_chunk(&self, send: &Send, known: &Known) {
+    async fn send_chunk(&self, send: &Send, known: &mut Known) {
         let Chunk { digest, index, chunk_bytes } = send.chunk;
         let Some(bytes) = read_chunk(&self.store, send.chunk).await else { return };
         let Some(broker) = self.broker.get() else { return };

@@ -15,6 +15,12 @@ use shared::{
 
 #[async_trait]
 impl Ingest for App {
+    fn settled(&self, device: &DeviceId, topic: &Topic) {
+        if let Topic::BlobChunk { digest, index, .. } | Topic::BlobBroadcast { digest, index } = topic {
+            self.inbox.settle(device, *digest, *index);
+        }
+    }
+
     async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
         match self.store.use_certificate(device, serial, now()).await {
             Ok(good) => good,

@@ -25,7 +25,7 @@ use state::{Blob, Receive, Reload, State, Step, Wait};
 use std::collections::VecDeque;
 
 /// Wait for a chunk before it is asked for again; doubles up to [`WANT_WAIT_MS_MAX`].
-pub const WANT_WAIT_MS: u64 = 2_000;
+pub const WANT_WAIT_MS: u64 = 1_000;
 /// Longest wait for a chunk.
 pub const WANT_WAIT_MS_MAX: u64 = 60_000;
 /// First wait for disk space; doubles up to [`SPACE_WAIT_MS_MAX`].

@@ -11,6 +11,12 @@ const HOLD_MS_MAX: u64 = 3_000;
 /// Who asks for the first time this soon after a chunk went out to everybody had subscribed before, as a rule: the chunk is
 /// on its way.
 const JOIN_MS: u64 = 2_000;
+/// To whom nothing has come for so long, and who asks again, nothing is on its way.
+const IDLE_MS: u64 = 2_000;
+/// Chunks that most of an audience have not got yet before the next one goes out.
+const AHEAD_MAX: usize = 8;
+/// And how long that is waited for.
+const AHEAD_MS_MAX: u64 = 1_000;
 /// Devices that come and go are numbered anew; after so many all that is known is forgotten.
 const NUMBERS_MAX: u32 = 65_536;
 
@@ -24,16 +30,32 @@ pub(super) struct Audience {
     first_at: Timestamp,
     /// Chunks that went out to everybody, by their index.
     sent: BTreeMap<u32, Sent>,
+    sent_at: Timestamp,
+    /// Counts what goes out, to everybody or to one.
+    sends: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Member {
     number: u32,
     joined_at: Timestamp,
+    /// What went out up to this has come, or will not.
+    settled: u64,
+    settled_at: Timestamp,
+    /// Chunks that went to it alone and have not been settled, by their index.
+    alone: BTreeMap<u32, Send>,
+}
+
+/// Something that went out.
+#[derive(Clone, Copy, Debug)]
+struct Send {
+    number: u64,
+    at: Timestamp,
 }
 
 #[derive(Debug, Default)]
 struct Sent {
+    number: u64,
     at: Timestamp,
     /// Members who asked for it before it went out, or since: who of them asks again has missed it. A bit for each number.
     asked: Vec<u64>,
@@ -70,7 +92,14 @@ impl Audience {
             self.first_at = now;
             self.opens_at = now;
         }
-        self.members.insert(device.clone(), Member { number: self.next_number, joined_at: now });
+        let member = Member {
+            number: self.next_number,
+            joined_at: now,
+            settled: 0,
+            settled_at: Timestamp(0),
+            alone: BTreeMap::new(),
+        };
+        self.members.insert(device.clone(), member);
         self.next_number += 1;
         let is_first = self.members.len() == 1;
         if self.members.len() >= expected {
@@ -100,15 +129,34 @@ impl Audience {
         self.members.remove(device);
     }
 
-    /// Is the chunk that `device` asks for on its way to it? Who asks twice has missed it.
+    /// The chunk has come to `device`, or was dropped on its way; with it all that went out to it before, for the broker keeps
+    /// the order.
+    pub(super) fn settle(&mut self, device: &DeviceId, index: u32, now: Timestamp) {
+        let Some(member) = self.members.get_mut(device) else { return };
+        let alone = member.alone.get(&index).map(|send| send.number);
+        let Some(number) = alone.or_else(|| self.sent.get(&index).map(|sent| sent.number)) else { return };
+        member.settled = member.settled.max(number);
+        member.settled_at = now;
+        member.alone.retain(|_, send| send.number > number);
+    }
+
+    /// Is the chunk that `device` asks for on its way to it? It is not where the device has had what went out after it.
+    /// Where nothing tells that, who asks twice and has had nothing for a while has missed it.
     pub(super) fn is_on_its_way(&mut self, device: &DeviceId, index: u32, now: Timestamp) -> bool {
-        let (Some(member), Some(sent)) = (self.members.get(device), self.sent.get_mut(&index)) else {
+        let Some(member) = self.members.get_mut(device) else { return false };
+        if let Some(send) = member.alone.get(&index) {
+            if now.since_ms(send.at.max(member.settled_at)) < IDLE_MS {
+                return true;
+            }
+            member.alone.remove(&index);
             return false;
-        };
-        let heard = member.joined_at <= sent.at.plus_ms(JOIN_MS);
-        let first_time = !sent.has_asked(member.number);
+        }
+        let Some(sent) = self.sent.get_mut(&index) else { return false };
+        let asked_before = sent.has_asked(member.number);
         sent.note(member.number);
-        first_time && heard && sent.may_be_under_way(now)
+        let idle = now.since_ms(sent.at.max(member.settled_at)) >= IDLE_MS;
+        let subscribed = member.joined_at <= sent.at.plus_ms(JOIN_MS);
+        sent.may_be_under_way(now) && member.settled < sent.number && subscribed && !(asked_before && idle)
     }
 
     /// Did the chunk go out to everybody a short time ago?
@@ -116,15 +164,40 @@ impl Audience {
         self.sent.get(&index).is_some_and(|sent| sent.may_be_under_way(now))
     }
 
+    /// Most have not got what went out to everybody lately.
+    pub(super) fn is_ahead(&self, now: Timestamp) -> bool {
+        if self.sent.len() < AHEAD_MAX || now.since_ms(self.sent_at) >= AHEAD_MS_MAX {
+            return false;
+        }
+        let mut settled: Vec<u64> = self.members.values().map(|member| member.settled).collect();
+        let middle = settled.len() / 2;
+        if settled.is_empty() {
+            return false;
+        }
+        let (_, &mut median, _) = settled.select_nth_unstable(middle);
+        self.sent.values().filter(|sent| sent.number > median).count() >= AHEAD_MAX
+    }
+
     /// The chunk goes out to everybody; these had asked for it.
     pub(super) fn send<'a>(&mut self, index: u32, asked: impl Iterator<Item = &'a DeviceId>, now: Timestamp) {
         self.sent.retain(|_, sent| sent.may_be_under_way(now));
-        let mut sent = Sent { at: now, asked: Vec::new() };
+        self.sends += 1;
+        self.sent_at = now;
+        let mut sent = Sent { number: self.sends, at: now, asked: Vec::new() };
         for device in asked {
-            if let Some(member) = self.members.get(device) {
+            if let Some(member) = self.members.get_mut(device) {
                 sent.note(member.number);
+                member.alone.remove(&index);
             }
         }
         self.sent.insert(index, sent);
+    }
+
+    /// The chunk goes to one device.
+    pub(super) fn send_alone(&mut self, device: &DeviceId, index: u32, now: Timestamp) {
+        self.sends += 1;
+        if let Some(member) = self.members.get_mut(device) {
+            member.alone.insert(index, Send { number: self.sends, at: now });
+        }
     }
 }

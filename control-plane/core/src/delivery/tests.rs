@@ -24,7 +24,7 @@ fn drain(delivery: &mut Delivery, mut now: Timestamp) -> Vec<(Timestamp, Send)> 
 
 #[test]
 fn what_two_devices_fetch_goes_out_once_to_both_whoever_asks_first() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     delivery.want(&id(1), [chunk(0), chunk(1)], 0, Timestamp(1000)).unwrap();
     assert_eq!(delivery.poll_send(Timestamp(1000 + WINDOW_MS - 1)), None);
     delivery.want(&id(2), [chunk(1)], 0, Timestamp(1020)).unwrap();
@@ -41,7 +41,7 @@ fn what_two_devices_fetch_goes_out_once_to_both_whoever_asks_first() {
 
 #[test]
 fn devices_take_turns_whatever_they_want() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     delivery.want(&id(1), (0..100).map(chunk), 0, Timestamp(0)).unwrap();
     delivery.want(&id(2), (200..202).map(chunk), 0, Timestamp(0)).unwrap();
     let first: Vec<u32> =
@@ -51,7 +51,7 @@ fn devices_take_turns_whatever_they_want() {
 
 #[test]
 fn keeps_the_byte_rate() {
-    let mut delivery = Delivery::new(10 * 1024, 1024);
+    let mut delivery = Delivery::new(10 * 1024, 1024, false);
     delivery.want(&id(1), (0..264).map(chunk), 0, Timestamp(0)).unwrap();
     let sent = drain(&mut delivery, Timestamp(50));
     assert_eq!(sent.len(), 264);
@@ -62,17 +62,17 @@ fn keeps_the_byte_rate() {
 
 #[test]
 fn refuses_more_than_it_holds_and_goes_on() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     let many = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap() + 1;
     assert_eq!(delivery.want(&id(1), (0..many).map(chunk), 0, Timestamp(0)), Err(Full));
     assert_eq!(drain(&mut delivery, Timestamp(50)).len(), WAITING_PER_DEVICE_MAX);
-    delivery.want(&id(1), [chunk(0)], 0, Timestamp(100)).unwrap();
+    delivery.want(&id(1), [chunk(0)], 0, Timestamp(10_000)).unwrap();
     assert_eq!(delivery.len(), 1);
 }
 
 #[test]
 fn chunks_of_another_size_than_that_of_the_broadcast_go_to_each_device_alone() {
-    let mut delivery = Delivery::new(0, 4096);
+    let mut delivery = Delivery::new(0, 4096, false);
     for number in 1..=2 {
         delivery.want(&id(number), [chunk(0)], 0, Timestamp(0)).unwrap();
     }
@@ -83,7 +83,7 @@ fn chunks_of_another_size_than_that_of_the_broadcast_go_to_each_device_alone() {
 
 #[test]
 fn what_waits_is_bounded_over_all_devices_however_few_chunks_they_share() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     let per_device = u32::try_from(WAITING_PER_DEVICE_MAX).unwrap();
     let devices = u32::try_from(WAITING_MAX / WAITING_PER_DEVICE_MAX).unwrap();
     for number in 0..devices {
@@ -97,7 +97,7 @@ fn what_waits_is_bounded_over_all_devices_however_few_chunks_they_share() {
 
 #[test]
 fn what_a_lost_device_wanted_is_forgotten() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     delivery.want(&id(1), [chunk(0), chunk(1)], 0, Timestamp(0)).unwrap();
     delivery.want(&id(2), [chunk(1)], 0, Timestamp(0)).unwrap();
     delivery.forget(&id(1));
@@ -108,7 +108,7 @@ fn what_a_lost_device_wanted_is_forgotten() {
 proptest! {
     #[test]
     fn every_wanted_chunk_goes_out_once(wants in prop::collection::vec((0u32..4, 0u32..30, 0u64..40), 1..80)) {
-        let mut delivery = Delivery::new(0, 1024);
+        let mut delivery = Delivery::new(0, 1024, false);
         let mut wanted: BTreeMap<u32, BTreeSet<DeviceId>> = BTreeMap::new();
         for (device, index, at) in wants {
             delivery.want(&id(device), [chunk(index)], 0, Timestamp(at)).unwrap();
@@ -135,7 +135,7 @@ fn targets(sent: &[(Timestamp, Send)]) -> Vec<(u32, &Target)> {
 
 #[test]
 fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for (number, at) in [(1, 0), (2, 250), (3, 500)] {
         assert_eq!(delivery.poll_send(Timestamp(at)), None);
         delivery.want(&id(number), [chunk(0)], 4, Timestamp(at)).unwrap();
@@ -144,13 +144,13 @@ fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
     assert_eq!(delivery.poll_timeout(), Some(Timestamp(800)));
     assert_eq!(targets(&drain(&mut delivery, Timestamp(800))), [(0, &Target::Everybody)]);
 
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=2 {
         delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
     }
     assert_eq!(delivery.poll_timeout(), Some(Timestamp(WINDOW_MS)), "all are there");
 
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 0..100 {
         delivery.want(&id(number), [chunk(0)], 1000, Timestamp(u64::from(number) * 100)).unwrap();
     }
@@ -159,7 +159,7 @@ fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
 
 #[test]
 fn who_asks_for_what_is_on_its_way_is_not_heard_and_who_asks_again_is() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=3 {
         delivery.want(&id(number), [chunk(0)], 3, Timestamp(0)).unwrap();
     }
@@ -180,7 +180,7 @@ fn who_asks_for_what_is_on_its_way_is_not_heard_and_who_asks_again_is() {
 
 #[test]
 fn who_comes_when_a_chunk_has_long_gone_out_gets_it_alone() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=2 {
         delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
     }
@@ -191,7 +191,7 @@ fn who_comes_when_a_chunk_has_long_gone_out_gets_it_alone() {
 
 #[test]
 fn the_next_wave_starts_anew() {
-    let mut delivery = Delivery::new(0, 1024);
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=2 {
         delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
     }
@@ -202,6 +202,50 @@ fn the_next_wave_starts_anew() {
         delivery.want(&id(number), [chunk(0)], 2, Timestamp(1_000)).unwrap();
     }
     assert_eq!(targets(&drain(&mut delivery, Timestamp(1_050))), [(0, &Target::Everybody)]);
+}
+
+#[test]
+fn what_settled_is_missed_at_once_and_what_has_not_is_on_its_way() {
+    let mut delivery = Delivery::new(0, 1024, true);
+    let blob = Digest::of(b"blob");
+    for number in 1..=3 {
+        delivery.want(&id(number), (0..3).map(chunk), 3, Timestamp(0)).unwrap();
+    }
+    assert_eq!(drain(&mut delivery, Timestamp(50)).len(), 3);
+    // In the order in which they went out, the second has come: the first was lost, the third is under way.
+    delivery.settle(&id(1), &blob, 1, Timestamp(60));
+    delivery.want(&id(1), [chunk(0), chunk(2)], 3, Timestamp(61)).unwrap();
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(120))), [(0, &Target::Device(id(1)))]);
+    delivery.want(&id(1), [chunk(0), chunk(2)], 3, Timestamp(700)).unwrap();
+    assert!(delivery.is_empty(), "the first is under way again, the third is still");
+    delivery.settle(&id(1), &blob, 0, Timestamp(800));
+    delivery.want(&id(1), [chunk(0), chunk(2)], 3, Timestamp(900)).unwrap();
+    assert_eq!(
+        drain(&mut delivery, Timestamp(1_000)).len(),
+        2,
+        "all that went out has come, and neither is there"
+    );
+}
+
+#[test]
+fn a_broadcast_does_not_run_ahead_of_its_audience() {
+    let mut delivery = Delivery::new(0, 1024, true);
+    let blob = Digest::of(b"blob");
+    for number in 1..=3 {
+        delivery.want(&id(number), (0..30).map(chunk), 3, Timestamp(0)).unwrap();
+    }
+    let mut sent = 0;
+    let mut count = |delivery: &mut Delivery, now| {
+        sent += std::iter::from_fn(|| delivery.poll_send(Timestamp(now))).count();
+        sent
+    };
+    assert_eq!(count(&mut delivery, 50), 8);
+    delivery.settle(&id(1), &blob, 7, Timestamp(60));
+    assert_eq!(count(&mut delivery, 60), 8, "most have none yet");
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(65)));
+    delivery.settle(&id(2), &blob, 3, Timestamp(70));
+    assert_eq!(count(&mut delivery, 70), 12);
+    assert_eq!(count(&mut delivery, 1_070), 13, "who tells nothing is not waited for without end");
 }
 
 /// A device as the planner sees it: it wants all that it has not got, waits, and wants again.
@@ -217,8 +261,9 @@ proptest! {
         starts in prop::collection::vec(0u64..250, 1..12),
         total in 1u32..30,
         losses in prop::collection::vec(any::<bool>(), 0..400),
+        settles: bool,
     ) {
-        let mut delivery = Delivery::new(0, 1024);
+        let mut delivery = Delivery::new(0, 1024, settles);
         let expected = starts.len();
         let mut fetchers: Vec<Fetcher> = starts
             .iter()
@@ -243,6 +288,9 @@ proptest! {
                     };
                     if hears && !losses.next().unwrap_or(false) {
                         fetcher.has.insert(send.chunk.index);
+                    }
+                    if hears && settles {
+                        delivery.settle(&fetcher.id, &send.chunk.digest, send.chunk.index, Timestamp(now));
                     }
                 }
             }

@@ -76,7 +76,7 @@ async fn wants_of_what_a_device_may_not_have_never_reach_the_queue() {
     let device = world.enrol("cam-01").await;
     let version = world.version("v1.0").await;
     world.assign(&device, &version, CHUNK_BYTES).await;
-    let (mut delivery, mut known) = (Delivery::new(0, CHUNK_BYTES), Known::default());
+    let (mut delivery, mut known) = (Delivery::new(0, CHUNK_BYTES, true), Known::default());
     world.app.inbox.want(&device, want(version.bundle, 4096));
     world.app.inbox.want(&device, want(blob("secret"), CHUNK_BYTES));
     for (device, came) in world.app.inbox.take() {

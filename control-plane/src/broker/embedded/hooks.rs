@@ -36,6 +36,8 @@ pub(super) async fn install(context: &ServerContext, ingest: Arc<dyn Ingest>) {
         Type::ClientSubscribeCheckAcl,
         Type::MessagePublishCheckAcl,
         Type::MessagePublish,
+        Type::MessageAcked,
+        Type::MessageDropped,
     ] {
         let hooks = Hooks { ingest: Arc::clone(&ingest), context: context.clone() };
         register.add(kind, Box::new(hooks)).await;
@@ -79,12 +81,30 @@ impl Handler for Hooks {
                 let _ = self.take(&session.id.client_id, publish).await;
                 (true, before)
             }
+            Parameter::MessageAcked(session, _, publish) => {
+                self.settle(&session.id.client_id, publish);
+                (true, before)
+            }
+            Parameter::MessageDropped(Some(to), _, publish, _) => {
+                self.settle(&to.client_id, publish);
+                (true, before)
+            }
             _ => (true, before),
         }
     }
 }
 
 impl Hooks {
+    /// Of chunks it is told what became of them.
+    fn settle(&self, client: &str, publish: &Publish) {
+        let topic = publish.topic.parse::<Topic>().ok();
+        let topic =
+            topic.filter(|topic| matches!(topic, Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. }));
+        if let (Some(topic), Ok(device)) = (topic, client.parse::<DeviceId>()) {
+            self.ingest.settled(&device, &topic);
+        }
+    }
+
     async fn authenticate(&self, info: &ConnectInfo) -> Result<(), (&'static str, String)> {
         let certificate = info.cert().ok_or(("no_certificate", "no client certificate".to_owned()))?;
         let name = certificate
