@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 /// Wait for a chunk before it is asked for again; doubles up to [`WANT_WAIT_MS_MAX`].
 pub const WANT_WAIT_MS: u64 = 1_000;
 /// Longest wait for a chunk.
-pub const WANT_WAIT_MS_MAX: u64 = 60_000;
+pub const WANT_WAIT_MS_MAX: u64 = 8_000;
 /// First wait for disk space; doubles up to [`SPACE_WAIT_MS_MAX`].
 pub const SPACE_WAIT_MS: u64 = 5_000;
 /// Longest wait for disk space.

@@ -11,7 +11,7 @@ use shared::{
 /// Chunks that may be asked for and not have come.
 pub const WINDOW_CHUNKS: u32 = 64;
 /// Times that chunks are asked for again with none coming before the attempt is abandoned.
-pub const WANT_TRIES_MAX: u32 = 12;
+pub const WANT_TRIES_MAX: u32 = 60;
 /// Times that the disk is waited for before the attempt is abandoned.
 pub const SPACE_TRIES_MAX: u32 = 60;
 
