@@ -39,7 +39,7 @@ pub use files::{write, write_public};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the key folder.
-    #[error("the key file {} failed", path.display())]
+    #[error("the file {} failed", path.display())]
     File {
         path: PathBuf,
         #[source]

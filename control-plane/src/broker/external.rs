@@ -115,7 +115,7 @@ impl fmt::Debug for External {
 impl External {
     pub(super) fn start(address: Address, identities: Arc<dyn Identities>, ingest: Arc<dyn Ingest>) -> Self {
         let shared = Shared {
-            takeovers: Takeovers::new(address.clone(), Arc::clone(&identities)),
+            takeovers: Takeovers::new(address.clone(), Arc::clone(&identities), Arc::clone(&ingest)),
             address,
             identities,
             ingest,
@@ -130,7 +130,10 @@ impl External {
         let broker = Self { shared: Arc::new(shared) };
         let keeper = broker.clone();
         tokio::spawn(async move {
-            keeper.keep_connected().await;
+            tokio::select! {
+                () = keeper.keep_connected() => {}
+                () = keeper.shared.takeovers.run(|| keeper.standing().connected) => {}
+            }
             keeper.shared.ended.send_replace(true);
         });
         broker
@@ -186,7 +189,7 @@ impl External {
         if self.standing().connected {
             self.shared.takeovers.put_out(device).await;
         } else {
-            self.shared.takeovers.later(device);
+            self.shared.takeovers.put_out_later(device);
         }
     }
 
@@ -418,7 +421,6 @@ impl Connection<'_> {
         tracing::info!("connected to {}", shared.address);
         self.broker.stands(true, None);
         shared.arrivals.send_modify(|count| *count += 1);
-        shared.takeovers.catch_up();
     }
 }
 

@@ -32,7 +32,7 @@ const FEEDBACK: u64 = 20;
 
 /// A control plane with a mosquitto and devices.
 struct Fleet {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     /// The folder of mosquitto's files.
     broker: PathBuf,
     control: ControlPlane,
@@ -52,7 +52,7 @@ impl Fleet {
             broker_crl: Some(broker.join("crl.pem")),
         };
         let control = ControlPlane::start(&folder.path().join("control"), serve)?;
-        let mut fleet = Self { broker, control, mosquitto: None, agents: Vec::new(), _folder: folder };
+        let mut fleet = Self { broker, control, mosquitto: None, agents: Vec::new(), folder };
         let status = fleet.control.cli(&["status"])?;
         ensure!(
             status["broker"]["external"] == true && status["broker"]["connected"] == false,
@@ -62,7 +62,7 @@ impl Fleet {
         fleet.write_files()?;
         fleet.start_mosquitto()?;
         for id in devices {
-            let devices = fleet._folder.path().join("devices");
+            let devices = fleet.folder.path().join("devices");
             fleet.agents.push(Agent::enrol(&fleet.control, id, &devices, AgentOptions::default())?);
         }
         Ok(fleet)
@@ -91,6 +91,17 @@ impl Fleet {
 
     fn stop_mosquitto(&mut self) -> Result<()> {
         self.mosquitto.take().context("mosquitto is stopped")?.stop().map(drop)?;
+        self.wait_noticed()
+    }
+
+    /// As after a power cut, on a disk that is lost: no session, nothing retained.
+    fn lose_mosquitto(&mut self) -> Result<()> {
+        self.mosquitto.take().context("mosquitto is stopped")?.kill()?;
+        fs::remove_file(self.broker.join("mosquitto.db")).context("removing what mosquitto had saved")?;
+        self.wait_noticed()
+    }
+
+    fn wait_noticed(&self) -> Result<()> {
         for agent in &self.agents {
             wait_for("the device to notice", LIMIT, || {
                 Ok((agent.metric("edgewright_mqtt_connected")? == 0.0).then_some(()))
@@ -99,8 +110,14 @@ impl Fleet {
         Ok(())
     }
 
+    /// A device as mosquitto's clients are it.
+    fn stranger(&self, agent: &Agent) -> Result<Stranger> {
+        let identity = agent.export_identity(&self.folder.path().join(format!("{}-identity", agent.id)))?;
+        Ok(Stranger { id: agent.id.clone(), identity, mqtt: self.control.mqtt })
+    }
+
     fn publish(&self) -> Result<()> {
-        let bundle = self._folder.path().join("bundle");
+        let bundle = self.folder.path().join("bundle");
         models::write_bundle(&bundle, "external broker", MODEL_BYTES)?;
         let bundle = bundle.to_str().context("not UTF-8")?;
         self.control.cli(&["model", "publish", bundle, "--model", MODEL, "--board", "x86-64"]).map(drop)
@@ -180,12 +197,20 @@ pub(crate) fn a_fleet_lives_on_a_mosquitto_that_comes_and_goes() -> Result<()> {
     let whole = MODEL_BYTES as u64 / u64::from(CHUNK_BYTES);
     ensure!(broadcast >= whole && unicast < whole, "{broadcast} chunks to all, {unicast} to one");
 
-    // The broker is away: the outboxes keep what is said.
-    fleet.stop_mosquitto()?;
-    fleet.say("broker-away")?;
+    // The broker dies and forgets everything: the outboxes keep what is said, and everything is told again.
+    fleet.lose_mosquitto()?;
+    fleet.say("broker-lost")?;
     fleet.start_mosquitto()?;
     fleet.wait_outboxes()?;
     fleet.wait_feedback(2 * FEEDBACK)?;
+    let devices = fleet.folder.path().join("devices");
+    let late = Agent::enrol(&fleet.control, "ext-late", &devices, AgentOptions::default())?;
+    let to_late = [&policy[..], &["--device", "ext-late"]].concat();
+    let rollout = fleet.control.start_rollout(&format!("{MODEL}@v1.0"), MODEL, &to_late)?;
+    let ended = fleet.control.wait_rollout(&rollout)?;
+    ensure!(text_of(&ended, "/state")? == "completed", "a device that came later did not get it: {ended}");
+    drop(late);
+    fleet.wait_online(2)?;
 
     // The control plane is away: the broker keeps it.
     fleet.control.stop()?;
@@ -203,7 +228,11 @@ pub(crate) fn a_fleet_lives_on_a_mosquitto_that_comes_and_goes() -> Result<()> {
     fleet.agents[1].kill()?;
     fleet.control.resume()?;
     fleet.wait_feedback(6 * FEEDBACK)?;
-    fleet.wait_online(1)
+    fleet.wait_online(1)?;
+    let gone = fleet.stranger(&fleet.agents[1])?;
+    wait_for("its desired state", LIMIT, || {
+        Ok(gone.read(&format!("ew/v1/device/{}/desired", gone.id))?.contains("payloadType").then_some(()))
+    })
 }
 
 pub(crate) fn a_revoked_device_is_put_out_of_a_mosquitto() -> Result<()> {
@@ -227,12 +256,8 @@ pub(crate) fn a_revoked_device_is_put_out_of_a_mosquitto() -> Result<()> {
     ensure!(shown["online"] == false, "{shown}");
 
     wait_for("the list to name it", LIMIT, || Ok((read(&list)? != old).then_some(())))?;
-    let stranger = |agent: &Agent, fleet: &Fleet| -> Result<Stranger> {
-        let identity = agent.export_identity(&fleet._folder.path().join(format!("{}-identity", agent.id)))?;
-        Ok(Stranger { id: agent.id.clone(), identity, mqtt: fleet.control.mqtt })
-    };
     let presence = |id: &str| format!("ew/v1/device/{id}/presence");
-    let goes = stranger(&fleet.agents[1], &fleet)?;
+    let goes = fleet.stranger(&fleet.agents[1])?;
     fleet.mosquitto()?.signal(Signal::HUP)?;
     wait_for("mosquitto to refuse its certificate", LIMIT, || {
         Ok(refused(&goes.write(&presence("ext-goes"))?).then_some(()))
@@ -247,7 +272,7 @@ pub(crate) fn a_revoked_device_is_put_out_of_a_mosquitto() -> Result<()> {
     let late = Agent::enrol(
         &fleet.control,
         "ext-late",
-        &fleet._folder.path().join("devices"),
+        &fleet.folder.path().join("devices"),
         AgentOptions::default(),
     )?;
     fleet.wait_online(2)?;

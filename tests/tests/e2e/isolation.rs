@@ -101,7 +101,7 @@ impl Stranger {
     }
 
     /// What `mosquitto_sub` receives on `filter` within two seconds.
-    fn read(&self, filter: &str) -> Result<String> {
+    pub(crate) fn read(&self, filter: &str) -> Result<String> {
         let arguments = ["-t", filter, "-W", "2", "-v"];
         let output = self.run(self.command("mosquitto_sub", &self.id, true).args(arguments))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -53,7 +53,7 @@ impl Intake {
             if !message.retain {
                 let detail = format!("{topic}: no certificate of it is good");
                 self.ingest.refused(device.as_str(), "unknown_certificate", detail).await;
-                self.takeovers.again(device);
+                self.takeovers.talks(&device);
             }
             return Ok(());
         }

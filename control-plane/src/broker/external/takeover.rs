@@ -1,28 +1,32 @@
 //! Ending a device's connection at a broker that takes no orders: whoever connects under the same client id takes the
 //! session over, and the connection before it ends (MQTT 5, section 3.1.4). The control plane can be any device for that
 //! moment, since it holds the CA.
+//!
+//! The broker lets a revoked device in again until it has read a list that names it, and nobody tells when it has. So the
+//! device is put out again and again, sooner when it talks: once the list is read that is the end of it.
 
-use super::{Address, Identities, client_options, tls::why};
+use super::{super::Ingest, Address, Identities, client_options, tls::why};
 use rumqttc::{
     Outgoing,
     v5::{AsyncClient, Event, mqttbytes::v5::Packet},
 };
 use shared::DeviceId;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
 
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A device that goes on talking is put out again after this long, and not more often.
+/// A device that was put out is put out again after this long, then after twice that, and so on.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Those that are put out again at one time.
-const AT_ONCE_MAX: usize = 4;
-/// Devices whose last takeover is remembered.
-const REMEMBERED_MAX: usize = 4096;
+/// When the next time would be later than this the device is left alone until it talks.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How often is looked for those whose time has come.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Devices that are put out again.
+const DEVICES_MAX: usize = 4096;
 
 /// Takes sessions over.
 #[derive(Clone)]
@@ -33,15 +37,8 @@ pub(super) struct Takeovers {
 struct Inner {
     address: Address,
     identities: Arc<dyn Identities>,
-    places: Arc<Semaphore>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// To be put out when the broker is there again.
-    waiting: BTreeSet<DeviceId>,
-    last: HashMap<DeviceId, Instant>,
+    ingest: Arc<dyn Ingest>,
+    turns: Mutex<Turns>,
 }
 
 impl fmt::Debug for Takeovers {
@@ -51,52 +48,49 @@ impl fmt::Debug for Takeovers {
 }
 
 impl Takeovers {
-    pub(super) fn new(address: Address, identities: Arc<dyn Identities>) -> Self {
-        let places = Arc::new(Semaphore::new(AT_ONCE_MAX));
-        Self { inner: Arc::new(Inner { address, identities, places, state: Mutex::default() }) }
+    pub(super) fn new(address: Address, identities: Arc<dyn Identities>, ingest: Arc<dyn Ingest>) -> Self {
+        Self { inner: Arc::new(Inner { address, identities, ingest, turns: Mutex::default() }) }
     }
 
-    /// Ends the device's connection and session. What fails is tried again when the broker was reached anew.
+    /// Ends the device's connection and session, and again as long as no certificate of it is good.
     pub(super) async fn put_out(&self, device: &DeviceId) {
-        self.state().note(device, Instant::now());
+        self.turns().put_out(device, Instant::now());
         if let Err(reason) = self.take_over(device).await {
             tracing::warn!("the connection of {device} could not be ended yet: {reason}");
-            self.later(device);
         }
     }
 
-    /// The same, when the broker is there again.
-    pub(super) fn later(&self, device: &DeviceId) {
-        self.state().waiting.insert(device.clone());
+    /// The same, as soon as the broker is there.
+    pub(super) fn put_out_later(&self, device: &DeviceId) {
+        self.turns().talks(device, Instant::now());
     }
 
-    /// The same in the background, for a device that goes on talking; not too often.
-    pub(super) fn again(&self, device: DeviceId) {
-        let now = Instant::now();
-        if !self.state().may_again(&device, now) {
-            return;
-        }
-        // With no place free it is put out for one of its next messages.
-        let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() else { return };
-        let takeovers = self.clone();
-        tokio::spawn(async move {
-            takeovers.put_out(&device).await;
-            drop(place);
-        });
+    /// A device talks that has no good certificate.
+    pub(super) fn talks(&self, device: &DeviceId) {
+        self.turns().talks(device, Instant::now());
     }
 
-    /// The broker is there: puts out those that wait.
-    pub(super) fn catch_up(&self) {
-        let waiting = std::mem::take(&mut self.state().waiting);
-        if waiting.is_empty() {
-            return;
-        }
-        let takeovers = self.clone();
-        tokio::spawn(async move {
-            for device in &waiting {
-                takeovers.put_out(device).await;
+    /// Puts out those whose time has come, as long as this is polled.
+    pub(super) async fn run(&self, is_connected: impl Fn() -> bool) {
+        loop {
+            tokio::time::sleep(LOOK_PERIOD).await;
+            if !is_connected() {
+                continue;
             }
-        });
+            let due = self.turns().due(Instant::now());
+            for device in due {
+                match self.inner.ingest.has_good_certificate(&device).await {
+                    // It has enrolled anew.
+                    Ok(true) => self.turns().forget(&device),
+                    Ok(false) => {
+                        if let Err(reason) = self.take_over(&device).await {
+                            tracing::debug!("the connection of {device} could not be ended: {reason}");
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
     }
 
     async fn take_over(&self, device: &DeviceId) -> Result<(), String> {
@@ -128,23 +122,56 @@ impl Takeovers {
     }
 
     /// Nothing in here panics while it holds the lock, so what it guards is whole.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn note(&mut self, device: &DeviceId, now: Instant) {
-        if self.last.len() >= REMEMBERED_MAX {
-            self.last.retain(|_, last| now.duration_since(*last) < AGAIN_AFTER);
-        }
-        if self.last.len() < REMEMBERED_MAX {
-            self.last.insert(device.clone(), now);
+/// When which device is put out again.
+#[derive(Debug, Default)]
+struct Turns(BTreeMap<DeviceId, Turn>);
+
+#[derive(Debug)]
+struct Turn {
+    at: Instant,
+    /// Until the one after that.
+    wait: Duration,
+}
+
+impl Turns {
+    /// It is put out now.
+    fn put_out(&mut self, device: &DeviceId, now: Instant) {
+        self.set(device, Turn { at: now + AGAIN_AFTER, wait: 2 * AGAIN_AFTER });
+    }
+
+    /// It goes on talking: it is put out soon, but not for every word.
+    fn talks(&mut self, device: &DeviceId, now: Instant) {
+        let at = self.0.get(device).map_or(now, |turn| turn.at.min(now + AGAIN_AFTER));
+        self.set(device, Turn { at, wait: AGAIN_AFTER });
+    }
+
+    fn set(&mut self, device: &DeviceId, turn: Turn) {
+        if self.0.contains_key(device) || self.0.len() < DEVICES_MAX {
+            self.0.insert(device.clone(), turn);
         }
     }
 
-    fn may_again(&self, device: &DeviceId, now: Instant) -> bool {
-        self.last.get(device).is_none_or(|last| now.duration_since(*last) >= AGAIN_AFTER)
+    /// Those whose time has come, each with its next time set.
+    fn due(&mut self, now: Instant) -> Vec<DeviceId> {
+        let due: Vec<DeviceId> =
+            self.0.iter().filter(|(_, turn)| turn.at <= now).map(|(device, _)| device.clone()).collect();
+        for device in &due {
+            if let Some(turn) = self.0.get_mut(device) {
+                turn.at = now + turn.wait;
+                turn.wait *= 2;
+            }
+        }
+        self.0.retain(|_, turn| turn.wait <= 2 * AGAIN_AFTER_MAX);
+        due
+    }
+
+    fn forget(&mut self, device: &DeviceId) {
+        self.0.remove(device);
     }
 }
 
@@ -152,17 +179,44 @@ impl State {
 mod tests {
     use super::*;
 
+    fn device() -> DeviceId {
+        "cam-01".parse().unwrap()
+    }
+
     #[test]
-    fn a_device_that_goes_on_talking_is_not_put_out_for_each_word() {
-        let mut state = State::default();
-        let (device, start) = ("cam-01".parse().unwrap(), Instant::now());
-        assert!(state.may_again(&device, start));
-        state.note(&device, start);
-        assert!(!state.may_again(&device, start + AGAIN_AFTER / 2));
-        assert!(state.may_again(&device, start + AGAIN_AFTER));
-        for number in 0..2 * REMEMBERED_MAX {
-            state.note(&format!("cam-{number}").parse().unwrap(), start);
+    fn a_silent_device_is_put_out_again_ever_later_and_at_last_left_alone() {
+        let (mut turns, start) = (Turns::default(), Instant::now());
+        turns.put_out(&device(), start);
+        let mut times = Vec::new();
+        for s in 0..100_000 {
+            if !turns.due(start + Duration::from_secs(s)).is_empty() {
+                times.push(s);
+            }
         }
-        assert!(state.last.len() <= REMEMBERED_MAX);
+        assert_eq!(times[..4], [5, 15, 35, 75]);
+        assert!(times.len() < 16 && turns.0.is_empty(), "{times:?}");
+    }
+
+    #[test]
+    fn a_device_that_talks_is_put_out_soon_and_not_for_every_word() {
+        let (mut turns, start) = (Turns::default(), Instant::now());
+        let mut count = 0;
+        for s in 0..100 {
+            turns.talks(&device(), start + Duration::from_secs(s));
+            turns.talks(&device(), start + Duration::from_secs(s));
+            count += turns.due(start + Duration::from_secs(s)).len();
+        }
+        assert_eq!(count, 20, "one in five seconds");
+        turns.forget(&device());
+        assert!(turns.due(start + Duration::from_secs(1000)).is_empty());
+    }
+
+    #[test]
+    fn no_more_devices_than_there_is_room_for_wait_for_their_turn() {
+        let (mut turns, start) = (Turns::default(), Instant::now());
+        for number in 0..2 * DEVICES_MAX {
+            turns.talks(&format!("cam-{number}").parse().unwrap(), start);
+        }
+        assert_eq!(turns.due(start).len(), DEVICES_MAX);
     }
 }
