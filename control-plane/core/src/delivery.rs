@@ -8,11 +8,11 @@ use shared::{DeviceId, Digest, Timestamp, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long wants are collected before a chunk may go out.
-pub const WINDOW_MS: u64 = 50;
+const WINDOW_MS: u64 = 50;
 /// Most chunks that wait for one device.
-pub const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
+const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
 /// Most chunks that wait at all, each counted for every device that waits for it.
-pub const WAITING_MAX: usize = 1_000_000;
+const WAITING_MAX: usize = 1_000_000;
 
 /// A chunk of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
