@@ -11,7 +11,7 @@ pub use files::{Error as FileError, Folder};
 pub use keys::{Error as KeyError, KeyFolder, OfflineRole};
 
 use shared::{
-    Timestamp,
+    TeamName, Timestamp,
     signing::{Keyring, PublicKey, SigningKey},
 };
 use std::collections::BTreeMap;
@@ -19,7 +19,6 @@ use trust::{
     author::{Document, Keys, Meta, Root, Signer, Snapshot, Target, Targets, TimestampMetadata},
     catalogue::{key_path, key_target},
     client::{self, Accepted, Client},
-    role::RoleName,
 };
 
 /// Root and targets are good for this long: the offline keys have to come out once a year.
@@ -80,7 +79,7 @@ pub struct Repository {
     /// From version 1 on.
     roots: Vec<Document>,
     targets: Document,
-    delegated: BTreeMap<RoleName, Document>,
+    delegated: BTreeMap<TeamName, Document>,
     snapshot: Document,
     timestamp: Document,
 }
@@ -168,7 +167,7 @@ impl Repository {
     }
 
     /// What a delegated role vouches for; `None` where it has signed nothing yet.
-    pub fn delegated(&self, role: &RoleName) -> Result<Option<Targets>, Error> {
+    pub fn delegated(&self, role: &TeamName) -> Result<Option<Targets>, Error> {
         let document = self.delegated.get(role);
         document.map(Document::as_targets).transpose().map_err(|error| malformed(role.as_str(), &error))
     }
@@ -311,7 +310,7 @@ impl Repository {
     }
 
     /// A delegated role is read only when something of it is asked for: asks for all of it.
-    fn check_delegated(&self, role: &RoleName, now: Timestamp) -> Result<(), Error> {
+    fn check_delegated(&self, role: &TeamName, now: Timestamp) -> Result<(), Error> {
         let refused = |source| Error::Refused { role: role.to_string(), source };
         let source = Held(self.files());
         let mut client = self.client().map_err(refused)?;

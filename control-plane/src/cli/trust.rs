@@ -20,7 +20,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use control_core::entity::Version;
 use serde::{Deserialize, Serialize};
-use shared::signing::PublicKey;
+use shared::{TeamName, signing::PublicKey};
 use std::{
     collections::BTreeMap,
     fs,
@@ -90,7 +90,7 @@ pub struct SignArgs {
     role: OfflineRole,
     /// Let a team sign models: its name
     #[arg(long, value_name = "TEAM", requires = "team_key")]
-    delegate: Option<trust::role::RoleName>,
+    delegate: Option<TeamName>,
     /// Public key of that team, as `trust key` prints it
     #[arg(long, value_name = "KEY", requires = "delegate")]
     team_key: Vec<String>,
