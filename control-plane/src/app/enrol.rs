@@ -197,7 +197,7 @@ impl App {
         }
         self.store.set_board(&device, board, &registration.agent_version).await?;
         self.planner_wake.notify_one();
-        let root = serde_json::from_slice(&self.root_metadata().await?);
+        let root = serde_json::from_slice(&self.root_metadata().await);
         let root = root.map_err(|error| Error::Internal(error.to_string()))?;
         Ok(Registered {
             device,

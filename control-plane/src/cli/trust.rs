@@ -2,6 +2,8 @@
 
 mod rotate;
 
+pub(super) use rotate::settle;
+
 use super::{
     Failure, Global, Outcome,
     client::Client,
@@ -271,7 +273,9 @@ fn locked(data: &Path) -> Result<fs::File, Failure> {
     serve::lock(data).map_err(|error| Failure::Usage(format!("{error:#}")))
 }
 
+/// In a folder that is [`locked`].
 fn open_signer(data: &Path) -> Result<Signer, Failure> {
+    rotate::settle(data)?;
     Signer::open(&data.join("keys"), &[], now()).map_err(|error| failed(&error))
 }
 
