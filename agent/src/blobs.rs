@@ -10,13 +10,13 @@ use agent_core::{
     update::{Base, Fetched},
 };
 use shared::{
-    Digest, digest, limits,
+    Digest, digest, limits, read,
     wire::{self, DeltaRef},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -188,23 +188,26 @@ impl Blobs {
         if size_bytes > limit_bytes {
             return Err(Error::TooLarge { digest, size_bytes, limit_bytes });
         }
-        let old = self.read(delta.from, limit_bytes)?;
+        let refused = |source| Error::Delta { digest: delta.delta, to: digest, source: Box::new(source) };
         let difference = self.read(delta.delta, delta.bytes)?;
-        let limits = delta::Limits { old_bytes_max: limit_bytes, new_bytes_max: size_bytes };
-        let new = delta::apply(&old, &difference, limits).map_err(|source| Error::Delta {
-            digest: delta.delta,
-            to: digest,
-            source: Box::new(source),
-        })?;
-        drop((old, difference));
-        if new.len() as u64 != size_bytes {
-            let source = digest::Error::TooShort { got_bytes: new.len() as u64, expected_bytes: size_bytes };
+        // `delta::apply` holds both files to what the header says: here the header is held to what was asked for, so that
+        // each file is hashed once.
+        let (header, _) = delta::Header::read(&difference).map_err(refused)?;
+        if header.old != delta.from {
+            return Err(refused(delta::Error::OtherBase { expected: header.old, got: delta.from }));
+        }
+        if header.new != digest {
+            let source = digest::Error::Mismatch { expected: digest, got: header.new };
             return Err(Error::Corrupt { digest, source });
         }
-        let got = Digest::of(&new);
-        if got != digest {
-            return Err(Error::Corrupt { digest, source: digest::Error::Mismatch { expected: digest, got } });
+        if header.new_bytes != size_bytes {
+            let source = digest::Error::TooShort { got_bytes: header.new_bytes, expected_bytes: size_bytes };
+            return Err(Error::Corrupt { digest, source });
         }
+        let old = self.read_unverified(delta.from, limit_bytes)?;
+        let limits = delta::Limits { old_bytes_max: limit_bytes, new_bytes_max: size_bytes };
+        let new = delta::apply(&old, &difference, limits).map_err(refused)?;
+        drop((old, difference));
         // What has come of the file itself is of no more use.
         self.discard(digest);
         let io = |source| Error::Io { digest, source };
@@ -315,19 +318,22 @@ impl Blobs {
 
     /// Reads a whole blob of at most `limit_bytes` and checks its digest.
     pub fn read(&self, digest: Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
+        let bytes = self.read_unverified(digest, limit_bytes)?;
+        let got = Digest::of(&bytes);
+        if got != digest {
+            return Err(Error::Corrupt { digest, source: digest::Error::Mismatch { expected: digest, got } });
+        }
+        Ok(bytes)
+    }
+
+    fn read_unverified(&self, digest: Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
         let io = |source| Error::Io { digest, source };
         let file = File::open(self.path(digest)).map_err(io)?;
         let size_bytes = file.metadata().map_err(io)?.len();
         if size_bytes > limit_bytes {
             return Err(Error::TooLarge { digest, size_bytes, limit_bytes });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
-        file.take(limit_bytes).read_to_end(&mut bytes).map_err(io)?;
-        let got = Digest::of(&bytes);
-        if got != digest {
-            return Err(Error::Corrupt { digest, source: digest::Error::Mismatch { expected: digest, got } });
-        }
-        Ok(bytes)
+        read::at_most(file, limit_bytes).map_err(io)
     }
 
     /// Do `files` fit on the disk beside `claimed`, which others have been promised room for, and `reserve_bytes`?
@@ -446,15 +452,7 @@ pub const READ_BYTES_MAX: u64 = limits::BUNDLE_FILE_BYTES_MAX;
 
 /// Reads a file of at most `limit_bytes`.
 pub fn read_limited(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit_bytes {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("over the limit of {limit_bytes} bytes"),
-        ));
-    }
-    Ok(bytes)
+    read::at_most(File::open(path)?, limit_bytes)
 }
 
 #[cfg(test)]

@@ -23,7 +23,12 @@ use std::{
     sync::{Arc, mpsc},
     thread,
 };
+use tokio::sync::mpsc as queue;
 
+/// Jobs that wait for the thread, and outcomes that wait for the updater. While there is no room for a job the updater
+/// takes nothing more from its machine and its link; the thread waits for room for an outcome. The updater never waits
+/// for the thread, so neither waits for the other.
+pub const JOBS_MAX: usize = 64;
 /// Requests that wait to be compared with the version before.
 const SHADOW_QUEUE_MAX: usize = 8;
 /// Lowers the priority of the calling thread by this much.
@@ -57,7 +62,7 @@ pub enum Work {
     BeginTrial { bundle: Digest, fallback: Option<VersionRef> },
 }
 
-/// What came of it.
+/// What came of a job; there is one for each, which also tells that there is room for another.
 #[derive(Debug)]
 pub struct Done {
     pub slot: SlotName,
@@ -78,20 +83,18 @@ struct Desk {
 
 impl Installer {
     /// Starts the thread. `done` is called on it with the outcome of each job.
-    pub fn start(self, done: impl Fn(Done) + Send + 'static) -> std::io::Result<mpsc::Sender<Job>> {
-        let (sender, jobs) = mpsc::channel::<Job>();
+    pub fn start(self, done: impl Fn(Done) + Send + 'static) -> std::io::Result<queue::Sender<Job>> {
+        let (sender, mut jobs) = queue::channel::<Job>(JOBS_MAX);
         thread::Builder::new().name("installer".to_owned()).spawn(move || {
             lower_priority();
             let mut desk = Desk::default();
-            while let Ok(job) = jobs.recv() {
+            while let Some(job) = jobs.blocking_recv() {
                 let slot = job.slot.clone();
                 let refusal = refusal_after_a_panic(&job.work);
                 // A bundle that makes a library panic is refused; the thread goes on with the next.
                 let worked = catch_unwind(AssertUnwindSafe(|| self.work(job, &mut desk)));
                 let (input, closed) = worked.unwrap_or((refusal, Vec::new()));
-                if input.is_some() || !closed.is_empty() {
-                    done(Done { slot, input, closed });
-                }
+                done(Done { slot, input, closed });
             }
         })?;
         Ok(sender)

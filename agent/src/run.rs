@@ -7,7 +7,7 @@ use crate::{
     data::{self, DataDir},
     engine::{self, Engine},
     identity::{self, Identity},
-    installer::{Done, Installer},
+    installer::{Done, Installer, JOBS_MAX},
     link::mqtt::{Mqtt, Settings},
     models::Models,
     renewal::{self, Renewer},
@@ -101,7 +101,7 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
 
     // Two threads: one may wait for the disk while the other keeps the connection.
     let control = runtime("control", 2)?;
-    let (done_sender, done) = mpsc::unbounded_channel();
+    let (done_sender, done) = mpsc::channel(JOBS_MAX);
     let installer = Installer {
         blobs: blobs.clone(),
         models: models.clone(),
@@ -242,13 +242,13 @@ impl Tasks {
 }
 
 /// Hands the installer's outcomes to the updater, and tells when a version began to answer.
-fn tell(done: mpsc::UnboundedSender<Done>, activated: Arc<Notify>) -> impl Fn(Done) + Send + 'static {
+fn tell(done: mpsc::Sender<Done>, activated: Arc<Notify>) -> impl Fn(Done) + Send + 'static {
     move |outcome| {
         if matches!(outcome.input, Some(SlotInput::Activated { .. })) {
             activated.notify_one();
         }
         // The updater is gone only when the process ends.
-        let _ = done.send(outcome);
+        let _ = done.blocking_send(outcome);
     }
 }
 

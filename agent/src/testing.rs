@@ -4,11 +4,10 @@ use crate::{engine::Engine, models::Loaded, trust::Trust};
 use ::trust::{
     author::{Delegation, Document, Keys, Root, Snapshot, Target, Targets, TimestampMetadata},
     catalogue::{key_path, key_target, model_path},
-    role::RoleName,
 };
 use runtime::Golden;
 use shared::{
-    Digest, ModelName, ModelVersionId, Timestamp, VersionLabel,
+    Digest, ModelName, ModelVersionId, TeamName, Timestamp, VersionLabel,
     board::RuntimeName,
     manifest::{FileEntry, Lineage, Manifest, Preprocess, Task, TensorSpec},
     signing::{Keyring, SigningKey},
@@ -67,13 +66,13 @@ pub(crate) struct Offline {
     version: u64,
     paths: BTreeMap<String, Target>,
     /// A team with a key of its own, for the models `TEAM-…`.
-    team: Option<(RoleName, SigningKey, BTreeMap<String, Target>)>,
+    team: Option<(TeamName, SigningKey, BTreeMap<String, Target>)>,
 }
 
 /// Everything in the tests is good until then.
 const EXPIRES: Timestamp = Timestamp(4_000_000_000_000);
 
-fn delegation((name, key, _): &(RoleName, SigningKey, BTreeMap<String, Target>)) -> Delegation {
+fn delegation((name, key, _): &(TeamName, SigningKey, BTreeMap<String, Target>)) -> Delegation {
     Delegation {
         name: name.clone(),
         keys: Keys { threshold: 1, keys: vec![key.public().clone()] },
@@ -167,7 +166,7 @@ impl Offline {
                 Document::of_targets(&Targets { version, issued_at, expires, targets, delegations });
             team.sign(key).unwrap();
             meta.insert(format!("{name}.json"), team.meta());
-            (TrustFile::Delegated(name.as_str().parse().unwrap()), team.to_bytes())
+            (TrustFile::Delegated(name.clone()), team.to_bytes())
         });
         let mut snapshot = Document::of_snapshot(&Snapshot { version, issued_at, expires, meta });
         snapshot.sign(&self.snapshot).unwrap();

@@ -1,8 +1,9 @@
 //! What this device believes: trust metadata that came over MQTT or in a folder, kept on disk, and asked before
 //! anything is obeyed or installed.
 //!
-//! Both ways end in [`Trust::offer`]. Pieces come in any order; what is newest of each role waits until it fits with the
-//! others. The time that expiry is measured by is never the system clock (`::trust::clock`).
+//! Over MQTT pieces come in any order, see [`Trust::offer`]; what is newest of each role waits until it fits with the
+//! others. In a folder all lie side by side, and those are taken that belong together. The time that expiry is measured
+//! by is never the system clock (`::trust::clock`).
 
 use crate::{blobs, clock::elapsed_ms, data};
 use ::trust::{
@@ -125,6 +126,23 @@ impl client::Source for Inbox {
     }
 }
 
+/// A folder with files of metadata, perhaps several versions of each: those count that are asked for by name.
+struct Stick<'a>(&'a Path);
+
+impl client::Source for Stick<'_> {
+    fn get(&self, file: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        if TrustFile::of_file(file).is_none() {
+            return Ok(None);
+        }
+        match blobs::read_limited(&self.0.join(file), max_bytes) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(SourceError::TooLarge),
+            Err(error) => Err(SourceError::new(error)),
+        }
+    }
+}
+
 impl Trust {
     /// What was believed last, in the file at `path`; at the first start the root that the device was given.
     ///
@@ -176,15 +194,20 @@ impl Trust {
             return Ok(Heard::Refused { word: "too_many", detail });
         }
         inner.inbox.0.insert(file, bytes.to_vec());
-        self.refresh(&mut inner)
+        self.refresh(&mut inner, None)
     }
 
-    fn refresh(&self, inner: &mut Inner) -> Result<Heard, Error> {
+    /// Takes what is newer from `stick`, or else from what came over MQTT.
+    fn refresh(&self, inner: &mut Inner, stick: Option<&Stick<'_>>) -> Result<Heard, Error> {
         let now = inner.time.now(self.uptime_ms());
         let before = inner.client.accepted().clone();
-        let refreshed = inner.client.refresh(&inner.inbox, now);
+        let source: &dyn client::Source = match stick {
+            Some(stick) => stick,
+            None => &inner.inbox,
+        };
+        let refreshed = inner.client.refresh(source, now);
         if refreshed.is_ok() {
-            inner.client.keep_delegated(&inner.inbox, now).unwrap_or_else(|error| tracing::debug!(%error));
+            inner.client.keep_delegated(source, now).unwrap_or_else(|error| tracing::debug!(%error));
         }
         let changed = changed(&before, inner.client.accepted());
         inner.waiting = None;
@@ -272,37 +295,25 @@ impl Trust {
         }
     }
 
-    /// Takes in the metadata in `folder`, as `edgewright trust export` writes it; gives the roles that are newer now.
+    /// Takes in the metadata in `folder`, as `edgewright trust export` writes it; gives the roles that are newer now. Of a
+    /// folder that was used before, the versions count that its timestamp leads to, and every root after the one in
+    /// force.
     ///
     /// # Errors
     /// A folder that cannot be read, or that brings nothing.
     pub fn import(&self, folder: &Path) -> Result<String, Error> {
-        let failed = |path: &Path, source| Error::Import { path: path.to_owned(), source };
-        let mut pieces = BTreeMap::new();
-        for entry in fs::read_dir(folder).map_err(|source| failed(folder, source))? {
-            let path = entry.map_err(|source| failed(folder, source))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            // Of a folder that was used before, older versions first.
-            let version = name.split('.').next().and_then(|version| version.parse::<u32>().ok()).unwrap_or(0);
-            if let Some(file) = TrustFile::of_file(name) {
-                pieces.entry((file, version)).or_insert(path);
-            }
+        let path = folder.to_owned();
+        if let Err(source) = fs::read_dir(folder) {
+            return Err(Error::Import { path, source });
         }
-        let (mut updated, mut refused) = (Vec::new(), None);
-        for ((file, _), path) in pieces {
-            let bytes = blobs::read_limited(&path, METADATA_BYTES_MAX as u64)
-                .map_err(|source| failed(&path, source))?;
-            match self.offer(file, &bytes)? {
-                Heard::Updated(roles) => updated.push(roles),
-                Heard::Refused { detail, .. } => refused = Some(detail),
-                Heard::Same | Heard::Waits => {}
-            }
-        }
-        if updated.is_empty() {
-            let reason = refused.unwrap_or_else(|| "it is what the device has, or not complete".to_owned());
-            return Err(Error::Nothing { path: folder.to_owned(), reason });
-        }
-        Ok(updated.join(", "))
+        let mut inner = self.inner();
+        let reason = match self.refresh(&mut inner, Some(&Stick(folder)))? {
+            Heard::Updated(roles) => return Ok(roles),
+            Heard::Same => "it is what the device has".to_owned(),
+            Heard::Refused { detail, .. } => detail,
+            Heard::Waits => inner.waiting.take().map_or_else(String::new, |(_, _, detail)| detail),
+        };
+        Err(Error::Nothing { path, reason })
     }
 
     fn uptime_ms(&self) -> u64 {

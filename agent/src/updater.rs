@@ -96,7 +96,7 @@ pub struct Parts {
     pub models: Arc<Models>,
     pub shared: Arc<Shared>,
     pub link: Arc<dyn Link>,
-    pub installer: std::sync::mpsc::Sender<Job>,
+    pub installer: mpsc::Sender<Job>,
 }
 
 impl fmt::Debug for Parts {
@@ -109,7 +109,7 @@ impl fmt::Debug for Parts {
 #[derive(Debug)]
 pub struct Inputs {
     pub link: mpsc::Receiver<LinkEvent>,
-    pub done: mpsc::UnboundedReceiver<Done>,
+    pub done: mpsc::Receiver<Done>,
 }
 
 /// The task.
@@ -187,9 +187,10 @@ impl Updater {
         loop {
             let wait = self.wait();
             let parts_shared = self.parts.shared.clone();
+            let has_room = self.has_room();
             tokio::select! {
                 () = stop.notified() => break,
-                count = inputs.link.recv_many(&mut messages, MESSAGES_TOGETHER) => {
+                count = inputs.link.recv_many(&mut messages, MESSAGES_TOGETHER), if has_room => {
                     if count == 0 {
                         break;
                     }
@@ -211,7 +212,7 @@ impl Updater {
     /// Carries out actions until there is none, and tells what changed.
     fn settle(&mut self) {
         self.try_persist();
-        while self.unsaved.is_none() {
+        while self.unsaved.is_none() && self.has_room() {
             match self.machine.poll_action() {
                 Some(Action::Persist { saved, notes }) => self.persist(saved, notes),
                 Some(Action::Slot(slot, action)) => self.act(slot, action),
@@ -234,6 +235,11 @@ impl Updater {
             self.reporter.publish(self.parts.link.as_ref(), now);
             self.sender.send(&self.parts.store, self.parts.link.as_ref(), now);
         }
+    }
+
+    /// Is there room for a job? Where there is none the next outcome brings some.
+    fn has_room(&self) -> bool {
+        self.parts.installer.capacity() > 0
     }
 
     fn handle_done(&mut self, done: Done) {

@@ -10,8 +10,9 @@ mod keys;
 pub use files::{Error as FileError, Folder};
 pub use keys::{Error as KeyError, KeyFolder, OfflineRole};
 
+use crate::signer::Online;
 use shared::{
-    Timestamp,
+    TeamName, Timestamp,
     signing::{Keyring, PublicKey, SigningKey},
 };
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use trust::{
     author::{Document, Keys, Meta, Root, Signer, Snapshot, Target, Targets, TimestampMetadata},
     catalogue::{key_path, key_target},
     client::{self, Accepted, Client},
-    role::RoleName,
 };
 
 /// Root and targets are good for this long: the offline keys have to come out once a year.
@@ -53,18 +53,6 @@ pub enum Error {
     },
 }
 
-/// The keys that sign without a person.
-pub struct Online<'a> {
-    pub snapshot: &'a dyn Signer,
-    pub timestamp: &'a dyn Signer,
-}
-
-impl std::fmt::Debug for Online<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Online({:?}, {:?})", self.snapshot.public(), self.timestamp.public())
-    }
-}
-
 /// Who may sign what, at the first start.
 #[derive(Clone, Debug)]
 pub struct Ceremony {
@@ -80,7 +68,7 @@ pub struct Repository {
     /// From version 1 on.
     roots: Vec<Document>,
     targets: Document,
-    delegated: BTreeMap<RoleName, Document>,
+    delegated: BTreeMap<TeamName, Document>,
     snapshot: Document,
     timestamp: Document,
 }
@@ -158,6 +146,11 @@ impl Repository {
         self.newest_root().as_root().map_err(|error| malformed("root", &error))
     }
 
+    /// The root that devices are given when they enrol.
+    pub fn first_root(&self) -> &Document {
+        self.roots.first().unwrap_or_else(|| unreachable!("a repository has a root"))
+    }
+
     fn newest_root(&self) -> &Document {
         self.roots.last().unwrap_or_else(|| unreachable!("a repository has a root"))
     }
@@ -168,12 +161,12 @@ impl Repository {
     }
 
     /// What a delegated role vouches for; `None` where it has signed nothing yet.
-    pub fn delegated(&self, role: &RoleName) -> Result<Option<Targets>, Error> {
+    pub fn delegated(&self, role: &TeamName) -> Result<Option<Targets>, Error> {
         let document = self.delegated.get(role);
         document.map(Document::as_targets).transpose().map_err(|error| malformed(role.as_str(), &error))
     }
 
-    /// Versions and expiries of all roles.
+    /// What is in force of each role, by its name.
     pub fn documents(&self) -> impl Iterator<Item = (String, &Document)> {
         let top = [
             ("root".to_owned(), self.newest_root()),
@@ -186,19 +179,15 @@ impl Repository {
 
     /// All metadata by the names that TUF gives the files.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut files: BTreeMap<String, Vec<u8>> = self
-            .roots
-            .iter()
-            .map(|root| (format!("{}.root.json", root.version()), root.to_bytes()))
-            .collect();
-        let versioned = [("targets", &self.targets), ("snapshot", &self.snapshot)];
-        let versioned = versioned.into_iter().map(|(name, document)| (name.to_owned(), document));
-        let delegated = self.delegated.iter().map(|(name, document)| (name.to_string(), document));
-        for (name, document) in versioned.chain(delegated) {
-            files.insert(format!("{}.{name}.json", document.version()), document.to_bytes());
-        }
-        files.insert("timestamp.json".to_owned(), self.timestamp.to_bytes());
-        files
+        let former = self.roots.iter().rev().skip(1).map(|root| ("root".to_owned(), root));
+        let all = former.chain(self.documents()).map(|(role, document)| {
+            let file = match role.as_str() {
+                "timestamp" => "timestamp.json".to_owned(),
+                role => format!("{}.{role}.json", document.version()),
+            };
+            (file, document.to_bytes())
+        });
+        all.collect()
     }
 
     /// Takes signed metadata of an offline role, the next version of it, and signs what follows from it.
@@ -296,11 +285,9 @@ impl Repository {
     /// Would a device that has `before` take this?
     fn check(&self, before: Option<&Self>, role: &str, now: Timestamp) -> Result<(), Error> {
         let refused = |source| Error::Refused { role: role.to_owned(), source };
-        let mut client = match before {
-            // What has expired since still says what must not be gone back behind.
-            Some(before) => Client::restore(&before.accepted()).map_err(refused)?,
-            None => self.client().map_err(refused)?,
-        };
+        let Some(before) = before else { return self.refreshed(role, now).map(drop) };
+        // What has expired since still says what must not be gone back behind.
+        let mut client = Client::restore(&before.accepted()).map_err(refused)?;
         client.refresh(&Held(self.files()), now).map(drop).map_err(refused)
     }
 
@@ -311,11 +298,9 @@ impl Repository {
     }
 
     /// A delegated role is read only when something of it is asked for: asks for all of it.
-    fn check_delegated(&self, role: &RoleName, now: Timestamp) -> Result<(), Error> {
+    fn check_delegated(&self, role: &TeamName, now: Timestamp) -> Result<(), Error> {
         let refused = |source| Error::Refused { role: role.to_string(), source };
-        let source = Held(self.files());
-        let mut client = self.client().map_err(refused)?;
-        client.refresh(&source, now).map_err(refused)?;
+        let (mut client, source) = self.refreshed(role.as_str(), now)?;
         let targets = self.delegated(role)?.map(|targets| targets.targets).unwrap_or_default();
         for (path, target) in targets {
             let found = client.target(&path, &source, now).map_err(refused)?;
@@ -331,16 +316,20 @@ impl Repository {
         Ok(())
     }
 
-    fn client(&self) -> Result<Client, client::Error> {
-        Client::new(&self.roots.first().unwrap_or_else(|| unreachable!("a repository has a root")).to_bytes())
+    /// A device that has just enrolled and heard all this, and what it heard it from. `role` is what an error is
+    /// about.
+    fn refreshed(&self, role: &str, now: Timestamp) -> Result<(Client, Held), Error> {
+        let refused = |source| Error::Refused { role: role.to_owned(), source };
+        let source = Held(self.files());
+        let mut client = Client::new(&self.first_root().to_bytes()).map_err(refused)?;
+        client.refresh(&source, now).map_err(refused)?;
+        Ok((client, source))
     }
 
     /// What the targets and the delegated roles say of `path`, as a device would find it.
     pub fn find(&self, path: &str, now: Timestamp) -> Result<Option<Target>, Error> {
+        let (mut client, source) = self.refreshed("targets", now)?;
         let refused = |source| Error::Refused { role: "targets".to_owned(), source };
-        let source = Held(self.files());
-        let mut client = self.client().map_err(refused)?;
-        client.refresh(&source, now).map_err(refused)?;
         client.target(path, &source, now).map_err(refused)
     }
 

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 use trust::{
-    lineage,
+    author, lineage,
     oms::{self, ModelKey, Resource},
 };
 use zeroize::Zeroizing;
@@ -52,6 +52,14 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of a CA that the fleet trusts is gone. None is made in its place: no device would know it.
+    #[error(
+        "{} is missing: restore it from a backup, or give that CA up: remove {}, start again, and enrol its devices \
+         anew",
+        path.display(),
+        remains.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
+    )]
+    Lost { path: PathBuf, remains: Vec<PathBuf> },
     /// A certificate could not be made.
     #[error("a certificate could not be made")]
     Certificate(#[source] rcgen::Error),
@@ -116,6 +124,19 @@ pub struct Signer {
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The keys that sign trust metadata without a person.
+#[derive(Clone, Copy)]
+pub struct Online<'a> {
+    pub snapshot: &'a dyn author::Signer,
+    pub timestamp: &'a dyn author::Signer,
+}
+
+impl fmt::Debug for Online<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Online({:?}, {:?})", self.snapshot.public(), self.timestamp.public())
     }
 }
 
@@ -248,16 +269,9 @@ impl Signer {
         Keyring::new(now.keys().iter().cloned().chain(former))
     }
 
-    /// Notes that the release key of now gives way to another.
-    pub fn retire_release_key(&self) -> Result<()> {
-        let mut former = self.former_release.clone();
-        former.push(self.release.public().clone());
-        files::write_public_keys(&self.folder.join(FORMER_RELEASE), &former)
-    }
-
     /// The keys that keep trust metadata fresh.
-    pub fn online(&self) -> (&SigningKey, &SigningKey) {
-        (&self.snapshot, &self.timestamp)
+    pub fn online(&self) -> Online<'_> {
+        Online { snapshot: &self.snapshot, timestamp: &self.timestamp }
     }
 
     /// Signs what a device shall run. The same state gives the same bytes.
@@ -319,6 +333,18 @@ impl Signer {
             key,
         })
     }
+}
+
+/// Notes that the release key in `folder` gives way to another.
+pub fn retire_release_key(folder: &Path) -> Result<()> {
+    let release = files::signing_key(&folder.join("release.pk8"))?;
+    let path = folder.join(FORMER_RELEASE);
+    let mut former = files::public_keys(&path)?;
+    if !former.contains(release.public()) {
+        former.push(release.public().clone());
+        files::write_public_keys(&path, &former)?;
+    }
+    Ok(())
 }
 
 /// Digest of the public key of a certificate request, which is checked as [`Signer::issue`] does.

@@ -16,7 +16,7 @@ use crate::Error;
 use shared::Digest;
 
 /// The first bytes of every delta.
-pub const MAGIC: [u8; 4] = *b"EWD1";
+const MAGIC: [u8; 4] = *b"EWD1";
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 4 + 1 + 32 + 32 + 8 + 8;
 /// Most instructions of one delta.

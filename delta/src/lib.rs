@@ -14,7 +14,7 @@ mod make;
 pub mod onnx;
 
 pub use apply::{Limits, apply};
-pub use format::{HEADER_BYTES, Header, INSTRUCTIONS_MAX, MAGIC, Method};
+pub use format::{HEADER_BYTES, Header, INSTRUCTIONS_MAX, Method};
 pub use make::{Region, make};
 
 use shared::Digest;

@@ -24,22 +24,24 @@ pub fn regions(old: &[u8], new: &[u8]) -> Vec<Region> {
     matched.collect()
 }
 
-/// Names and ranges of raw data of the graph's initialisers, in file order.
+/// Names and ranges of raw data of the graph's initialisers, in file order; at most [`INSTRUCTIONS_MAX`] of them.
 fn tensors(bytes: &[u8]) -> Option<Vec<(&[u8], Range<usize>)>> {
     let mut found = Vec::new();
-    for (number, graph) in fields(bytes, 0..bytes.len())? {
+    for field in Fields::of(bytes, 0..bytes.len()) {
+        let (number, graph) = field?;
         if number != MODEL_GRAPH {
             continue;
         }
-        for (number, tensor) in fields(bytes, graph)? {
+        for field in Fields::of(bytes, graph) {
+            let (number, tensor) = field?;
             if number != GRAPH_INITIALIZER || found.len() == INSTRUCTIONS_MAX {
                 continue;
             }
             let (mut name, mut data) = (None, None);
-            for (number, value) in fields(bytes, tensor)? {
-                match number {
-                    TENSOR_NAME => name = bytes.get(value),
-                    TENSOR_RAW_DATA => data = Some(value),
+            for field in Fields::of(bytes, tensor) {
+                match field? {
+                    (TENSOR_NAME, value) => name = bytes.get(value),
+                    (TENSOR_RAW_DATA, value) => data = Some(value),
                     _ => {}
                 }
             }
@@ -51,39 +53,52 @@ fn tensors(bytes: &[u8]) -> Option<Vec<(&[u8], Range<usize>)>> {
     Some(found)
 }
 
-/// The length-delimited fields of the message in `range`; none where the bytes are no message.
-fn fields(bytes: &[u8], range: Range<usize>) -> Option<Vec<(u64, Range<usize>)>> {
-    let mut message = Walk { bytes, at: range.start, end: range.end };
-    let mut found = Vec::new();
-    while message.at < message.end {
-        let tag = message.varint()?;
-        match tag & 7 {
-            0 => {
-                message.varint()?;
-            }
-            1 => {
-                message.skip(8)?;
-            }
-            2 => {
-                let length = usize::try_from(message.varint()?).ok()?;
-                found.push((tag >> 3, message.skip(length)?));
-            }
-            5 => {
-                message.skip(4)?;
-            }
-            _ => return None,
-        }
-    }
-    Some(found)
-}
-
-struct Walk<'a> {
+/// The length-delimited fields of a message, one at a time: a hostile file has a field in every two bytes. `None` where
+/// the bytes are no message, and nothing after it.
+struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
     end: usize,
 }
 
-impl Walk<'_> {
+impl Iterator for Fields<'_> {
+    type Item = Option<(u64, Range<usize>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.end {
+            match self.field() {
+                Some(Some(field)) => return Some(Some(field)),
+                Some(None) => {}
+                None => {
+                    self.at = self.end;
+                    return Some(None);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of(bytes: &'a [u8], range: Range<usize>) -> Self {
+        Self { bytes, at: range.start, end: range.end }
+    }
+
+    /// Goes past one field, and gives it if it is length-delimited.
+    fn field(&mut self) -> Option<Option<(u64, Range<usize>)>> {
+        let tag = self.varint()?;
+        match tag & 7 {
+            0 => self.varint().map(|_| None),
+            1 => self.skip(8).map(|_| None),
+            2 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                Some(Some((tag >> 3, self.skip(length)?)))
+            }
+            5 => self.skip(4).map(|_| None),
+            _ => None,
+        }
+    }
+
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

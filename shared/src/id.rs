@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 /// Longest name in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// The roles that every model repository has; no team may be named like one.
+pub const TOP_LEVEL_ROLES: [&str; 4] = ["root", "targets", "snapshot", "timestamp"];
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,9 @@ pub enum Error {
         "{kind} {text:?} is not valid: use 1 to {NAME_BYTES_MAX} characters of a-z, 0-9, '-', '_' and '.', starting with a letter or digit"
     )]
     Name { kind: &'static str, text: String },
+    /// Of that form, and taken.
+    #[error("{kind} {text:?} is not valid: it names a role that every model repository has")]
+    Reserved { kind: &'static str, text: String },
     /// Not a UUID.
     #[error("{kind} {text:?} is not a UUID")]
     Uuid { kind: &'static str, text: String },
@@ -37,7 +42,7 @@ fn is_name(text: &str) -> bool {
 }
 
 macro_rules! name_id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal $(, except $reserved:ident)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -53,11 +58,13 @@ macro_rules! name_id {
         impl FromStr for $name {
             type Err = Error;
             fn from_str(text: &str) -> Result<Self, Error> {
-                if is_name(text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(Error::Name { kind: $kind, text: quoted(text) })
+                if !is_name(text) {
+                    return Err(Error::Name { kind: $kind, text: quoted(text) });
                 }
+                $(if $reserved.contains(&text) {
+                    return Err(Error::Reserved { kind: $kind, text: quoted(text) });
+                })?
+                Ok(Self(text.to_owned()))
             }
         }
 
@@ -135,8 +142,9 @@ name_id!(
     ModelName, "model name"
 );
 name_id!(
-    /// A role of the model repository that the targets delegate to: a team that signs models of its own.
-    TeamName, "team name"
+    /// A role of the model repository that the targets delegate to: a team that signs models of its own. None of
+    /// [`TOP_LEVEL_ROLES`].
+    TeamName, "team name", except TOP_LEVEL_ROLES
 );
 name_id!(
     /// A place on a device that holds one model; the name under which the local API serves it.
@@ -216,6 +224,18 @@ mod tests {
     }
 
     #[test]
+    fn a_team_is_not_named_like_a_role_that_is_always_there() {
+        for text in TOP_LEVEL_ROLES {
+            assert!(matches!(text.parse::<TeamName>(), Err(Error::Reserved { .. })), "{text:?} passed");
+            assert!(text.parse::<DeviceId>().is_ok());
+        }
+        for text in ["1.root", "a.b_c-d", "0"] {
+            assert_eq!(text.parse::<TeamName>().unwrap().as_str(), text);
+        }
+        assert!("a%2f".parse::<TeamName>().is_err());
+    }
+
+    #[test]
     fn json_goes_through_the_same_check() {
         assert!(serde_json::from_str::<DeviceId>("\"a/b\"").is_err());
         assert_eq!(serde_json::to_string(&"cam-01".parse::<DeviceId>().unwrap()).unwrap(), "\"cam-01\"");
@@ -229,6 +249,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_name_is_one_part_of_a_path(text in "\\PC{0,70}") {
+            if let Ok(name) = text.parse::<TeamName>() {
+                prop_assert_eq!(std::path::Path::new(name.as_str()).components().count(), 1);
+                prop_assert_ne!(name.as_str(), "..");
+            }
+        }
+
         #[test]
         fn version_labels_round_trip(major: u32, minor: u32) {
             let label = VersionLabel { major, minor };

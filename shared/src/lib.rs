@@ -9,6 +9,7 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod manifest;
+pub mod read;
 pub mod signing;
 pub mod time;
 pub mod topic;

@@ -18,6 +18,8 @@ mod isolation;
 mod kill;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/presence.rs"]
+mod presence;
 #[path = "e2e/tools.rs"]
 mod tools;
 #[path = "e2e/world.rs"]
@@ -99,6 +101,10 @@ const ALONE: &[(&str, Alone)] = &[
         isolation::the_embedded_broker_keeps_devices_apart,
     ),
     ("isolation::mosquitto_keeps_devices_apart", isolation::mosquitto_keeps_devices_apart),
+    (
+        "presence::a_device_that_goes_without_a_goodbye_is_shown_offline",
+        presence::a_device_that_goes_without_a_goodbye_is_shown_offline,
+    ),
 ];
 
 fn main() -> ExitCode {

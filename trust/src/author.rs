@@ -6,12 +6,12 @@ mod document;
 mod wire;
 
 pub use document::{Document, Error};
-pub use wire::{ISSUED_AT, key_id};
+pub(crate) use wire::ISSUED_AT;
+pub use wire::key_id;
 
-use crate::role::RoleName;
 use serde_json::Value;
 use shared::{
-    Digest, Timestamp,
+    Digest, TeamName, Timestamp,
     signing::{PublicKey, SigningKey},
 };
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ pub struct Target {
 /// Lets another role vouch for some paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delegation {
-    pub name: RoleName,
+    pub name: TeamName,
     pub keys: Keys,
     /// Shell patterns; `*` and `?` stop at a `/`.
     pub paths: Vec<String>,

@@ -25,7 +25,8 @@ pub struct SignedTime {
 
 impl SignedTime {
     /// The later of the two.
-    pub fn latest(&self) -> Timestamp {
+    #[cfg(test)]
+    pub(crate) fn latest(&self) -> Timestamp {
         self.offline.max(self.online)
     }
 }

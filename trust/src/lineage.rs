@@ -8,11 +8,13 @@
 mod chain;
 mod statement;
 
+pub use crate::in_toto::Artefact;
 pub use chain::{follows, read, seal};
-pub use statement::{Artefact, Parent, Statement, Step, StepKind};
+pub use statement::{Parent, Step, StepKind};
 
 use crate::oms::Differences;
 use shared::{limits, signing};
+use statement::Statement;
 
 /// Why a lineage was not made or not accepted.
 #[derive(Debug, thiserror::Error)]

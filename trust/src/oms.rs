@@ -10,6 +10,7 @@ mod differences;
 mod key;
 mod statement;
 
+pub use crate::in_toto::PAYLOAD_TYPE;
 pub use bundle::{Signature, sign};
 pub use differences::Differences;
 pub use key::{ModelKey, ModelPublicKey};
@@ -18,11 +19,7 @@ pub use statement::SignedModel;
 use shared::{Digest, limits};
 
 /// The predicate's type.
-pub const PREDICATE_TYPE: &str = "https://model_signing/signature/v1.0";
-/// The type of every in-toto statement, version 1.
-pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
-/// The DSSE payload type of an in-toto statement.
-pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+const PREDICATE_TYPE: &str = "https://model_signing/signature/v1.0";
 
 /// One file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,11 +1,11 @@
 //! The update machine: from a signed wish to a version that has proved itself, slot by slot.
 //!
-//! [`Machine`] holds the newest [`Desired`] that was accepted and one [`slot::Slot`] for each slot. It asks for
+//! [`Machine`] holds the newest [`Desired`] that was accepted and one `Slot` for each slot. It asks for
 //! [`Action`]s. [`Action::Persist`] comes before every other action that its content leads to, and the machine
 //! gives nothing else until [`Input::Persisted`] has come: after a power cut at any point,
 //! [`Machine::restore`] with what was persisted last goes on from there.
 
-pub mod slot;
+mod slot;
 
 use crate::{
     budget::{self, Day, DaySaved},
@@ -35,7 +35,7 @@ pub struct Saved {
 }
 
 /// Most models whose newest version is remembered.
-pub const NEWEST_MAX: usize = 64;
+const NEWEST_MAX: usize = 64;
 
 /// Something to tell the fleet. Stored in the same transaction as the state that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -149,6 +149,62 @@ fn a_whole_blob_that_went_bad_on_disk_is_fetched_again() {
     assert_eq!(blobs.open(digest, 2048, CHUNK).unwrap(), Fetched::Part(ChunkSet::empty(2)));
 }
 
+/// The file before, the file after, and the delta between them, of which the first and the last are on disk.
+fn with_delta(blobs: &Blobs) -> (Vec<u8>, DeltaRef) {
+    let (old, new) = (content(4000), content(5000));
+    let bytes = delta::make(&old, &new, &[]).unwrap();
+    let delta = DeltaRef {
+        from: Digest::of(&old),
+        to: Digest::of(&new),
+        delta: Digest::of(&bytes),
+        bytes: bytes.len() as u64,
+    };
+    fs::write(blobs.path(delta.from), old).unwrap();
+    fs::write(blobs.path(delta.delta), bytes).unwrap();
+    (new, delta)
+}
+
+#[test]
+fn a_delta_makes_its_file_and_is_gone_then() {
+    let device = Device::new();
+    let blobs = device.blobs();
+    let (new, delta) = with_delta(&blobs);
+    blobs.apply_delta(&delta, new.len() as u64).unwrap();
+    assert_eq!(blobs.read(delta.to, 5000).unwrap(), new);
+    assert!(!blobs.path(delta.delta).exists());
+}
+
+#[test]
+fn a_delta_for_other_files_than_was_asked_for_gives_none() {
+    type Spoil = fn(&mut DeltaRef);
+    let spoils: [Spoil; 2] =
+        [|delta| delta.to = Digest::of(b"another"), |delta| delta.from = Digest::of(b"another")];
+    for spoil in spoils {
+        let device = Device::new();
+        let blobs = device.blobs();
+        let (new, mut delta) = with_delta(&blobs);
+        spoil(&mut delta);
+        let error = blobs.apply_delta(&delta, new.len() as u64).unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+        assert!(!blobs.path(delta.to).exists() && !blobs.path(delta.delta).exists());
+    }
+    let device = Device::new();
+    let blobs = device.blobs();
+    let (new, delta) = with_delta(&blobs);
+    assert!(matches!(blobs.apply_delta(&delta, new.len() as u64 + 1), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn a_delta_to_a_file_that_went_bad_gives_none() {
+    let device = Device::new();
+    let blobs = device.blobs();
+    let (new, delta) = with_delta(&blobs);
+    fs::write(blobs.path(delta.from), vec![0; 4000]).unwrap();
+    let error = blobs.apply_delta(&delta, new.len() as u64).unwrap_err();
+    assert!(matches!(error, Error::Delta { .. }) && !error.is_transient(), "{error}");
+    assert!(!blobs.path(delta.to).exists());
+}
+
 #[test]
 fn a_partial_file_of_another_length_is_not_trusted() {
     let device = Device::new();

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Thread {
     blobs: PathBuf,
-    jobs: mpsc::Sender<Job>,
+    jobs: queue::Sender<Job>,
     done: mpsc::Receiver<Done>,
 }
 
@@ -37,12 +37,17 @@ impl Thread {
 
     fn act(&self, slot: &str, action: SlotAction) {
         let slot = slot.parse().unwrap();
-        self.jobs.send(Job { slot, work: Work::Action(action), runtime: None }).unwrap();
+        self.jobs.blocking_send(Job { slot, work: Work::Action(action), runtime: None }).unwrap();
     }
 
     fn ask(&self, slot: &str, action: SlotAction) -> SlotInput {
         self.act(slot, action);
-        self.done.recv_timeout(PATIENCE).unwrap().input.unwrap()
+        // Jobs without an answer say that they are done, too.
+        loop {
+            if let Some(input) = self.done.recv_timeout(PATIENCE).unwrap().input {
+                return input;
+            }
+        }
     }
 }
 

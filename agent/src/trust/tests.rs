@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{Offline, key};
+use ::trust::author::Document;
 use proptest::prelude::*;
 use shared::{Digest, ModelVersionId, signing::SigningKey};
 use uuid::Uuid;
@@ -154,8 +155,9 @@ fn what_is_believed_outlives_a_restart_and_a_damaged_file_is_named() {
 }
 
 /// Writes what is in force as files, under the names that TUF gives them.
-fn write(offline: &Offline, folder: &Path, number: u32) {
+fn write(offline: &Offline, folder: &Path) {
     for (file, bytes) in offline.pieces() {
+        let number = Document::parse(&bytes).unwrap().version();
         let name = match file {
             TrustFile::Root { version } => format!("{version}.root.json"),
             TrustFile::Timestamp => "timestamp.json".to_owned(),
@@ -172,9 +174,9 @@ fn a_folder_brings_what_mqtt_brings() {
     let mut device = Device::new();
     device.vouch(&version(0));
     let stick = tempfile::tempdir().unwrap();
-    write(&device.offline, stick.path(), 1);
+    write(&device.offline, stick.path());
     device.vouch(&version(1));
-    write(&device.offline, stick.path(), 2);
+    write(&device.offline, stick.path());
     fs::write(stick.path().join("holiday.jpg"), b"no metadata").unwrap();
     let trust = Trust::open(device.path(), device.offline.first_root()).unwrap();
     assert!(trust.import(stick.path()).unwrap().contains("targets"));
@@ -185,12 +187,55 @@ fn a_folder_brings_what_mqtt_brings() {
 }
 
 #[test]
+fn of_a_folder_with_many_versions_those_count_that_belong_together() {
+    let mut device = Device::new();
+    device.vouch(&version(0));
+    let stick = tempfile::tempdir().unwrap();
+    write(&device.offline, stick.path());
+    // Newer targets whose snapshot and timestamp did not get onto it, and older ones that are of no use.
+    let mut newer = Device { folder: tempfile::tempdir().unwrap(), ..device };
+    newer.vouch(&version(1));
+    let pieces = newer.offline.pieces();
+    let (_, targets) = pieces.iter().find(|(file, _)| *file == TrustFile::Targets).unwrap();
+    fs::write(stick.path().join("3.targets.json"), targets).unwrap();
+    fs::write(stick.path().join("1.targets.json"), b"rot").unwrap();
+    fs::write(stick.path().join("7.snapshot.json"), b"rot").unwrap();
+    let trust = Trust::open(newer.path(), newer.offline.first_root()).unwrap();
+    assert!(trust.import(stick.path()).unwrap().contains("targets"));
+    trust.allows(&version(0), None).unwrap();
+    assert_eq!(refusal(trust.allows(&version(1), None)), Refusal::NotVouchedFor);
+    // All of it now, but for one file.
+    write(&newer.offline, stick.path());
+    fs::remove_file(stick.path().join("3.snapshot.json")).unwrap();
+    let error = trust.import(stick.path()).unwrap_err().to_string();
+    assert!(error.contains("3.snapshot.json"), "{error}");
+    write(&newer.offline, stick.path());
+    trust.import(stick.path()).unwrap();
+    trust.allows(&version(1), None).unwrap();
+}
+
+#[test]
+fn every_root_of_a_folder_is_gone_through() {
+    let mut device = Device::new();
+    let stick = tempfile::tempdir().unwrap();
+    write(&device.offline, stick.path());
+    let trust = device.trust();
+    let (_, root) = device.offline.replace_online_keys();
+    fs::write(stick.path().join("2.root.json"), root).unwrap();
+    device.vouch(&version(0));
+    write(&device.offline, stick.path());
+    let roles = trust.import(stick.path()).unwrap();
+    assert!(roles.contains("root") && roles.contains("targets"), "{roles}");
+    trust.allows(&version(0), None).unwrap();
+}
+
+#[test]
 fn what_a_team_signed_comes_in_a_folder_too_and_outlives_a_restart() {
     let mut device = Device::new();
     let of_team = VersionRef { model: "vision-cats".parse().unwrap(), ..version(0) };
     device.offline.vouch_as_team("vision", &of_team.model, of_team.version, of_team.bundle);
     let stick = tempfile::tempdir().unwrap();
-    write(&device.offline, stick.path(), 2);
+    write(&device.offline, stick.path());
     let trust = Trust::open(device.path(), device.offline.first_root()).unwrap();
     assert!(trust.import(stick.path()).unwrap().contains("vision"));
     drop(trust);

@@ -56,8 +56,9 @@ impl Updater {
             | SlotAction::ConcludeTrial { .. } => {}
         }
         let runtime = self.machine.runtime(&slot);
-        if self.parts.installer.send(Job { slot, work: Work::Action(action), runtime }).is_err() {
-            tracing::error!("the installer thread is gone; restart the agent");
+        // There is room: no action is taken from the machine while there is none.
+        if let Err(error) = self.parts.installer.try_send(Job { slot, work: Work::Action(action), runtime }) {
+            tracing::error!(%error, "the installer takes no job; restart the agent");
         }
     }
 
@@ -123,9 +124,13 @@ impl Updater {
         let trials = self.machine.trials();
         self.counting.retain(|slot, bundle| trials.iter().any(|(on, is, _)| on == slot && is == bundle));
         for (slot, bundle, fallback) in trials {
-            if self.counting.insert(slot.clone(), bundle) != Some(bundle) {
-                let work = Work::BeginTrial { bundle, fallback };
-                let _ = self.parts.installer.send(Job { slot, work, runtime: None });
+            if self.counting.get(&slot) == Some(&bundle) {
+                continue;
+            }
+            let work = Work::BeginTrial { bundle, fallback };
+            // What finds no room is told with the next outcome.
+            if self.parts.installer.try_send(Job { slot: slot.clone(), work, runtime: None }).is_ok() {
+                self.counting.insert(slot, bundle);
             }
         }
     }

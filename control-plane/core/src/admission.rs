@@ -8,11 +8,11 @@ use std::{
 };
 
 /// Refusals of one place that are answered at once.
-pub const BURST: u64 = 100;
+const BURST: u64 = 100;
 /// Refusals of one place a second after that.
-pub const REFUSALS_PER_S: u64 = 5;
+const REFUSALS_PER_S: u64 = 5;
 /// Places that are remembered; with more than that at one time, those without room share one bucket.
-pub const PLACES_MAX: usize = 4096;
+const PLACES_MAX: usize = 4096;
 
 /// Counts refusals by where they come from. Tries that succeed cost nothing.
 #[derive(Debug)]

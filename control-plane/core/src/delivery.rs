@@ -14,16 +14,16 @@ use shared::{DeviceId, Digest, Timestamp, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long wants are collected before a chunk may go out.
-pub const WINDOW_MS: u64 = 50;
+const WINDOW_MS: u64 = 50;
 /// How soon it is looked again whether a broadcast that is ahead of its audience may go on.
 const PACE_MS: u64 = 5;
 /// A chunk that did not reach its device within this is dropped by the broker: the device asks again. Otherwise one that was
 /// away would get thousands of chunks that it has no more use for, and its desired state behind them or not at all.
 pub const CHUNK_EXPIRY_MS: u64 = 30_000;
 /// Most chunks that wait for one device.
-pub const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
+const WAITING_PER_DEVICE_MAX: usize = 4 * limits::WANT_CHUNKS_MAX as usize;
 /// Most chunks that wait at all, each counted for every device that waits for it.
-pub const WAITING_MAX: usize = 1_000_000;
+const WAITING_MAX: usize = 1_000_000;
 
 /// A chunk of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

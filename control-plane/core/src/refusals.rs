@@ -6,7 +6,7 @@ use shared::{Timestamp, wire};
 use std::collections::BTreeMap;
 
 /// Entries of one kind that are held between two looks of the store; what finds no room is counted under [`OTHERS`].
-pub const ENTRIES_PER_KIND_MAX: usize = 64;
+const ENTRIES_PER_KIND_MAX: usize = 64;
 /// The subject of entries that found no room.
 pub const OTHERS: &str = "others";
 

@@ -6,9 +6,9 @@
 use shared::job::Stage;
 
 /// Kills in a row without a step further, after which a job is given up.
-pub const KILLS_MAX: u32 = 5;
+const KILLS_MAX: u32 = 5;
 /// The pause before the first new start; it doubles with each kill in a row.
-pub const PAUSE_MS_FIRST: u64 = 1_000;
+const PAUSE_MS_FIRST: u64 = 1_000;
 
 /// What follows a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

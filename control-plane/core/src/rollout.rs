@@ -17,10 +17,10 @@ mod policy;
 mod tally;
 mod verdict;
 
-pub use attention::{Attention, GAP_MS_MAX};
+pub use attention::Attention;
 pub use explain::explain;
 pub use planner::{Action, Input, Plan, RECONNECT_MS, Rejected, plan};
-pub use policy::{INSTALL_MS_MIN, MEMBERS_MAX, Policy, WAIT_MS_MAX, WAVES_MAX, WaveSize, divide};
+pub use policy::{MEMBERS_MAX, Policy, WAIT_MS_MAX, WaveSize, divide};
 
 use serde::{Deserialize, Serialize};
 use shared::{

@@ -14,10 +14,10 @@ use shared::{
     job::{DataFormat, DatasetRef, DatasetSchema},
     limits,
     manifest::Task,
+    read,
 };
 use std::{
     fmt,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -297,12 +297,13 @@ impl Raw {
 fn read_file(path: &Path, hasher: &mut Hasher) -> Result<Vec<u8>, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(io)?;
-    let mut raw = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut raw).map_err(io)?;
-    if raw.len() as u64 > FILE_BYTES_MAX {
-        let message = format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read");
-        return Err(Error::bad(path, Place::File, message));
-    }
+    let raw = read::at_most(file, FILE_BYTES_MAX).map_err(|source| match source.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            let message = format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read");
+            Error::bad(path, Place::File, message)
+        }
+        _ => io(source),
+    })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     hasher.update(name.as_bytes());
     hasher.update(&[0]);

@@ -27,21 +27,20 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().nest(est::PATH, resources)
 }
 
-/// What went wrong, in plain text.
-struct Refusal(StatusCode, String);
+/// A problem in plain text.
+struct Refusal(Problem);
 
 impl From<app::Error> for Refusal {
     fn from(error: app::Error) -> Self {
-        let problem = Problem::from(error);
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self(status, problem.detail)
+        Self(error.into())
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.0, format!("{}\n", self.1)).into_response();
-        let (name, value) = match self.0 {
+        let status = self.0.status();
+        let mut response = (status, format!("{}\n", self.0.detail)).into_response();
+        let (name, value) = match status {
             StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, CHALLENGE),
             StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, "10"),
             _ => return response,
@@ -73,7 +72,7 @@ async fn enrol(
     let (device, token) = authorization.and_then(est::read_basic).ok_or_else(|| {
         let text =
             "an enrolment token is needed: HTTP Basic with the device id as user and the token as password";
-        Refusal(StatusCode::UNAUTHORIZED, text.to_owned())
+        app::Error::Unauthorized(text.to_owned())
     })?;
     let request = request(&headers, &body)?;
     certificates(&app.enrol(&Credentials { device, token }, &request, peer.address).await?)
@@ -85,12 +84,9 @@ async fn renew(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let certificate = peer.certificate.ok_or_else(|| {
-        let text = "the device's own certificate is needed as TLS client certificate";
-        Refusal(StatusCode::UNAUTHORIZED, text.to_owned())
-    })?;
+    let certificate = peer.own_certificate()?;
     let request = request(&headers, &body)?;
-    certificates(&app.renew(&certificate, &request, peer.address).await?)
+    certificates(&app.renew(certificate, &request, peer.address).await?)
 }
 
 /// The certificate request of a body, as DER.
@@ -99,7 +95,7 @@ fn request(headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, Refusal> {
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case(est::REQUEST_TYPE) {
         let text = format!("the body is {kind:?}; send a certificate request as {}", est::REQUEST_TYPE);
-        return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        return Err(Refusal(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)));
     }
-    est::decode(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+    Ok(est::decode(body).map_err(|error| app::Error::Invalid(error.to_string()))?)
 }

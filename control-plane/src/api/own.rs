@@ -9,7 +9,7 @@ use crate::app::{
     App,
     enrol::{Registered, Registration},
 };
-use axum::{Json, Router, extract::State, http::StatusCode, routing::put};
+use axum::{Json, Router, extract::State, routing::put};
 use std::sync::Arc;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -21,9 +21,5 @@ async fn register(
     peer: Peer,
     Body(registration): Body<Registration>,
 ) -> Result<Json<Registered>, Problem> {
-    let certificate = peer.certificate.ok_or_else(|| {
-        let text = "the device's own certificate is needed as TLS client certificate";
-        Problem::new(StatusCode::UNAUTHORIZED, text)
-    })?;
-    Ok(Json(app.register(&certificate, &registration, peer.address).await?))
+    Ok(Json(app.register(peer.own_certificate()?, &registration, peer.address).await?))
 }

@@ -1,6 +1,6 @@
 //! Who is at the other end: the certificate that a TLS client shows, if it shows one, handed on to the handlers.
 
-use crate::app::App;
+use crate::app::{App, Error};
 use anyhow::{Context, Result};
 use axum::{
     Extension,
@@ -81,7 +81,20 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub address: IpAddr,
-    pub certificate: Option<Arc<[u8]>>,
+    certificate: Option<Arc<[u8]>>,
+}
+
+impl Peer {
+    /// The certificate that a device has shown (DER).
+    ///
+    /// # Errors
+    /// It came without.
+    pub(super) fn own_certificate(&self) -> Result<&[u8], Error> {
+        self.certificate.as_deref().ok_or_else(|| {
+            let text = "the device's own certificate is needed as TLS client certificate";
+            Error::Unauthorized(text.to_owned())
+        })
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Peer {

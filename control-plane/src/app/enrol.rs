@@ -9,7 +9,7 @@ use control_core::entity::Token;
 use serde::{Deserialize, Serialize};
 use shared::{BoardId, DeviceId, Digest, limits::AGENT_VERSION_BYTES_MAX};
 use std::{net::IpAddr, sync::PoisonError};
-use trust::est;
+use trust::est::{self, Facts};
 use uuid::Uuid;
 
 /// A token's life where none is given: an hour.
@@ -117,8 +117,8 @@ impl App {
 
     /// Another certificate for a device that has shown `certificate` (DER) over TLS.
     pub async fn renew(&self, certificate: &[u8], csr: &[u8], peer: IpAddr) -> Result<String> {
-        let subject = est::facts(certificate).ok().and_then(|facts| facts.common_name).unwrap_or_default();
-        self.admitted(peer, &subject, "renewal_refused", self.try_renew(certificate, csr)).await
+        let (subject, facts) = facts_of(certificate);
+        self.admitted(peer, &subject, "renewal_refused", self.try_renew(facts, csr)).await
     }
 
     /// Takes in what a device says of itself, and tells it where the broker is and whose signatures to trust.
@@ -128,8 +128,8 @@ impl App {
         registration: &Registration,
         peer: IpAddr,
     ) -> Result<Registered> {
-        let subject = est::facts(certificate).ok().and_then(|facts| facts.common_name).unwrap_or_default();
-        let work = self.try_register(certificate, registration);
+        let (subject, facts) = facts_of(certificate);
+        let work = self.try_register(facts, registration);
         self.admitted(peer, &subject, "registration_refused", work).await
     }
 
@@ -167,9 +167,7 @@ impl App {
         }
         // Only a token made for a device replaces its key, and one that this very key has used.
         let may_replace = token.device.is_some() || token.used_by.as_ref() == Some(&device);
-        let certificate = self.issue(csr, &device)?;
-        let pem = certificate.pem.clone();
-        let issued = issued(&device, certificate);
+        let (pem, issued) = self.issue(csr, &device)?;
         self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
         self.revocations.notify_one();
         if may_replace && let Some(broker) = self.broker.get() {
@@ -179,18 +177,17 @@ impl App {
         Ok(pem)
     }
 
-    async fn try_renew(&self, certificate: &[u8], csr: &[u8]) -> Result<String> {
-        let shown = self.shown(certificate).await?;
-        let certificate = self.issue(csr, &shown.device)?;
-        let pem = certificate.pem.clone();
-        if !self.store.renew(&shown.serial, &issued(&shown.device, certificate), now()).await? {
+    async fn try_renew(&self, facts: Result<Facts>, csr: &[u8]) -> Result<String> {
+        let shown = self.shown(facts?).await?;
+        let (pem, issued) = self.issue(csr, &shown.device)?;
+        if !self.store.renew(&shown.serial, &issued, now()).await? {
             return Err(not_good(&shown.device));
         }
         Ok(pem)
     }
 
-    async fn try_register(&self, certificate: &[u8], registration: &Registration) -> Result<Registered> {
-        let Shown { device, .. } = self.shown(certificate).await?;
+    async fn try_register(&self, facts: Result<Facts>, registration: &Registration) -> Result<Registered> {
+        let Shown { device, .. } = self.shown(facts?).await?;
         if registration.agent_version.len() > AGENT_VERSION_BYTES_MAX {
             return Err(Error::Invalid(format!("agent_version is over {AGENT_VERSION_BYTES_MAX} bytes")));
         }
@@ -201,7 +198,7 @@ impl App {
         }
         self.store.set_board(&device, board, &registration.agent_version).await?;
         self.planner_wake.notify_one();
-        let root = serde_json::from_slice(&self.root_metadata().await?);
+        let root = serde_json::from_slice(&self.root_metadata().await);
         let root = root.map_err(|error| Error::Internal(error.to_string()))?;
         Ok(Registered {
             device,
@@ -212,8 +209,7 @@ impl App {
     }
 
     /// Whose certificate it is. TLS has verified its chain and its time; here it must not be revoked.
-    async fn shown(&self, certificate: &[u8]) -> Result<Shown> {
-        let facts = est::facts(certificate).map_err(|error| Error::Invalid(chain(&error)))?;
+    async fn shown(&self, facts: Facts) -> Result<Shown> {
         let name = facts.common_name.unwrap_or_default();
         let device: DeviceId = name
             .parse()
@@ -224,9 +220,19 @@ impl App {
         Ok(Shown { device, serial: facts.serial })
     }
 
-    fn issue(&self, csr: &[u8], device: &DeviceId) -> Result<DeviceCertificate> {
-        self.signer.issue(csr, device, self.settings.certificate_days, now()).map_err(not_issued)
+    /// A certificate (PEM), and what is kept of it.
+    fn issue(&self, csr: &[u8], device: &DeviceId) -> Result<(String, Issued)> {
+        let issued = self.signer.issue(csr, device, self.settings.certificate_days, now());
+        let DeviceCertificate { pem, serial, expires_at, authority, key } = issued.map_err(not_issued)?;
+        Ok((pem, Issued { device: device.clone(), serial, expires_at, authority, key }))
     }
+}
+
+/// Whom a certificate (DER) names, for the record, and what it says.
+fn facts_of(certificate: &[u8]) -> (String, Result<Facts>) {
+    let facts = est::facts(certificate).map_err(|error| Error::Invalid(chain(&error)));
+    let name = facts.as_ref().ok().and_then(|facts| facts.common_name.clone());
+    (name.unwrap_or_default(), facts)
 }
 
 fn not_issued(error: signer::Error) -> Error {
@@ -234,11 +240,6 @@ fn not_issued(error: signer::Error) -> Error {
         signer::Error::Request(_) | signer::Error::Name { .. } => Error::Invalid(error.to_string()),
         _ => Error::Internal(chain(&error)),
     }
-}
-
-fn issued(device: &DeviceId, certificate: DeviceCertificate) -> Issued {
-    let DeviceCertificate { serial, expires_at, authority, key, .. } = certificate;
-    Issued { device: device.clone(), serial, expires_at, authority, key }
 }
 
 fn not_good(device: &DeviceId) -> Error {

@@ -2,7 +2,7 @@
 
 use super::{App, Error, Result, chain, now};
 use crate::{
-    repository::{self, Ceremony, Folder, KeyFolder, OfflineRole, Online, Repository, sign_all},
+    repository::{self, Ceremony, Folder, KeyFolder, OfflineRole, Repository, sign_all},
     signer::Signer,
 };
 use control_core::entity::Version;
@@ -110,9 +110,7 @@ impl Trust {
                 repository
             }
         };
-        let (snapshot, timestamp) = signer.online();
-        let online = Online { snapshot, timestamp };
-        let repository = match repository.renewed(&online, now) {
+        let repository = match repository.renewed(&signer.online(), now) {
             Ok(Some(renewed)) => {
                 folder.write(&renewed)?;
                 renewed
@@ -150,30 +148,23 @@ pub fn found(
         threshold,
         keys: keys.iter().map(|key| key.public().clone()).collect(),
     };
-    let (snapshot, timestamp) = signer.online();
+    let online = signer.online();
     let ceremony = Ceremony {
         root: public(&root),
         targets: public(&targets),
-        snapshot: snapshot.public().clone(),
-        timestamp: timestamp.public().clone(),
+        snapshot: online.snapshot.public().clone(),
+        timestamp: online.timestamp.public().clone(),
     };
     let (mut first_root, mut first_targets) = Repository::draft(&ceremony, &signer.keyring(), now);
-    let online = Online { snapshot, timestamp };
     sign_all(&mut first_root, &root, "root")?;
     sign_all(&mut first_targets, &targets, "targets")?;
     Ok(Repository::found(first_root, first_targets, &online, now)?)
 }
 
 impl App {
-    fn online(&self) -> Online<'_> {
-        let (snapshot, timestamp) = self.signer.online();
-        Online { snapshot, timestamp }
-    }
-
     /// The first root, which devices are given when they enrol.
-    pub async fn root_metadata(&self) -> Result<Vec<u8>> {
-        let files = self.trust.repository.lock().await.files();
-        files.get("1.root.json").cloned().ok_or_else(|| Error::Internal("the first root is gone".to_owned()))
+    pub async fn root_metadata(&self) -> Vec<u8> {
+        self.trust.repository.lock().await.first_root().to_bytes()
     }
 
     /// All metadata.
@@ -248,7 +239,7 @@ impl App {
             .map_err(|error| Error::Invalid(format!("this is no metadata: {error}")))?;
         {
             let mut repository = self.trust.repository.lock().await;
-            let next = repository.accept(&role, document, &self.online(), now()).map_err(|error| {
+            let next = repository.accept(&role, document, &self.signer.online(), now()).map_err(|error| {
                 self.note_refusal("trust", "metadata_refused", &chain(&error));
                 refused(&error)
             })?;
@@ -324,7 +315,7 @@ impl App {
         let mut document = Document::of_targets(&next);
         let keys = self.trust.offline.keys(&role)?;
         sign_all(&mut document, &keys, "targets")?;
-        let next = repository.accept(&role, document, &self.online(), now)?;
+        let next = repository.accept(&role, document, &self.signer.online(), now)?;
         self.put(repository, next)?;
         Ok(true)
     }
@@ -401,7 +392,7 @@ impl App {
 
     async fn renew_trust(&self) -> Result<()> {
         let mut repository = self.trust.repository.lock().await;
-        if let Some(next) = repository.renewed(&self.online(), now())? {
+        if let Some(next) = repository.renewed(&self.signer.online(), now())? {
             self.put(&mut repository, next)?;
         }
         Ok(())

@@ -14,11 +14,11 @@ use serde::Serialize;
 use shared::{
     Digest, digest, limits,
     manifest::{LINEAGE_FILE, SIGNATURE_FILE},
+    read,
     signing::Keyring,
 };
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
 };
 use trust::{
@@ -82,11 +82,11 @@ pub(super) fn verify(args: &VerifyArgs, json: bool) -> Outcome {
             )));
         }
     };
-    let key_file = read_capped(&args.public_key, limits::PUBLIC_KEY_BYTES_MAX)?;
+    let key_file = read_file(&args.public_key, limits::PUBLIC_KEY_BYTES_MAX)?;
     let key = ModelPublicKey::from_pem(&String::from_utf8_lossy(&key_file))
         .map_err(|error| Failure::Usage(format!("{}: {error}", args.public_key.display())))?;
     let failed = |error| Failure::Failed(format!("{}: {}", signature_path.display(), chain(&error)));
-    let signature = read_capped(&signature_path, limits::MODEL_SIGNATURE_BYTES_MAX)?;
+    let signature = read_file(&signature_path, limits::MODEL_SIGNATURE_BYTES_MAX)?;
     let signed = Signature::parse(&signature).and_then(|signature| signature.verify(&key)).map_err(failed)?;
     let own = signature_path.canonicalize().ok();
     let left_out =
@@ -135,10 +135,10 @@ pub(super) fn lineage(args: &LineageArgs, global: &Global) -> Outcome {
 }
 
 fn local_steps(dir: &Path, keyring_path: &Path) -> Result<Vec<Step>, Failure> {
-    let keyring: Keyring = serde_json::from_slice(&read_capped(keyring_path, KEYRING_BYTES_MAX)?)
+    let keyring: Keyring = serde_json::from_slice(&read_file(keyring_path, KEYRING_BYTES_MAX)?)
         .map_err(|error| Failure::Usage(format!("{} is no keyring: {error}", keyring_path.display())))?;
     let path = dir.join(LINEAGE_FILE);
-    let file = read_capped(&path, limits::LINEAGE_BYTES_MAX)?;
+    let file = read_file(&path, limits::LINEAGE_BYTES_MAX)?;
     let left_out = |_: &Path, name: &str| name == LINEAGE_FILE || UNSIGNED_NAMES.contains(&name);
     let found = hash_files(dir, &left_out)?;
     let found: Vec<Artefact> =
@@ -222,16 +222,11 @@ fn hash(path: &Path) -> io::Result<Digest> {
     digest::of_reader(fs::File::open(path)?)
 }
 
-/// A file of at most `limit` bytes.
-fn read_capped(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
+/// A file of at most `limit_bytes`.
+fn read_file(path: &Path, limit_bytes: usize) -> Result<Vec<u8>, Failure> {
     fs::File::open(path)
-        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
-    if bytes.len() > limit {
-        return Err(Failure::Usage(format!("{} has over {limit} bytes", path.display())));
-    }
-    Ok(bytes)
+        .and_then(|file| read::at_most(file, limit_bytes as u64))
+        .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 #[cfg(test)]

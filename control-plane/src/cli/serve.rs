@@ -1,6 +1,6 @@
 //! `edgewright serve`.
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, trust};
 use crate::{
     broker::Address,
     serve::{self, Mqtt, Options},
@@ -8,7 +8,12 @@ use crate::{
 };
 use clap::Args;
 use shared::limits;
-use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How the control plane runs.
@@ -64,6 +69,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     // What the server and its workers write is for nobody else's eyes, also in a folder that was there before.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    settle(&args.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -86,6 +92,15 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     let outcome = runtime.block_on(serve(options, json));
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     outcome
+}
+
+/// Ends what a crash of `trust rotate` left half done: the server reads its keys once.
+fn settle(data: &Path) -> Outcome {
+    if !data.join("keys").is_dir() {
+        return Ok(());
+    }
+    let _lock = serve::lock(data).map_err(|error| Failure::Usage(one_line(&error)))?;
+    trust::settle(data)
 }
 
 async fn serve(options: Options, json: bool) -> Outcome {

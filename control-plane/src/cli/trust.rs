@@ -2,6 +2,8 @@
 
 mod rotate;
 
+pub(super) use rotate::settle;
+
 use super::{
     Failure, Global, Outcome,
     client::Client,
@@ -20,7 +22,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use control_core::entity::Version;
 use serde::{Deserialize, Serialize};
-use shared::signing::PublicKey;
+use shared::{TeamName, signing::PublicKey};
 use std::{
     collections::BTreeMap,
     fs,
@@ -90,7 +92,7 @@ pub struct SignArgs {
     role: OfflineRole,
     /// Let a team sign models: its name
     #[arg(long, value_name = "TEAM", requires = "team_key")]
-    delegate: Option<trust::role::RoleName>,
+    delegate: Option<TeamName>,
     /// Public key of that team, as `trust key` prints it
     #[arg(long, value_name = "KEY", requires = "delegate")]
     team_key: Vec<String>,
@@ -271,7 +273,9 @@ fn locked(data: &Path) -> Result<fs::File, Failure> {
     serve::lock(data).map_err(|error| Failure::Usage(format!("{error:#}")))
 }
 
+/// In a folder that is [`locked`].
 fn open_signer(data: &Path) -> Result<Signer, Failure> {
+    rotate::settle(data)?;
     Signer::open(&data.join("keys"), &[], now()).map_err(|error| failed(&error))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Error as RepositoryError, Repository};
 use crate::signer;
-use shared::{limits, topic::TrustFile};
+use shared::{limits, read, topic::TrustFile};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -44,11 +44,9 @@ impl Folder {
         for name in self.names()? {
             let path = self.0.join(&name);
             let failed = |source| Error::File { path: path.clone(), source };
-            let size = fs::metadata(&path).map_err(failed)?.len();
-            if size > limits::METADATA_BYTES_MAX {
-                return Err(failed(io::Error::other(format!("{size} bytes are no metadata"))));
-            }
-            files.insert(name, fs::read(&path).map_err(failed)?);
+            let file = fs::File::open(&path);
+            let bytes = file.and_then(|file| read::at_most(file, limits::METADATA_BYTES_MAX));
+            files.insert(name, bytes.map_err(failed)?);
         }
         if files.is_empty() {
             return Ok(None);

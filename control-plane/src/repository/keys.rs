@@ -1,12 +1,14 @@
 //! Offline keys as files in a folder, which may be a USB stick that is put in for a minute.
 
-use shared::signing::{PublicKey, SigningKey};
+use shared::{
+    TeamName, read,
+    signing::{PublicKey, SigningKey},
+};
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     str::FromStr,
 };
-use trust::role::RoleName;
 use zeroize::Zeroizing;
 
 /// Files that hold a key end like this.
@@ -20,7 +22,7 @@ pub enum OfflineRole {
     Root,
     Targets,
     /// A team that the targets delegate to.
-    Delegated(RoleName),
+    Delegated(TeamName),
 }
 
 impl fmt::Display for OfflineRole {
@@ -87,11 +89,8 @@ impl KeyFolder {
         }
         paths.sort();
         let read = |path: &PathBuf| {
-            let size = fs::metadata(path).map_err(|error| failed(path, error.to_string()))?.len();
-            if size > KEY_BYTES_MAX {
-                return Err(failed(path, format!("{size} bytes are no key")));
-            }
-            let bytes = Zeroizing::new(fs::read(path).map_err(|error| failed(path, error.to_string()))?);
+            let bytes = fs::File::open(path).and_then(|file| read::at_most(file, KEY_BYTES_MAX));
+            let bytes = Zeroizing::new(bytes.map_err(|error| failed(path, error.to_string()))?);
             SigningKey::from_pkcs8(&bytes).map_err(|error| failed(path, error.to_string()))
         };
         paths.iter().map(read).collect()

@@ -108,7 +108,7 @@ fn a_team_signs_its_own_models_and_no_others() {
     let ring = Ring::new(1);
     let repository = ring.found(1);
     let team = key();
-    let name: RoleName = "vision".parse().unwrap();
+    let name: TeamName = "vision".parse().unwrap();
     let mut targets = repository.next_targets(&OfflineRole::Targets, BTreeMap::new(), &[], NOW).unwrap();
     targets.delegations.push(trust::author::Delegation {
         name: name.clone(),

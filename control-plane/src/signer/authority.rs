@@ -16,6 +16,9 @@ use trust::est;
 /// Most CAs at one time: each is in every handshake and in every message of EST.
 pub const AUTHORITIES_MAX: usize = 4;
 
+/// Name of the file of all certificates.
+const TRUSTED: &str = "trusted.pem";
+
 /// One CA.
 pub(super) struct Authority {
     number: u32,
@@ -41,8 +44,9 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// Reads what is in `folder`; makes the first one where there is none.
+    /// Reads what is in `folder`; makes the first one where there was none ever.
     pub(super) fn open(folder: &Path, now: Timestamp) -> Result<Self> {
+        let trusted = folder.join(TRUSTED);
         let mut all = numbers(folder)?
             .into_iter()
             .map(|number| Authority::read(folder, number))
@@ -50,6 +54,10 @@ impl Authorities {
             .into_iter();
         let first = match all.next() {
             Some(first) => first,
+            // Written last: there was a certificate before it.
+            None if trusted.exists() => {
+                return Err(Error::Lost { path: certificate_path(folder, 1), remains: vec![trusted] });
+            }
             None => Authority::make(folder, 1, now)?,
         };
         let authorities = Self { folder: folder.to_path_buf(), first, later: all.collect() };
@@ -78,7 +86,7 @@ impl Authorities {
 
     /// File of all certificates.
     pub(super) fn trusted_path(&self) -> PathBuf {
-        self.folder.join("trusted.pem")
+        self.folder.join(TRUSTED)
     }
 
     /// Adds one, which issues from now on.
@@ -122,14 +130,16 @@ impl Authority {
         let path = certificate_path(folder, number);
         let pem =
             files::read(&path)?.map(|bytes| files::text(&path, &bytes)).transpose()?.unwrap_or_default();
-        let key = files::key_pair(&key_path(folder, number))?;
+        let key_path = key_path(folder, number);
+        let Some(key) = files::read_key_pair(&key_path)? else {
+            return Err(Error::Lost { path: key_path, remains: vec![path, folder.join(TRUSTED)] });
+        };
         let damaged =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Damaged { path: path.clone(), source };
         let der = est::from_pem(&pem).map_err(|error| damaged(Box::new(error)))?.swap_remove(0);
         let facts = est::facts(&der).map_err(|error| damaged(Box::new(error)))?;
-        // Also where its key was missing, and another one was just made.
         if facts.public_key != key.subject_public_key_info() {
-            return Err(damaged("its key is lost, or is another one".into()));
+            return Err(damaged("its key is another one".into()));
         }
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(Box::new(error)))?;
         Ok(Self { number, issuer, pem, digest: Digest::of(&der), not_after: facts.not_after })

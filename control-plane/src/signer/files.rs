@@ -57,11 +57,18 @@ pub(super) fn text(path: &Path, bytes: &[u8]) -> Result<String> {
         .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) })
 }
 
-/// The key pair of a file, made where there is none.
+/// The key pair of a file; none where there is no such file.
+pub(super) fn read_key_pair(path: &Path) -> Result<Option<KeyPair>> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    KeyPair::from_pem(&Zeroizing::new(text(path, &bytes)?))
+        .map(Some)
+        .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) })
+}
+
+/// The same, made where there is none.
 pub(super) fn key_pair(path: &Path) -> Result<KeyPair> {
-    match read(path)? {
-        Some(bytes) => KeyPair::from_pem(&Zeroizing::new(text(path, &bytes)?))
-            .map_err(|source| Error::Damaged { path: path.to_path_buf(), source: Box::new(source) }),
+    match read_key_pair(path)? {
+        Some(pair) => Ok(pair),
         None => {
             let pair = KeyPair::generate().map_err(Error::Certificate)?;
             write(path, Zeroizing::new(pair.serialize_pem()).as_bytes())?;

@@ -123,12 +123,46 @@ fn a_rotation_changes_who_issues_to_devices_and_a_retirement_who_issues_to_the_s
 }
 
 #[test]
-fn a_ca_without_its_key_is_damaged() {
+fn a_lost_file_of_a_ca_is_named_and_none_is_made_in_its_place() {
+    for (lost, number) in [("ca.key.pem", 1), ("ca-2.key.pem", 2), ("ca.pem", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::open(folder.path(), &[], NOW).unwrap();
+        if number == 2 {
+            signer.rotate_authority(NOW).unwrap();
+        }
+        fs::remove_file(folder.path().join(lost)).unwrap();
+        for _ in 0..2 {
+            let error = Signer::open(folder.path(), &[], NOW).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, Error::Lost { .. }) && text.contains(lost), "{text}");
+            assert!(text.contains("backup") && !text.contains('\n'), "{text}");
+        }
+        assert!(!folder.path().join(lost).exists());
+    }
+}
+
+#[test]
+fn a_ca_whose_files_are_all_gone_is_made_anew_once_the_operator_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Signer::open(folder.path(), &[], NOW).unwrap();
+    fs::remove_file(folder.path().join("ca.key.pem")).unwrap();
+    let Err(Error::Lost { remains, .. }) = Signer::open(folder.path(), &[], NOW) else {
+        panic!("it is found")
+    };
+    remains.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let second = Signer::open(folder.path(), &[], NOW).unwrap();
+    assert_ne!(first.ca_pem(), second.ca_pem());
+}
+
+#[test]
+fn a_key_whose_certificate_was_not_written_yet_is_used() {
     let folder = tempfile::tempdir().unwrap();
     Signer::open(folder.path(), &[], NOW).unwrap();
-    fs::remove_file(folder.path().join("ca.key.pem")).unwrap();
-    let error = Signer::open(folder.path(), &[], NOW).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("ca.pem"), "{error}");
+    let key = fs::read(folder.path().join("ca.key.pem")).unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    fs::write(fresh.path().join("ca.key.pem"), &key).unwrap();
+    Signer::open(fresh.path(), &[], NOW).unwrap();
+    assert_eq!(fs::read(fresh.path().join("ca.key.pem")).unwrap(), key);
 }
 
 #[test]
@@ -158,7 +192,8 @@ fn what_a_release_key_of_before_signed_is_still_read() {
     let folder = tempfile::tempdir().unwrap();
     let now = Timestamp(1_790_000_000_000);
     let before = Signer::open(folder.path(), &[], now).unwrap();
-    before.retire_release_key().unwrap();
+    retire_release_key(folder.path()).unwrap();
+    retire_release_key(folder.path()).unwrap();
     fs::remove_file(folder.path().join("release.pk8")).unwrap();
     let after = Signer::open(folder.path(), &[], now).unwrap();
     assert_ne!(before.release_id(), after.release_id());

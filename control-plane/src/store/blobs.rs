@@ -2,7 +2,7 @@
 //! a name either has its whole content or is not there.
 
 use super::{Error, Result};
-use shared::{Digest, digest::Hasher, limits};
+use shared::{Digest, digest::Hasher, limits, read};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -86,13 +86,12 @@ impl Blobs {
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.path(digest);
         let failed = |source| file_error(&path, source);
-        let mut bytes = Vec::new();
         let file = File::open(&path).map_err(failed)?;
-        file.take(limits::DELTA_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = read::at_most(file, limits::DELTA_FILE_BYTES_MAX).map_err(failed)?;
         if Digest::of(&bytes) == *digest {
             Ok(bytes)
         } else {
-            Err(failed(io::Error::new(io::ErrorKind::InvalidData, "its bytes are others, or too many")))
+            Err(failed(io::Error::new(io::ErrorKind::InvalidData, "its bytes are others")))
         }
     }
 

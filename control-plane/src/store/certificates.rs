@@ -45,18 +45,20 @@ impl Issued {
     }
 }
 
+/// The certificate `serial` of `device` with when it was first used, if neither was revoked.
+fn good<'a>(device: &'a DeviceId, serial: &'a str) -> Query<'a, Sqlite, SqliteArguments> {
+    sqlx::query(
+        "SELECT c.used_at FROM certificates c JOIN devices d ON d.id = c.device \
+         WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+    )
+    .bind(serial)
+    .bind(device.as_str())
+}
+
 impl Store {
     /// Is `serial` a certificate of `device` that was issued here and not revoked? Remembers that it is in use.
     pub async fn use_certificate(&self, device: &DeviceId, serial: &str, now: Timestamp) -> Result<bool> {
-        let row = sqlx::query(
-            "SELECT c.used_at FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
-        )
-        .bind(serial)
-        .bind(device.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
-        let Some(row) = row else { return Ok(false) };
+        let Some(row) = good(device, serial).fetch_optional(&self.readers).await? else { return Ok(false) };
         if Reader::new("certificates", &row).time_option("used_at")?.is_none() {
             sqlx::query("UPDATE certificates SET used_at = ? WHERE serial = ?")
                 .bind(time(now))
@@ -71,14 +73,10 @@ impl Store {
     /// once, the one that comes second sees the other. The one that was shown stays good, for the answer may be lost.
     pub async fn renew(&self, serial: &str, issued: &Issued, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let device = issued.device.as_str();
-        let good = sqlx::query(
-            "SELECT 1 FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
-        );
-        if good.bind(serial).bind(device).fetch_optional(&mut *tx).await?.is_none() {
+        if good(&issued.device, serial).fetch_optional(&mut *tx).await?.is_none() {
             return Ok(false);
         }
+        let device = issued.device.as_str();
         issued.insert(now).execute(&mut *tx).await?;
         sqlx::query("DELETE FROM certificates WHERE device = ? AND expires_at <= ? AND serial <> ?")
             .bind(device)

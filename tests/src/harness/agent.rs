@@ -86,14 +86,8 @@ impl Agent {
 
     /// Waits until the local API answers; an agent that ended meanwhile is an error.
     pub fn wait_live(&mut self, limit: Duration) -> Result<()> {
-        let client = self.client();
-        let (id, process) = (self.id.clone(), self.process()?);
-        wait_for(&format!("{id} to answer"), limit, || {
-            if let Err(error) = process.check_alive() {
-                return Ok(Some(Err(error)));
-            }
-            Ok(client.is_live().then_some(Ok(())))
-        })?
+        let (client, what) = (self.client(), format!("{} to answer", self.id));
+        self.process()?.wait_for(&what, limit, || Ok(client.is_live().then_some(())))
     }
 
     /// Starts a stopped agent and waits for nothing.

@@ -72,15 +72,9 @@ impl ControlPlane {
             None => command.args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)]),
         };
         let mut process = Process::start("edgewright serve", command, &self.data.join("serve.log"))?;
-        wait_for("the control plane to answer", START_LIMIT, || {
-            if let Err(error) = process.check_alive() {
-                return Ok(Some(Err(error)));
-            }
-            if !self.context().is_file() {
-                return Ok(None);
-            }
-            Ok(self.cli(&["status"]).ok().map(|_| Ok(())))
-        })??;
+        process.wait_for("the control plane to answer", START_LIMIT, || {
+            Ok((self.context().is_file() && self.cli(&["status"]).is_ok()).then_some(()))
+        })?;
         self.process = Some(process);
         Ok(())
     }

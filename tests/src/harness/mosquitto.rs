@@ -1,6 +1,6 @@
 //! mosquitto as a child process.
 
-use super::{Process, wait_for};
+use super::Process;
 use anyhow::{Context, Result};
 use std::{
     fs,
@@ -26,12 +26,9 @@ pub fn start(folder: &Path, port: u16) -> Result<Process> {
     command.arg("-c").arg(&path);
     let mut process = Process::start("mosquitto", command, &folder.join("mosquitto.log"))
         .context("`cargo xtask setup` brings mosquitto")?;
-    wait_for("mosquitto to listen", START_LIMIT, || {
-        if let Err(error) = process.check_alive() {
-            return Ok(Some(Err(error)));
-        }
-        Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(|_| Ok(())))
-    })??;
+    process.wait_for("mosquitto to listen", START_LIMIT, || {
+        Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(|_| ()))
+    })?;
     Ok(process)
 }
 

@@ -48,6 +48,20 @@ impl Process {
         }
     }
 
+    /// Asks `condition` until it gives a value, for at most `limit`. A process that has ended is an error at once: it
+    /// will not come to `what`.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        super::wait_for(what, limit, || match self.check_alive() {
+            Ok(()) => Ok(condition()?.map(Ok)),
+            Err(ended) => Ok(Some(Err(ended))),
+        })?
+    }
+
     /// The last lines of the log, as one line.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();

@@ -119,7 +119,10 @@ impl Stranger {
 
     /// Listens to `filter` for three seconds; what happens goes to the file `log`.
     fn listen(&self, filter: &str, extra: &[&str], log: &Path) -> Result<Listener> {
-        let mut command = self.be(Command::new("mosquitto_sub"), &self.id, true);
+        // To a file it would tell what it did when it ends, and nobody could break in before.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub"]);
+        let mut command = self.be(command, &self.id, true);
         command.args(["-d", "-t", filter, "-W", "3"]).args(extra);
         command.stderr(Stdio::null()).stdout(fs::File::create(log)?);
         let child = command.spawn().context("running mosquitto_sub")?;
@@ -229,12 +232,13 @@ pub(crate) fn the_embedded_broker_keeps_devices_apart() -> Result<()> {
     };
     let mine = device(MINE)?;
     holds(&mine, &device(OTHER)?, folder.path())?;
-    // What it says of itself goes to the control plane.
+    // What it says of itself goes to the control plane, the last will too.
     let presence = format!("ew/v1/device/{MINE}/presence");
     let online = || -> Result<bool> { Ok(control.cli(&["device", "show", MINE])?["online"] == true) };
     ensure!(!refused(&mine.write(&presence)?), "the device was refused its own presence");
     ensure!(online()?, "the control plane does not hear that the device is there");
-    Ok(())
+    mine.leave_will(&presence, &folder.path().join("will.log"))?;
+    wait_for("the control plane to hear the will", LIMIT, || Ok((!online()?).then_some(())))
 }
 
 /// A CA with its files in a folder.

@@ -137,11 +137,6 @@ impl Document {
         Meta { version: self.version, length: bytes.len() as u64, sha256: Digest::of(&bytes) }
     }
 
-    /// `root`, `targets`, `snapshot` or `timestamp`.
-    pub fn role(&self) -> &'static str {
-        self.role
-    }
-
     /// The version.
     pub fn version(&self) -> u64 {
         self.version
@@ -150,11 +145,6 @@ impl Document {
     /// When it ends, in whole seconds.
     pub fn expires(&self) -> Timestamp {
         self.expires
-    }
-
-    /// When it was made; `None` where others made it.
-    pub fn issued_at(&self) -> Option<Timestamp> {
-        wire::issued_at(&self.signed)
     }
 
     /// How many of `keys` have signed this, each counted once.

@@ -1,9 +1,9 @@
 //! The signed part of each role as JSON: the one place where its fields are spelled.
 
 use super::{Delegation, Error, Keys, Meta, Root, Snapshot, Target, Targets, TimestampMetadata};
-use crate::{provider, role::RoleName};
+use crate::{provider, role::TOP_LEVEL};
 use serde_json::{Map, Value, json};
-use shared::{Digest, Timestamp, signing::PublicKey};
+use shared::{Digest, TeamName, Timestamp, signing::PublicKey};
 use sigstore_tuf::canonical_json;
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ pub(super) fn timestamp(timestamp: &TimestampMetadata) -> Value {
 
 pub(super) fn role(signed: &Value) -> Result<&'static str, Error> {
     let role = signed.get("_type").and_then(Value::as_str).unwrap_or_default();
-    let known = crate::role::TOP_LEVEL.into_iter().find(|known| *known == role);
+    let known = TOP_LEVEL.into_iter().find(|known| *known == role);
     known.ok_or_else(|| Error::malformed("signed", "its _type is root, targets, snapshot or timestamp"))
 }
 
@@ -226,7 +226,7 @@ pub(super) fn as_targets(signed: &Value) -> Result<Targets, Error> {
 }
 
 fn as_delegation(role: &Value, keys: &Map<String, Value>) -> Result<Delegation, Error> {
-    let name: RoleName =
+    let name: TeamName =
         text(role, "name")?.parse().map_err(|_| Error::malformed("name", "1 to 64 of a-z 0-9 . _ -"))?;
     let terminating = role.get("terminating").and_then(Value::as_bool).unwrap_or(false);
     Ok(Delegation { name, keys: as_keys(role, keys)?, paths: texts(role, "paths")?, terminating })

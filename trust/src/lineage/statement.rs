@@ -1,6 +1,6 @@
 //! One step as a signed statement.
 
-use crate::oms::{PAYLOAD_TYPE, STATEMENT_TYPE};
+use crate::in_toto::{Artefact, PAYLOAD_TYPE, STATEMENT_TYPE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{
@@ -38,7 +38,7 @@ impl StepKind {
         [Self::Data, Self::Search, Self::Training, Self::Compression, Self::Import, Self::Signing];
 
     /// The in-toto predicate type.
-    pub fn predicate_type(self) -> &'static str {
+    fn predicate_type(self) -> &'static str {
         match self {
             Self::Data => "https://edgewright.dev/lineage/data/v1",
             Self::Search => "https://edgewright.dev/lineage/search/v1",
@@ -68,30 +68,6 @@ impl fmt::Display for StepKind {
             Self::Import => "import",
             Self::Signing => "signing",
         })
-    }
-}
-
-/// Something with a name and a content: in-toto's resource descriptor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artefact {
-    pub name: String,
-    digest: DigestSet,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct DigestSet {
-    sha256: Digest,
-}
-
-impl Artefact {
-    /// An artefact by name and SHA-256.
-    pub fn new(name: impl Into<String>, digest: Digest) -> Self {
-        Self { name: name.into(), digest: DigestSet { sha256: digest } }
-    }
-
-    /// SHA-256 of its content.
-    pub fn digest(&self) -> Digest {
-        self.digest.sha256
     }
 }
 

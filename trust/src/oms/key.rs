@@ -1,7 +1,7 @@
 //! ECDSA keys on P-256.
 
 use super::Error;
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use crate::est;
 use ring::{
     rand::SystemRandom,
     signature::{
@@ -22,7 +22,6 @@ const POINT_BYTES: usize = 65;
 const UNCOMPRESSED: u8 = 4;
 const PEM_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const PEM_END: &str = "-----END PUBLIC KEY-----";
-const PEM_LINE: usize = 64;
 
 /// A private key. Its `Debug` shows the public half only.
 pub struct ModelKey {
@@ -82,8 +81,8 @@ impl ModelPublicKey {
             .and_then(|(_, rest)| rest.split_once(PEM_END))
             .map(|(body, _)| body)
             .ok_or(Error::Key("not a public key in PEM: `openssl ec -in KEY -pubout` writes one"))?;
-        let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-        let der = BASE64.decode(body).map_err(|_| Error::Key("the public key's PEM is not base64"))?;
+        let der =
+            est::decode(body.as_bytes()).map_err(|_| Error::Key("the public key's PEM is not base64"))?;
         let point: Option<[u8; POINT_BYTES]> =
             der.strip_prefix(&SPKI_HEAD).and_then(|point| point.try_into().ok());
         match point {
@@ -92,16 +91,10 @@ impl ModelPublicKey {
         }
     }
 
-    /// The key in PEM, as every tool writes it: base64 lines of 64 characters.
+    /// The key in PEM, as every tool writes it.
     pub fn to_pem(&self) -> String {
-        let body = BASE64.encode([&SPKI_HEAD[..], &self.0].concat());
-        let mut pem = format!("{PEM_BEGIN}\n");
-        for line in body.as_bytes().chunks(PEM_LINE) {
-            // Base64 is ASCII.
-            pem.extend(line.iter().copied().map(char::from));
-            pem.push('\n');
-        }
-        pem + PEM_END + "\n"
+        let body = est::encode(&[&SPKI_HEAD[..], &self.0].concat());
+        format!("{PEM_BEGIN}\n{body}{PEM_END}\n")
     }
 
     /// By what a bundle names the key: the SHA-256 of its PEM.

@@ -1,6 +1,7 @@
 //! The in-toto statement about a model.
 
-use super::{Differences, Error, PREDICATE_TYPE, Resource, STATEMENT_TYPE, bundle::expect};
+use super::{Differences, Error, PREDICATE_TYPE, Resource, bundle::expect};
+use crate::in_toto::{Artefact, STATEMENT_TYPE};
 use serde::{Deserialize, Serialize};
 use shared::{Digest, digest::Hasher, limits};
 use std::collections::BTreeSet;
@@ -24,20 +25,9 @@ struct Head {
 struct Statement {
     #[serde(rename = "_type")]
     statement_type: String,
-    subject: Vec<Subject>,
+    subject: Vec<Artefact>,
     predicate_type: String,
     predicate: Predicate,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Subject {
-    name: String,
-    digest: RootDigest,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct RootDigest {
-    sha256: Digest,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,10 +107,7 @@ pub(super) fn write(name: &str, resources: &[Resource], ignore_paths: &[&str]) -
     sorted.sort_by(|a, b| a.name.split('/').cmp(b.name.split('/')));
     let statement = Statement {
         statement_type: STATEMENT_TYPE.to_owned(),
-        subject: vec![Subject {
-            name: name.to_owned(),
-            digest: RootDigest { sha256: root_of(sorted.iter().copied()) },
-        }],
+        subject: vec![Artefact::new(name, root_of(sorted.iter().copied()))],
         predicate_type: PREDICATE_TYPE.to_owned(),
         predicate: Predicate {
             serialization: Serialization {
@@ -148,7 +135,7 @@ pub(super) fn read(payload: &[u8]) -> Result<SignedModel, Error> {
     expect("statement", STATEMENT_TYPE, &head.statement_type)?;
     expect("predicate", PREDICATE_TYPE, &head.predicate_type)?;
     let statement: Statement = serde_json::from_slice(payload).map_err(Error::Statement)?;
-    let Ok([subject]) = <[Subject; 1]>::try_from(statement.subject) else {
+    let Ok([subject]) = <[Artefact; 1]>::try_from(statement.subject) else {
         return Err(Error::Invalid("the statement has not exactly one subject".to_owned()));
     };
     let Predicate { serialization, resources } = statement.predicate;
@@ -156,7 +143,7 @@ pub(super) fn read(payload: &[u8]) -> Result<SignedModel, Error> {
     expect("hash of the files", HASH, &serialization.hash_type)?;
     let resources = resources.into_iter().map(resource).collect::<Result<Vec<_>, Error>>()?;
     check_resources(&resources)?;
-    let (root, signed) = (root_of(&resources), subject.digest.sha256);
+    let (root, signed) = (root_of(&resources), subject.digest());
     if root != signed {
         return Err(Error::Invalid(format!(
             "the statement contradicts itself: its files have the root {}, its subject says {}",

@@ -13,7 +13,7 @@ use crate::{
     backoff::Backoff,
     update::{Note, Rejected},
 };
-pub use fetch::{SPACE_TRIES_MAX, WANT_TRIES_MAX, WINDOW_CHUNKS};
+pub(super) use fetch::WINDOW_CHUNKS;
 pub use message::{Base, Fetched, SlotAction, SlotInput};
 pub(super) use rationing::Allowance;
 pub use saved::{SlotSaved, Target, TrialSaved};
@@ -25,23 +25,23 @@ use state::{Blob, Receive, Reload, State, Step, Wait};
 use std::collections::VecDeque;
 
 /// Wait for a chunk before it is asked for again; doubles up to [`WANT_WAIT_MS_MAX`].
-pub const WANT_WAIT_MS: u64 = 1_000;
+const WANT_WAIT_MS: u64 = 1_000;
 /// Longest wait for a chunk.
-pub const WANT_WAIT_MS_MAX: u64 = 8_000;
+const WANT_WAIT_MS_MAX: u64 = 8_000;
 /// First wait for disk space; doubles up to [`SPACE_WAIT_MS_MAX`].
-pub const SPACE_WAIT_MS: u64 = 5_000;
+const SPACE_WAIT_MS: u64 = 5_000;
 /// Longest wait for disk space.
-pub const SPACE_WAIT_MS_MAX: u64 = 600_000;
+const SPACE_WAIT_MS_MAX: u64 = 600_000;
 /// Restarts of the agent within one trial that are still accepted.
-pub const TRIAL_RESTARTS_MAX: u32 = 2;
+const TRIAL_RESTARTS_MAX: u32 = 2;
 /// Restarts of the agent within one test of a bundle that are still accepted.
-pub const TEST_RESTARTS_MAX: u32 = 2;
+pub(super) const TEST_RESTARTS_MAX: u32 = 2;
 /// Wait before the active version, which did not load, is loaded again.
-pub const LOAD_WAIT_MS: u64 = 30_000;
+const LOAD_WAIT_MS: u64 = 30_000;
 
 /// One slot.
 #[derive(Debug)]
-pub struct Slot {
+pub(super) struct Slot {
     saved: SlotSaved,
     /// What the device is.
     board: BoardId,

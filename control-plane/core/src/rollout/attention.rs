@@ -3,7 +3,7 @@
 use shared::Timestamp;
 
 /// Longest time on the clock between two looks that belong to one stretch of listening.
-pub const GAP_MS_MAX: u64 = 10_000;
+const GAP_MS_MAX: u64 = 10_000;
 
 /// Since when the fleet has been listened to without a break.
 ///

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use shared::{DeviceId, wire::TrialPolicy};
 
 /// Most waves of one rollout.
-pub const WAVES_MAX: usize = 32;
+const WAVES_MAX: usize = 32;
 /// Longest pause and longest device time-out: a week.
 pub const WAIT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Most devices of one rollout.
 pub const MEMBERS_MAX: usize = 100_000;
 /// What a device gets at least to fetch and test a bundle, beside the trial.
-pub const INSTALL_MS_MIN: u64 = 10_000;
+pub(super) const INSTALL_MS_MIN: u64 = 10_000;
 
 /// How many devices a wave takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -347,8 +347,8 @@ fn what_changes_with_every_chunk_is_told_and_not_kept() {
 fn a_trial_longer_than_the_time_of_a_device_is_refused() {
     let trial = |duration_ms| TrialPolicy { duration_ms, ..TrialPolicy::default() };
     let policy = Policy { device_timeout_ms: 900_000, ..Policy::default() };
-    policy.validate(&trial(900_000 - INSTALL_MS_MIN)).unwrap();
-    let error = policy.validate(&trial(900_000 - INSTALL_MS_MIN + 1)).unwrap_err();
+    policy.validate(&trial(900_000 - policy::INSTALL_MS_MIN)).unwrap();
+    let error = policy.validate(&trial(900_000 - policy::INSTALL_MS_MIN + 1)).unwrap_err();
     assert_eq!(error, "policy.device_timeout_ms is 900000, with a trial of 890001 ms at least 900001");
 }
 

@@ -92,9 +92,9 @@ async fn what_the_online_keys_sign_is_refused_and_on_record() {
     world.put_keys_away();
     let targets = world.next(&[&version("v1.0")], &[]).await;
     let mut document = Document::of_targets(&targets);
-    let (snapshot, timestamp) = world.app.signer.online();
-    document.sign(snapshot).unwrap();
-    document.sign(timestamp).unwrap();
+    let online = world.app.signer.online();
+    document.sign(online.snapshot).unwrap();
+    document.sign(online.timestamp).unwrap();
     let new = NewMetadata {
         role: "targets".to_owned(),
         document: serde_json::from_slice(&document.to_bytes()).unwrap(),
@@ -103,7 +103,7 @@ async fn what_the_online_keys_sign_is_refused_and_on_record() {
     world.app.flush_refusals().await;
     let events = world.app.security_events(Page { limit: 10, offset: 0 }).await.unwrap();
     assert!(events.iter().any(|event| event.kind == "metadata_refused"), "{events:?}");
-    assert!(snapshot.public() != timestamp.public());
+    assert!(online.snapshot.public() != online.timestamp.public());
 }
 
 #[tokio::test]

@@ -9,13 +9,9 @@ use shared::{
     job::{ARCH_FILE, JobReport, MODEL_FP32_FILE, WEIGHTS_FILE},
     limits,
     manifest::{FileEntry, LINEAGE_FILE, SIGNATURE_FILE},
+    read,
 };
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io, path::Path};
 use trust::lineage::{self, Artefact, Parent, Step, StepKind};
 
 /// The steps of one version.
@@ -92,13 +88,9 @@ impl App {
         };
         let path = self.store.blobs.path(&entry.digest);
         let file = off_the_loop(move || {
-            let mut bytes = Vec::new();
-            // One byte over the limit tells that it is over.
-            let limit = limits::LINEAGE_BYTES_MAX as u64 + 1;
             File::open(path)
-                .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-                .map_err(|error| file_error(LINEAGE_FILE, &error))?;
-            Ok(bytes)
+                .and_then(|file| read::at_most(file, limits::LINEAGE_BYTES_MAX as u64))
+                .map_err(|error| file_error(LINEAGE_FILE, &error))
         })
         .await?;
         let steps = lineage::read(&file, &self.signer.keyring_to_read(), &signed_files(&version.files));

@@ -1,27 +1,27 @@
 //! `edgewright trust rotate`: the next root or targets, with other keys, written to the folder of a stopped server.
 
+mod online;
+
+pub(in crate::cli) use online::settle;
+
 use super::{failed, locked, open_signer, sign_with, usage};
 use crate::{
     app::now,
     cli::{Failure, Outcome, output::show},
-    repository::{Folder, KeyFolder, OfflineRole, Online, Repository, sign_all},
-    signer::{self, Signer},
+    repository::{Folder, KeyFolder, OfflineRole, Repository, sign_all},
+    signer::{Online, Signer},
 };
 use clap::{Args, ValueEnum};
+use online::{OnlineKey, OnlineRole};
 use shared::{
     Timestamp,
     signing::{PublicKey, Role, SigningKey, TrustedKey},
 };
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 use trust::{
     author::{Document, Keys},
     catalogue::{key_path, key_target},
 };
-use zeroize::Zeroizing;
 
 /// A role whose keys are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,34 +60,61 @@ struct Before {
 
 pub(super) fn run(args: &RotateArgs, json: bool) -> Outcome {
     let _lock = locked(&args.data)?;
-    let folder = Folder::at(args.data.join("trust"));
-    let repository = folder.read().map_err(|error| usage(&error))?.ok_or_else(|| {
-        Failure::Usage(format!(
-            "{} has no model repository; see `edgewright trust init`",
-            args.data.display()
-        ))
-    })?;
-    let signer = open_signer(&args.data)?;
-    let before = Before { repository, signer, offline: KeyFolder::at(&args.keys), now: now() };
+    let rotation = Rotation::prepare(args)?;
+    rotation.write()?;
+    rotation.end()?;
     let name = format!("{:?}", args.role).to_lowercase();
-    let (next, online_key) = match args.role {
-        Rotated::Root => (before.with_root_keys(&new_keys(args)?)?, None),
-        Rotated::Targets => (before.with_targets_keys(&new_keys(args)?)?, None),
-        Rotated::Snapshot | Rotated::Timestamp | Rotated::Director | Rotated::Release => {
-            let key = OnlineKey::make(&args.data, &name)?;
-            (before.with_online_key(args.role, &key.key)?, Some(key))
-        }
-    };
-    folder.write(&next).map_err(|error| failed(&error))?;
-    if let Some(key) = online_key {
-        if args.role == Rotated::Release {
-            before.signer.retire_release_key().map_err(|error| failed(&error))?;
-        }
-        key.put_in_place()?;
-    }
     show(json, &serde_json::json!({ "rotated": name }), |_| {
         format!("the keys of {name} are new; start the server: devices hear of it when they connect")
     })
+}
+
+/// What is about to change. A crash after [`Rotation::write`] is put right by [`settle`].
+struct Rotation {
+    folder: Folder,
+    next: Repository,
+    /// Where the key is the server's.
+    online_key: Option<OnlineKey>,
+}
+
+impl Rotation {
+    /// Makes the new keys, and signs what names them.
+    fn prepare(args: &RotateArgs) -> Result<Self, Failure> {
+        let folder = Folder::at(args.data.join("trust"));
+        let repository = folder.read().map_err(|error| usage(&error))?.ok_or_else(|| {
+            Failure::Usage(format!(
+                "{} has no model repository; see `edgewright trust init`",
+                args.data.display()
+            ))
+        })?;
+        let signer = open_signer(&args.data)?;
+        let before = Before { repository, signer, offline: KeyFolder::at(&args.keys), now: now() };
+        let role = match args.role {
+            Rotated::Root => {
+                let next = before.with_root_keys(&new_keys(args)?)?;
+                return Ok(Self { folder, next, online_key: None });
+            }
+            Rotated::Targets => {
+                let next = before.with_targets_keys(&new_keys(args)?)?;
+                return Ok(Self { folder, next, online_key: None });
+            }
+            Rotated::Snapshot => OnlineRole::Snapshot,
+            Rotated::Timestamp => OnlineRole::Timestamp,
+            Rotated::Director => OnlineRole::Director,
+            Rotated::Release => OnlineRole::Release,
+        };
+        let key = OnlineKey::make(&args.data, role)?;
+        Ok(Self { folder, next: before.with_online_key(role, &key.key)?, online_key: Some(key) })
+    }
+
+    /// From here on the new keys count.
+    fn write(&self) -> Outcome {
+        self.folder.write(&self.next).map_err(|error| failed(&error))
+    }
+
+    fn end(&self) -> Outcome {
+        self.online_key.as_ref().map_or(Ok(()), OnlineKey::put_in_place)
+    }
 }
 
 fn new_keys(args: &RotateArgs) -> Result<KeyFolder, Failure> {
@@ -106,7 +133,7 @@ impl Before {
         let mut document = Document::of_root(&root);
         sign_with(&mut document, &self.offline, &OfflineRole::Root)?;
         sign_all(&mut document, &made, "root").map_err(|error| failed(&error))?;
-        self.accept(document, None, &self.online())
+        self.accept(document, None, &self.signer.online())
     }
 
     /// The root names the new keys, which sign the targets anew.
@@ -119,16 +146,16 @@ impl Before {
         let next = self.repository.next_targets(&OfflineRole::Targets, BTreeMap::new(), &[], self.now);
         let mut targets = Document::of_targets(&next.map_err(|error| failed(&error))?);
         sign_all(&mut targets, &made, "targets").map_err(|error| failed(&error))?;
-        self.accept(document, Some(targets), &self.online())
+        self.accept(document, Some(targets), &self.signer.online())
     }
 
-    fn with_online_key(&self, role: Rotated, key: &SigningKey) -> Result<Repository, Failure> {
-        let online = self.online();
+    fn with_online_key(&self, role: OnlineRole, key: &SigningKey) -> Result<Repository, Failure> {
+        let online = self.signer.online();
         match role {
-            Rotated::Snapshot => self.with_signer(Online { snapshot: key, ..online }),
-            Rotated::Timestamp => self.with_signer(Online { timestamp: key, ..online }),
-            Rotated::Director => self.with_trusted_key(Role::Director, key),
-            Rotated::Root | Rotated::Targets | Rotated::Release => self.with_trusted_key(Role::Release, key),
+            OnlineRole::Snapshot => self.with_signer(Online { snapshot: key, ..online }),
+            OnlineRole::Timestamp => self.with_signer(Online { timestamp: key, ..online }),
+            OnlineRole::Director => self.with_trusted_key(Role::Director, key),
+            OnlineRole::Release => self.with_trusted_key(Role::Release, key),
         }
     }
 
@@ -152,13 +179,9 @@ impl Before {
         let targets = self.repository.next_targets(&OfflineRole::Targets, add, &remove, self.now);
         let mut document = Document::of_targets(&targets.map_err(|error| failed(&error))?);
         sign_with(&mut document, &self.offline, &OfflineRole::Targets)?;
-        let accepted = self.repository.accept(&OfflineRole::Targets, document, &self.online(), self.now);
+        let accepted =
+            self.repository.accept(&OfflineRole::Targets, document, &self.signer.online(), self.now);
         accepted.map_err(|error| failed(&error))
-    }
-
-    fn online(&self) -> Online<'_> {
-        let (snapshot, timestamp) = self.signer.online();
-        Online { snapshot, timestamp }
     }
 
     fn accept(
@@ -186,30 +209,5 @@ fn make_keys(
     Ok((made, Keys { threshold: before.threshold, keys }))
 }
 
-/// A new key of the server, beside the one in force until the metadata that names it is written.
-struct OnlineKey {
-    path: PathBuf,
-    next: PathBuf,
-    key: SigningKey,
-}
-
-impl OnlineKey {
-    fn make(data: &Path, name: &str) -> Result<Self, Failure> {
-        let path = data.join("keys").join(format!("{name}.pk8"));
-        let next = path.with_extension("next.pk8");
-        let bytes = Zeroizing::new(SigningKey::generate_pkcs8().map_err(|error| failed(&error))?);
-        let key = SigningKey::from_pkcs8(&bytes).map_err(|error| failed(&error))?;
-        signer::write(&next, &bytes).map_err(|error| failed(&error))?;
-        Ok(Self { path, next, key })
-    }
-
-    /// The old key stays beside it.
-    fn put_in_place(&self) -> Outcome {
-        let old = self.path.with_extension(format!("{}.old", now().0));
-        let moved = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(|error| Failure::Failed(format!("{}: {error}", from.display())))
-        };
-        moved(&self.path, &old)?;
-        moved(&self.next, &self.path)
-    }
-}
+#[cfg(test)]
+mod tests;

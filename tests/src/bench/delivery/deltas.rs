@@ -213,7 +213,7 @@ mod tests {
             ours_make_ms: 1.0,
             ours_apply_ms: 1.0,
         };
-        assert!(table(&[report.clone()]).contains("100 (90.0%)"));
+        assert!(table(std::slice::from_ref(&report)).contains("100 (90.0%)"));
         let value = serde_json::to_value(report).unwrap();
         for key in ["full_bytes", "ours_bytes", "zstd_bytes", "bsdiff_bytes", "xdelta3_bytes"] {
             assert!(value[key].is_u64(), "{key}");

@@ -203,7 +203,7 @@ impl Device {
                         }
                     }
                     Ok(Topic::BlobChunk { digest, index, .. } | Topic::BlobBroadcast { digest, index }) => {
-                        self.handle_chunk(digest, index, &payload)
+                        self.handle_chunk(digest, index, &payload);
                     }
                     _ => {}
                 }

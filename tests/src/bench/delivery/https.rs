@@ -1,6 +1,6 @@
 //! The same file over HTTPS from nginx, to each device on its own. A piece that is lost is asked for again by its range.
 
-use crate::harness::{Process, free_port, wait_for};
+use crate::harness::{Process, free_port};
 use agent_core::backoff::Jitter;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -62,13 +62,9 @@ impl Nginx {
         command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "error.log"]);
         let mut process = Process::start("nginx", command, &folder.join("nginx.log"))
             .context("nginx is not there; `cargo xtask setup --peers` brings it")?;
-        wait_for("nginx to listen", START_LIMIT, || {
-            if let Err(error) = process.check_alive() {
-                return Ok(Some(Err(error)));
-            }
-            let connected = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-            Ok(connected.is_ok().then_some(Ok(())))
-        })??;
+        process.wait_for("nginx to listen", START_LIMIT, || {
+            Ok(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(|_| ()))
+        })?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).context("nginx's certificate")?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

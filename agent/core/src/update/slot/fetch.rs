@@ -9,11 +9,11 @@ use shared::{
 };
 
 /// Chunks that may be asked for and not have come.
-pub const WINDOW_CHUNKS: u32 = 64;
+pub(in super::super) const WINDOW_CHUNKS: u32 = 64;
 /// Times that chunks are asked for again with none coming before the attempt is abandoned.
-pub const WANT_TRIES_MAX: u32 = 60;
+const WANT_TRIES_MAX: u32 = 60;
 /// Times that the disk is waited for before the attempt is abandoned.
-pub const SPACE_TRIES_MAX: u32 = 60;
+const SPACE_TRIES_MAX: u32 = 60;
 
 impl Slot {
     /// The blob in work.
