@@ -70,6 +70,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     // What the server and its workers write is for nobody else's eyes, also in a folder that was there before.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     settle(&args.data)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -101,6 +102,18 @@ fn settle(data: &Path) -> Outcome {
     }
     let _lock = serve::lock(data).map_err(|error| Failure::Usage(one_line(&error)))?;
     trust::settle(data)
+}
+
+/// Each device's connection is a file; the usual soft limit of 1024 is far below what the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("at most {} open files: {error}", current.unwrap_or(u64::MAX));
+    }
 }
 
 async fn serve(options: Options, json: bool) -> Outcome {
