@@ -22,6 +22,8 @@ mod life;
 mod presence;
 #[path = "e2e/tools.rs"]
 mod tools;
+#[path = "e2e/tuf.rs"]
+mod tuf;
 #[path = "e2e/world.rs"]
 mod world;
 
@@ -104,6 +106,15 @@ const ALONE: &[(&str, Alone)] = &[
     (
         "presence::a_device_that_goes_without_a_goodbye_is_shown_offline",
         presence::a_device_that_goes_without_a_goodbye_is_shown_offline,
+    ),
+    (
+        "tuf::python_tuf_verifies_what_init_and_each_rotation_write",
+        tuf::python_tuf_verifies_what_init_and_each_rotation_write,
+    ),
+    ("tuf::python_tuf_refuses_metadata_that_was_changed", tuf::python_tuf_refuses_metadata_that_was_changed),
+    (
+        "tuf::python_tuf_verifies_a_team_and_what_a_server_exports",
+        tuf::python_tuf_verifies_a_team_and_what_a_server_exports,
     ),
 ];
 

@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn each_virtual_environment_pins_what_it_is_for_with_hashes() {
         for (file, packages) in [
-            ("requirements-tools.txt", &["model-signing", "onnx", "onnxruntime", "tritonclient"][..]),
+            ("requirements-tools.txt", &["model-signing", "onnx", "onnxruntime", "tritonclient", "tuf"][..]),
             ("requirements-torch.txt", &["torch"]),
         ] {
             let text = requirements_text(file).unwrap().replace("\\\n", " ");

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Runs a script of `tests/peers` in the tools' virtual environment; it prints one JSON value.
-fn python(script: &str, arguments: &[&str]) -> Result<Value> {
+pub(crate) fn python(script: &str, arguments: &[&str]) -> Result<Value> {
     let python = cache()?.join("venv-tools/bin/python");
     let output = Command::new(&python)
         .arg(root().join("tests/peers").join(script))
