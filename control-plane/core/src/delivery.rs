@@ -131,7 +131,8 @@ impl Delivery {
                 continue;
             }
             if chunk.chunk_bytes == self.broadcast_chunk_bytes {
-                let audience = self.audiences.entry(chunk.digest).or_default();
+                let told = self.paced;
+                let audience = self.audiences.entry(chunk.digest).or_insert_with(|| Audience::new(told));
                 audience.join(device, expected, now);
                 if audience.is_on_its_way(device, chunk.index, now) {
                     continue;

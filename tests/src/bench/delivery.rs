@@ -97,7 +97,7 @@ pub struct WaveReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct ComebackReport {
     pub devices: usize,
-    /// From when the control plane answers again until every device is connected.
+    /// From when the control plane is started again until every device is connected.
     pub seconds: f64,
     /// Most resident memory of the control plane meanwhile.
     pub rss_bytes_max: u64,
@@ -124,7 +124,7 @@ pub fn run(options: &Options) -> Result<Report> {
         if let Some(ComebackReport { devices, seconds, rss_bytes_max }) = &report.comeback {
             let mib = rss_bytes_max >> 20;
             println!(
-                "{devices} devices are back {seconds:.1} s after the broker was killed and is up again ({mib} MiB)"
+                "{devices} devices are back {seconds:.1} s after the control plane, killed before, was started ({mib} MiB)"
             );
         }
     }
@@ -217,8 +217,8 @@ impl<'a> Stage<'a> {
         let devices = swarm.names.len();
         self.control.kill()?;
         wait_for("the devices to notice", END_LIMIT, || Ok((swarm.connected() == 0).then_some(())))?;
-        self.control.resume()?;
         let began = Instant::now();
+        self.control.resume()?;
         let mut rss_bytes_max = 0;
         let process = self.control.process()?;
         wait_for("the devices to come back", END_LIMIT, || {

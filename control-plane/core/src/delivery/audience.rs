@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 const QUIET_MS: u64 = 300;
 /// … or until its first device has waited for so long.
 const HOLD_MS_MAX: u64 = 3_000;
-/// Who asks for the first time this soon after a chunk went out to everybody had subscribed before, as a rule: the chunk is
-/// on its way.
-const JOIN_MS: u64 = 2_000;
+/// A device subscribes right before it asks. Who asks for the first time this soon after a chunk went out to everybody had
+/// subscribed before: the chunk is on its way.
+const JOIN_MS: u64 = 250;
 /// To whom nothing has come for so long, and who asks again, nothing is on its way.
 const IDLE_MS: u64 = 2_000;
+/// The same where the broker tells what has come, and what it dropped: it is a guess there, and a busy broker is slow.
+const IDLE_TOLD_MS: u64 = 15_000;
 /// Chunks that most of an audience have not got yet before the next one goes out.
 const AHEAD_MAX: usize = 8;
 /// And how long that is waited for.
@@ -21,8 +23,9 @@ const AHEAD_MS_MAX: u64 = 1_000;
 const NUMBERS_MAX: u32 = 65_536;
 
 /// The devices that fetch one blob.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Audience {
+    idle_ms: u64,
     members: BTreeMap<DeviceId, Member>,
     next_number: u32,
     /// Nothing goes out before.
@@ -80,13 +83,27 @@ impl Sent {
 }
 
 impl Audience {
+    /// Nobody yet. `told`: what has come will be told to [`Audience::settle`].
+    pub(super) fn new(told: bool) -> Self {
+        Self {
+            idle_ms: if told { IDLE_TOLD_MS } else { IDLE_MS },
+            members: BTreeMap::new(),
+            next_number: 0,
+            opens_at: Timestamp(0),
+            first_at: Timestamp(0),
+            sent: BTreeMap::new(),
+            sent_at: Timestamp(0),
+            sends: 0,
+        }
+    }
+
     /// `device` asks for something of the blob; `expected` devices are to fetch it in all, as far as is known.
     pub(super) fn join(&mut self, device: &DeviceId, expected: usize, now: Timestamp) {
         if self.members.contains_key(device) {
             return;
         }
         if self.next_number >= NUMBERS_MAX {
-            *self = Self::default();
+            *self = Self { idle_ms: self.idle_ms, ..Self::new(false) };
         }
         if self.members.is_empty() {
             self.first_at = now;
@@ -145,7 +162,7 @@ impl Audience {
     pub(super) fn is_on_its_way(&mut self, device: &DeviceId, index: u32, now: Timestamp) -> bool {
         let Some(member) = self.members.get_mut(device) else { return false };
         if let Some(send) = member.alone.get(&index) {
-            if now.since_ms(send.at.max(member.settled_at)) < IDLE_MS {
+            if now.since_ms(send.at.max(member.settled_at)) < self.idle_ms {
                 return true;
             }
             member.alone.remove(&index);
@@ -154,7 +171,7 @@ impl Audience {
         let Some(sent) = self.sent.get_mut(&index) else { return false };
         let asked_before = sent.has_asked(member.number);
         sent.note(member.number);
-        let idle = now.since_ms(sent.at.max(member.settled_at)) >= IDLE_MS;
+        let idle = now.since_ms(sent.at.max(member.settled_at)) >= self.idle_ms;
         let subscribed = member.joined_at <= sent.at.plus_ms(JOIN_MS);
         sent.may_be_under_way(now) && member.settled < sent.number && subscribed && !(asked_before && idle)
     }
