@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 const QUIET_MS: u64 = 300;
 /// … or until its first device has waited for so long.
 const HOLD_MS_MAX: u64 = 3_000;
-/// A device subscribes right before it asks. Who asks for the first time this soon after a chunk went out to everybody had
-/// subscribed before: the chunk is on its way.
+/// A device subscribes right before it asks. Who asks for the first time this soon after a chunk went out to everybody may
+/// have subscribed before: the chunk is on its way.
 const JOIN_MS: u64 = 250;
 /// To whom nothing has come for so long, and who asks again, nothing is on its way.
 const IDLE_MS: u64 = 2_000;
@@ -25,7 +25,8 @@ const NUMBERS_MAX: u32 = 65_536;
 /// The devices that fetch one blob.
 #[derive(Debug)]
 pub(super) struct Audience {
-    idle_ms: u64,
+    /// The broker tells what has come, in the order in which it went out.
+    told: bool,
     members: BTreeMap<DeviceId, Member>,
     next_number: u32,
     /// Nothing goes out before.
@@ -42,6 +43,8 @@ pub(super) struct Audience {
 struct Member {
     number: u32,
     joined_at: Timestamp,
+    /// What had gone out by then.
+    joined_after: u64,
     /// What went out up to this has come, or will not.
     settled: u64,
     settled_at: Timestamp,
@@ -86,7 +89,7 @@ impl Audience {
     /// Nobody yet. `told`: what has come will be told to [`Audience::settle`].
     pub(super) fn new(told: bool) -> Self {
         Self {
-            idle_ms: if told { IDLE_TOLD_MS } else { IDLE_MS },
+            told,
             members: BTreeMap::new(),
             next_number: 0,
             opens_at: Timestamp(0),
@@ -103,7 +106,7 @@ impl Audience {
             return;
         }
         if self.next_number >= NUMBERS_MAX {
-            *self = Self { idle_ms: self.idle_ms, ..Self::new(false) };
+            *self = Self::new(self.told);
         }
         if self.members.is_empty() {
             self.first_at = now;
@@ -112,6 +115,7 @@ impl Audience {
         let member = Member {
             number: self.next_number,
             joined_at: now,
+            joined_after: self.sends,
             settled: 0,
             settled_at: Timestamp(0),
             alone: BTreeMap::new(),
@@ -160,9 +164,10 @@ impl Audience {
     /// Is the chunk that `device` asks for on its way to it? It is not where the device has had what went out after it.
     /// Where nothing tells that, who asks twice and has had nothing for a while has missed it.
     pub(super) fn is_on_its_way(&mut self, device: &DeviceId, index: u32, now: Timestamp) -> bool {
+        let idle_ms = if self.told { IDLE_TOLD_MS } else { IDLE_MS };
         let Some(member) = self.members.get_mut(device) else { return false };
         if let Some(send) = member.alone.get(&index) {
-            if now.since_ms(send.at.max(member.settled_at)) < self.idle_ms {
+            if now.since_ms(send.at.max(member.settled_at)) < idle_ms {
                 return true;
             }
             member.alone.remove(&index);
@@ -171,8 +176,11 @@ impl Audience {
         let Some(sent) = self.sent.get_mut(&index) else { return false };
         let asked_before = sent.has_asked(member.number);
         sent.note(member.number);
-        let idle = now.since_ms(sent.at.max(member.settled_at)) >= self.idle_ms;
-        let subscribed = member.joined_at <= sent.at.plus_ms(JOIN_MS);
+        let idle = now.since_ms(sent.at.max(member.settled_at)) >= idle_ms;
+        let subscribed = match self.told {
+            true => member.joined_after < sent.number,
+            false => member.joined_at <= sent.at.plus_ms(JOIN_MS),
+        };
         sent.may_be_under_way(now) && member.settled < sent.number && subscribed && !(asked_before && idle)
     }
 
