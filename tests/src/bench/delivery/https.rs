@@ -36,7 +36,7 @@ pub struct Nginx {
     folder: PathBuf,
     client: Arc<ClientConfig>,
     runtime: Runtime,
-    _process: Process,
+    process: Option<Process>,
 }
 
 /// What was measured.
@@ -76,7 +76,7 @@ impl Nginx {
         client.resumption = rustls::client::Resumption::disabled();
         let runtime = Runtime::new().context("starting the clients' runtime")?;
         let folder = folder.to_path_buf();
-        Ok(Self { port, folder, client: Arc::new(client), runtime, _process: process })
+        Ok(Self { port, folder, client: Arc::new(client), runtime, process: Some(process) })
     }
 
     /// Has `devices` devices fetch `file` at once, in pieces of `piece_bytes` of which each loses `loss_permille` in a
@@ -112,6 +112,15 @@ impl Nginx {
         })?;
         let seconds = began.elapsed().as_secs_f64();
         Ok(Fetched { bytes: delivered.load(Ordering::Relaxed), seconds })
+    }
+}
+
+impl Drop for Nginx {
+    /// Asked to, it takes its workers along; killed, it would leave them.
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            let _ = process.stop();
+        }
     }
 }
 
