@@ -146,8 +146,13 @@ impl App {
             rollouts.entry(digest).or_default().insert(rollout);
         }
         let fetching = self.store.fetching_devices().await?;
-        (known.rollouts, known.fetching, known.looked_at) = (rollouts, fetching, now);
-        delivery.retain(|digest, device| known.fetching(digest).any(|devices| devices.contains(device)));
+        let before = std::mem::replace(&mut known.rollouts, rollouts);
+        (known.fetching, known.looked_at) = (fetching, now);
+        // A file that another rollout brings too is fetched anew.
+        delivery.retain(|digest, device| {
+            before.get(digest) == known.rollouts.get(digest)
+                && known.fetching(digest).any(|devices| devices.contains(device))
+        });
         Ok(())
     }
 
