@@ -3,7 +3,9 @@
 //! Ids, topics, wire types, manifest, signing, boards and job files: what more than one part must read the
 //! same way. No async, no network, no clock: bytes and time come in from the caller.
 
+pub mod backoff;
 pub mod board;
+mod causes;
 pub mod digest;
 pub mod id;
 pub mod job;
@@ -15,6 +17,7 @@ pub mod time;
 pub mod topic;
 pub mod wire;
 
+pub use causes::causes;
 pub use digest::Digest;
 pub use id::{
     BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName,

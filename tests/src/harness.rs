@@ -12,10 +12,12 @@ pub use control::{ControlPlane, ServeOptions};
 pub use process::Process;
 pub use proxy::Proxy;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
@@ -60,6 +62,25 @@ pub fn ort_library() -> Result<PathBuf> {
         Some(path) => Ok(path.into()),
         None => Ok(cache()?.join("onnxruntime-1.32.0/onnxruntime/capi/libonnxruntime.so.1.32.0")),
     }
+}
+
+/// Python with the packages that the peers need.
+pub fn python_program() -> Result<PathBuf> {
+    Ok(cache()?.join("venv-tools/bin/python"))
+}
+
+/// Runs a script of `tests/peers`; it prints one JSON value.
+pub fn python(script: &str, arguments: &[&str]) -> Result<Value> {
+    let python = python_program()?;
+    let output = Command::new(&python)
+        .arg(root().join("tests/peers").join(script))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {}: `cargo xtask setup` brings it", python.display()))?;
+    ensure!(output.status.success(), "{script} failed: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The root of the checkout.

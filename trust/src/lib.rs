@@ -12,4 +12,3 @@ mod in_toto;
 pub mod lineage;
 pub mod oms;
 mod provider;
-mod role;

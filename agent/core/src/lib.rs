@@ -4,7 +4,6 @@
 //! The shell around it (`edgewright-agent`) feeds [`update::Machine`] with inputs and the time, carries out the
 //! actions it asks for, and tells it how they went.
 
-pub mod backoff;
 pub mod budget;
 pub mod chunks;
 pub mod latency;

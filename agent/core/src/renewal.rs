@@ -4,8 +4,10 @@
 //! lies outside the certificate's life a renewal is tried, and the server says whether the certificate has expired.
 //! What the clock that never steps has counted since a renewal decides as well.
 
-use crate::backoff::{Backoff, Jitter};
-use shared::Timestamp;
+use shared::{
+    Timestamp,
+    backoff::{Backoff, Jitter},
+};
 
 /// First wait after a renewal that failed.
 pub const RETRY_MS: u64 = 30_000;

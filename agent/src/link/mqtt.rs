@@ -5,13 +5,12 @@
 
 use super::{Link, LinkEvent, NotSent, Receipt, Refused, Token};
 use crate::identity::Identity;
-use agent_core::backoff::Backoff;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rumqttc::{
     Outgoing, TlsConfiguration, Transport,
     v5::{
-        AsyncClient, ConnectionError, Event, MqttOptions,
+        AsyncClient, Event, MqttOptions,
         mqttbytes::{
             QoS,
             v5::{LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode},
@@ -20,7 +19,8 @@ use rumqttc::{
 };
 use rustls::ClientConfig;
 use shared::{
-    limits,
+    backoff::Backoff,
+    causes, limits,
     topic::{Filter, Topic},
     wire,
 };
@@ -148,7 +148,7 @@ impl Mqtt {
             let event = tokio::select! {
                 polled = event_loop.poll() => match polled {
                     Ok(event) => event,
-                    Err(error) => return (why(&error), was_up),
+                    Err(error) => return (causes(&error), was_up),
                 },
                 () = broken.notified() => {
                     let why = if self.current().renewed { RENEWED } else { "its queue is full" };
@@ -327,18 +327,4 @@ fn options(settings: &Settings) -> MqttOptions {
         options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));
     }
     options
-}
-
-/// An error with its causes on one line.
-fn why(error: &ConnectionError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

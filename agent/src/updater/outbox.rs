@@ -4,9 +4,10 @@ use crate::{
     link::{Link, Refused, Token},
     store::{self, Outgoing, Store},
 };
-use agent_core::{backoff::Backoff, outbox::Kind};
+use agent_core::outbox::Kind;
 use shared::{
     DeviceId, Timestamp,
+    backoff::Backoff,
     topic::Topic,
     wire::{Event, Feedback, Telemetry},
 };

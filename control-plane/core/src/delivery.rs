@@ -1,8 +1,9 @@
 //! The delivery planner: which chunk goes out next, and to whom.
 //!
 //! A blob waits until the devices that are to fetch it have asked, as long as they come one after the other. From then on the
-//! first who wants a chunk gets it sent to all who fetch the blob; who asks for one that is on its way is not heard, who asks
-//! for it again has missed it. What was missed goes out alone or to all, whichever moves fewer bytes: one copy to the broker
+//! first who wants a chunk gets it sent to all who fetch the blob; who asks for one that is on its way is not heard. A broker
+//! may tell what has come: nothing runs far ahead of that, and who has had a later chunk and asks has missed it. Of one that
+//! tells nothing, who asks again after a while has missed it. What was missed goes out alone or to all, whichever moves fewer bytes: one copy to the broker
 //! and one to each who listens, or two for each who wants it. Devices take turns, a token bucket keeps the byte rate, and
 //! everything that waits is bounded.
 
@@ -67,9 +68,9 @@ pub struct Delivery {
     pairs: usize,
     /// Who fetches what in chunks of the broadcast size.
     audiences: BTreeMap<Digest, Audience>,
-    /// The broker tells what has come: nothing goes out long before it is taken.
-    paced: bool,
-    /// Until then something waits for that.
+    /// The broker tells what has come.
+    told: bool,
+    /// Until then a broadcast waits that is ahead of its audience.
     held_until: Option<Timestamp>,
     broadcast_chunk_bytes: u32,
     bucket: Bucket,
@@ -83,15 +84,15 @@ struct Waiting {
 
 impl Delivery {
     /// Nothing waits. `bytes_per_s` of zero sets no limit. Only chunks of `broadcast_chunk_bytes` go to everybody;
-    /// a device that asks for another size gets its chunks alone. Where [`Delivery::settle`] will be called, say so.
-    pub fn new(bytes_per_s: u64, broadcast_chunk_bytes: u32, settles: bool) -> Self {
+    /// a device that asks for another size gets its chunks alone. `told`: [`Delivery::settle`] will be called.
+    pub fn new(bytes_per_s: u64, broadcast_chunk_bytes: u32, told: bool) -> Self {
         Self {
             waiting: BTreeMap::new(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
             pairs: 0,
             audiences: BTreeMap::new(),
-            paced: settles,
+            told,
             held_until: None,
             broadcast_chunk_bytes,
             bucket: Bucket::new(bytes_per_s, (bytes_per_s / 4).max(u64::from(limits::CHUNK_BYTES_MAX))),
@@ -131,8 +132,7 @@ impl Delivery {
                 continue;
             }
             if chunk.chunk_bytes == self.broadcast_chunk_bytes {
-                let told = self.paced;
-                let audience = self.audiences.entry(chunk.digest).or_insert_with(|| Audience::new(told));
+                let audience = self.audiences.entry(chunk.digest).or_insert_with(|| Audience::new(self.told));
                 audience.join(device, expected, now);
                 if audience.is_on_its_way(device, chunk.index, now) {
                     continue;
@@ -236,7 +236,7 @@ impl Delivery {
                 continue;
             }
             let to_all = self.goes_to_all(&chunk, now);
-            if to_all && self.paced && self.audience(&chunk).is_some_and(|audience| audience.is_ahead(now)) {
+            if to_all && self.audience(&chunk).is_some_and(|audience| audience.is_ahead(now)) {
                 self.held_until = Some(now.plus_ms(PACE_MS));
                 self.turns.push_back(device);
                 continue;

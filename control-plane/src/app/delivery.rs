@@ -22,8 +22,8 @@ const FLUSH_PERIOD: Duration = Duration::from_millis(250);
 
 /// Runs until the application stops.
 pub async fn run(app: Arc<App>) {
-    let settles = app.broker.get().is_some_and(Broker::tells_what_arrived);
-    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes, settles);
+    let told = app.broker.get().is_some_and(Broker::tells_what_arrived);
+    let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes, told);
     let mut known = Known::default();
     let mut flushed_at = Instant::now();
     while !app.is_stopping() {
@@ -62,8 +62,8 @@ struct Known {
     fetching: HashMap<RolloutId, BTreeSet<DeviceId>>,
     /// When those were looked up.
     looked_at: Timestamp,
-    /// Why the chunk before did not go out.
-    trouble: Option<String>,
+    /// The chunk before did not go out, and the log says why.
+    in_trouble: bool,
 }
 
 impl Known {
@@ -168,14 +168,12 @@ impl App {
         };
         let size = bytes.len() as u64;
         if let Err(error) = broker.publish(&topic, bytes.into(), false).await {
-            let trouble = chain(&error);
-            if known.trouble.is_none() {
-                tracing::warn!("chunk {index} of {chunk_bytes} bytes did not go out: {trouble}");
+            if !std::mem::replace(&mut known.in_trouble, true) {
+                tracing::warn!("chunk {index} of {chunk_bytes} bytes did not go out: {}", chain(&error));
             }
-            known.trouble = Some(trouble);
             return;
         }
-        known.trouble = None;
+        known.in_trouble = false;
         counter.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_published.fetch_add(size, Ordering::Relaxed);
         if let Ok(mut published) = self.published.lock() {

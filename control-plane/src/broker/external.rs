@@ -5,14 +5,12 @@
 //! control plane has told is told again by the application at each of the [`External::arrivals`].
 
 mod address;
-mod backoff;
 mod flights;
 mod intake;
 mod takeover;
 mod tls;
 
 use super::{Error, Ingest, Standing, expiry_s};
-use backoff::Backoff;
 use bytes::Bytes;
 use flights::{Flight, Flights};
 use intake::Intake;
@@ -27,7 +25,7 @@ use rumqttc::{
     },
 };
 use rustls::ClientConfig;
-use shared::{DeviceId, limits, topic::Topic};
+use shared::{DeviceId, backoff::Backoff, limits, topic::Topic};
 use std::{
     collections::hash_map::RandomState,
     fmt,
@@ -59,8 +57,8 @@ const REQUESTS_MAX: usize = 256;
 const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT_S: u64 = 10;
-const RECONNECT: Duration = Duration::from_millis(250);
-const RECONNECT_MAX: Duration = Duration::from_secs(15);
+const RECONNECT_MS: u64 = 250;
+const RECONNECT_MS_MAX: u64 = 15_000;
 /// A connection that lasted this long starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(10);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -228,9 +226,10 @@ impl External {
     }
 
     async fn keep_connected(&self) {
-        let mut backoff = Backoff::new(RECONNECT, RECONNECT_MAX);
-        let random = RandomState::new();
-        let (mut said, mut count) = (String::new(), 0u64);
+        // Another in each process: not every control plane comes back to its broker at one moment.
+        let seed = RandomState::new().hash_one(CLIENT_NAME);
+        let mut backoff = Backoff::new(RECONNECT_MS, RECONNECT_MS_MAX, seed);
+        let mut said = String::new();
         while !self.is_closing() {
             let began = Instant::now();
             let end = self.connection().await;
@@ -254,8 +253,7 @@ impl External {
                 );
                 said = end.reason;
             }
-            count += 1;
-            let wait = backoff.next(u32::try_from(random.hash_one(count) >> 32).unwrap_or(0));
+            let wait = Duration::from_millis(backoff.next_ms());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.again.notified() => {}

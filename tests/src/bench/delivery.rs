@@ -280,11 +280,7 @@ impl<'a> Stage<'a> {
 
     /// Waits until the rollout is completed; gives the bytes that it published.
     fn ended(&self, rollout: &str) -> Result<u64> {
-        let shown = wait_for("the rollout to end", END_LIMIT, || {
-            let shown = self.control.cli(&["rollout", "show", rollout])?;
-            let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
-            Ok(ended.then_some(shown))
-        })?;
+        let shown = self.control.wait_rollout_within(rollout, END_LIMIT)?;
         ensure!(
             text_of(&shown, "/state")? == "completed",
             "the rollout ended as {}",
@@ -298,6 +294,10 @@ impl<'a> Stage<'a> {
             Ok((std::mem::replace(&mut before, now) == now).then_some(now))
         })
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 fn bar(devices: usize) -> ProgressBar {

@@ -176,7 +176,12 @@ impl ControlPlane {
 
     /// Waits until the rollout has ended, however it did.
     pub fn wait_rollout(&self, id: &str) -> Result<Value> {
-        wait_for("the rollout to end", ROLLOUT_LIMIT, || {
+        self.wait_rollout_within(id, ROLLOUT_LIMIT)
+    }
+
+    /// The same, for rollouts to many devices.
+    pub fn wait_rollout_within(&self, id: &str, limit: Duration) -> Result<Value> {
+        wait_for("the rollout to end", limit, || {
             let shown = self.cli(&["rollout", "show", id])?;
             let ended = matches!(text_of(&shown, "/state")?, "completed" | "stopped" | "aborted");
             Ok(ended.then_some(shown))

@@ -3,29 +3,15 @@
 use super::world::{Model, World};
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{
-    cache,
     control::{list_of, number_of, text_of},
-    root,
+    python, python_program,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::manifest::{LINEAGE_FILE, MODEL_FILE, SIGNATURE_FILE};
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-/// Runs a script of `tests/peers` in the tools' virtual environment; it prints one JSON value.
-pub(crate) fn python(script: &str, arguments: &[&str]) -> Result<Value> {
-    let python = cache()?.join("venv-tools/bin/python");
-    let output = Command::new(&python)
-        .arg(root().join("tests/peers").join(script))
-        .args(arguments)
-        .output()
-        .with_context(|| format!("running {}: `cargo xtask setup` brings it", python.display()))?;
-    ensure!(output.status.success(), "{script} failed: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 /// Writes the test split where Python finds it: raw f32 values, and the class index of each sample.
 fn write_split(model: &Model, folder: &Path) -> Result<()> {
@@ -77,7 +63,7 @@ pub(crate) fn onnx_checker_and_python_onnxruntime_agree_on_the_real_test_sets(
 
 /// Runs the reference tool of OpenSSF Model Signing; whether it agreed, and what it said.
 fn model_signing(arguments: &[&str]) -> Result<(bool, String)> {
-    let python = cache()?.join("venv-tools/bin/python");
+    let python = python_program()?;
     let output = Command::new(&python)
         .args(["-m", "model_signing"])
         .args(arguments)

@@ -1,10 +1,10 @@
 //! python-tuf reads and verifies the model repository that our command line writes.
 
-use super::tools::python;
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{
     ControlPlane, ServeOptions, binary,
     control::{number_of, text_of},
+    python,
 };
 use serde_json::{Value, json};
 use std::{

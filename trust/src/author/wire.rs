@@ -1,9 +1,9 @@
 //! The signed part of each role as JSON: the one place where its fields are spelled.
 
 use super::{Delegation, Error, Keys, Meta, Root, Snapshot, Target, Targets, TimestampMetadata};
-use crate::{provider, role::TOP_LEVEL};
+use crate::provider;
 use serde_json::{Map, Value, json};
-use shared::{Digest, TeamName, Timestamp, signing::PublicKey};
+use shared::{Digest, TeamName, Timestamp, id::TOP_LEVEL_ROLES, signing::PublicKey};
 use sigstore_tuf::canonical_json;
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ pub(super) fn timestamp(timestamp: &TimestampMetadata) -> Value {
 
 pub(super) fn role(signed: &Value) -> Result<&'static str, Error> {
     let role = signed.get("_type").and_then(Value::as_str).unwrap_or_default();
-    let known = TOP_LEVEL.into_iter().find(|known| *known == role);
+    let known = TOP_LEVEL_ROLES.into_iter().find(|known| *known == role);
     known.ok_or_else(|| Error::malformed("signed", "its _type is root, targets, snapshot or timestamp"))
 }
 

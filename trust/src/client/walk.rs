@@ -1,8 +1,7 @@
 //! The search for one target through the delegations.
 
 use super::{Client, Error, Listed, Source, instant};
-use crate::role::TOP_LEVEL;
-use shared::Timestamp;
+use shared::{Timestamp, id::TOP_LEVEL_ROLES};
 use sigstore_tuf::{TrustedMetadataSet, metadata::Role};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -36,7 +35,9 @@ impl Client {
             }
             let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
             let mut next = Vec::new();
-            for delegation in delegated.filter(|delegation| !TOP_LEVEL.contains(&delegation.name.as_str())) {
+            for delegation in
+                delegated.filter(|delegation| !TOP_LEVEL_ROLES.contains(&delegation.name.as_str()))
+            {
                 if delegation.matches_path(path).map_err(|error| Error::of(&role, error))? {
                     next.push((delegation.name.clone(), role.clone()));
                     if delegation.terminating {
@@ -74,7 +75,7 @@ impl Client {
             let targets = set.targets_role(&role).ok_or(Error::Incomplete)?;
             let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
             let names = delegated.map(|delegation| &delegation.name);
-            let names = names.filter(|name| !TOP_LEVEL.contains(&name.as_str()));
+            let names = names.filter(|name| !TOP_LEVEL_ROLES.contains(&name.as_str()));
             ahead.extend(names.map(|name| (name.clone(), role.clone())));
         }
         Ok(())

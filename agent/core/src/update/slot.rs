@@ -9,16 +9,14 @@ mod rationing;
 mod saved;
 mod state;
 
-use crate::{
-    backoff::Backoff,
-    update::{Note, Rejected},
-};
+use crate::update::{Note, Rejected};
 pub(super) use fetch::WINDOW_CHUNKS;
 pub use message::{Base, Fetched, SlotAction, SlotInput};
 pub(super) use rationing::Allowance;
 pub use saved::{SlotSaved, Target, TrialSaved};
 use shared::{
     BoardId, Digest, Timestamp,
+    backoff::Backoff,
     wire::{self, Attempt, EventKind, Outcome, Phase, Refusal, SlotReport, WaitsFor},
 };
 use state::{Blob, Receive, Reload, State, Step, Wait};

@@ -59,7 +59,7 @@ struct Send {
     at: Timestamp,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sent {
     number: u64,
     at: Timestamp,
@@ -189,16 +189,16 @@ impl Audience {
         self.sent.get(&index).is_some_and(|sent| sent.may_be_under_way(now))
     }
 
-    /// Most have not got what went out to everybody lately.
+    /// Most have not got what went out to everybody lately, as the broker tells.
     pub(super) fn is_ahead(&self, now: Timestamp) -> bool {
-        if self.sent.len() < AHEAD_MAX || now.since_ms(self.sent_at) >= AHEAD_MS_MAX {
+        if !self.told || self.sent.len() < AHEAD_MAX || now.since_ms(self.sent_at) >= AHEAD_MS_MAX {
             return false;
         }
         let mut settled: Vec<u64> = self.members.values().map(|member| member.settled).collect();
-        let middle = settled.len() / 2;
         if settled.is_empty() {
             return false;
         }
+        let middle = settled.len() / 2;
         let (_, &mut median, _) = settled.select_nth_unstable(middle);
         self.sent.values().filter(|sent| sent.number > median).count() >= AHEAD_MAX
     }

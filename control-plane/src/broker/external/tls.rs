@@ -5,7 +5,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use shared::DeviceId;
+use shared::{DeviceId, causes};
 use std::{fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
@@ -65,16 +65,7 @@ impl Identity {
 
 /// Why a connection failed, on one line, with what to do about it.
 pub(super) fn why(error: &ConnectionError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    explained(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+    explained(&causes(error))
 }
 
 fn explained(text: &str) -> String {

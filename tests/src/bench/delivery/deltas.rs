@@ -1,8 +1,8 @@
 //! Deltas between versions of a model that was searched and trained for this: ours, and those of zstd, bsdiff and xdelta3.
 //! Each is applied again, by its own tool, and has to give the newer file.
 
-use super::BOARD;
-use crate::harness::{ControlPlane, ServeOptions, cache, control::text_of, root};
+use super::{BOARD, write};
+use crate::harness::{ControlPlane, ServeOptions, cache, control::text_of, python};
 use anyhow::{Context, Result, bail, ensure};
 use delta::Limits;
 use serde::{Deserialize, Serialize};
@@ -75,21 +75,10 @@ fn model_of(control: &ControlPlane, job: &serde_json::Value) -> Result<PathBuf> 
 
 /// Has Python train the last layer on, and calibrate anew.
 fn edit(base: &Path, out: &Path) -> Result<Vec<Made>> {
-    let script = root().join("tests/peers/edit_model.py");
-    let output = Command::new(cache()?.join("venv-tools/bin/python"))
-        .arg(script)
-        .arg(base)
-        .arg(cache()?.join("data").join(DATASET))
-        .arg(out)
-        .stdin(Stdio::null())
-        .output()
-        .context("starting Python; `cargo xtask setup` brings its tools")?;
-    ensure!(
-        output.status.success(),
-        "edit_model.py failed: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    serde_json::from_slice(&output.stdout).context("reading what edit_model.py printed")
+    let data = cache()?.join("data").join(DATASET);
+    let arguments = [base, &data, out].map(|path| path.display().to_string());
+    let printed = python("edit_model.py", &arguments.each_ref().map(String::as_str))?;
+    serde_json::from_value(printed).context("reading what edit_model.py printed")
 }
 
 fn measure(case: &str, old: &Path, new: &Path, folder: &Path) -> Result<DeltaReport> {
@@ -170,10 +159,6 @@ fn run_tool(words: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{} failed: {}", words.join(" "), said.trim());
     Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 /// What was measured, for people: bytes, and the share of the file that is saved.

@@ -2,7 +2,6 @@
 //! that runs.
 
 use agent_core::{
-    backoff::Jitter,
     budget,
     chunks::ChunkSet,
     update::{Action, Base, Fetched, Input, Machine, Saved, SlotAction, SlotInput},
@@ -19,6 +18,7 @@ use edgewright_agent::{
 };
 use shared::{
     BoardId, DeviceId, Digest, Signed, SlotName, Timestamp,
+    backoff::Jitter,
     manifest::Manifest,
     topic::{Filter, Topic},
     wire::{self, Desired, Refusal, chunk_count},

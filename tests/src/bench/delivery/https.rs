@@ -1,7 +1,7 @@
 //! The same file over HTTPS from nginx, to each device on its own. A piece that is lost is asked for again by its range.
 
+use super::write;
 use crate::harness::{Process, free_port};
-use agent_core::backoff::Jitter;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -9,6 +9,7 @@ use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use shared::backoff::Jitter;
 use std::{
     net::Ipv4Addr,
     ops::Range,
@@ -179,10 +180,6 @@ impl Fetch {
         let pieces = range.start / self.piece_bytes..range.end.div_ceil(self.piece_bytes);
         Ok(pieces.filter(|_| lots.next_u64() % 1000 < self.loss_permille).collect())
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 /// As one would run it: a worker for each processor, sendfile, no log of requests.

@@ -4,9 +4,9 @@
 use crate::{
     bench::peer::Peer,
     harness::{
-        Agent, cache,
+        Agent,
         oip::{Client, Request, argmax},
-        root,
+        python_program, root,
     },
 };
 use anyhow::{Context, Result, anyhow, ensure};
@@ -159,7 +159,7 @@ struct Answer {
 impl Python {
     /// Starts the peer; it loads the model when first asked.
     pub fn start(path: &Path, samples: Arc<Samples>) -> Result<Self> {
-        let mut command = Command::new(cache()?.join("venv-tools/bin/python"));
+        let mut command = Command::new(python_program()?);
         let peer = Peer::start("Python onnxruntime", command.arg(root().join("tests/peers/infer.py")))?;
         Ok(Self { peer, path: path.to_path_buf(), samples })
     }

@@ -44,7 +44,7 @@ impl Backoff {
     }
 
     /// Delays given since the last [`Backoff::reset`].
-    pub(crate) fn tries(&self) -> u32 {
+    pub fn tries(&self) -> u32 {
         self.tries
     }
 
