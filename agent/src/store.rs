@@ -7,6 +7,7 @@
 
 mod ballast;
 mod database;
+mod flush;
 mod journal;
 
 use agent_core::{
@@ -16,6 +17,7 @@ use agent_core::{
 };
 use ballast::Ballast;
 use database::{Database, encode};
+use flush::flush;
 use journal::{Entry, Journal};
 use shared::{
     DeviceId, Digest,
@@ -25,7 +27,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -95,6 +97,9 @@ pub struct Store {
     database: RwLock<Option<Database>>,
     progress: Mutex<Progress>,
     reopening: Mutex<Reopening>,
+    /// Who changes the outbox holds it; that may take as long as the disk does.
+    changing: Mutex<()>,
+    /// Held for a look only, so that nobody who asks waits for the disk.
     depth: Mutex<Depth>,
     /// The sequence of the state that the database has.
     committed: AtomicU64,
@@ -157,6 +162,7 @@ impl Store {
             database: RwLock::new(None),
             progress: Mutex::default(),
             reopening: Mutex::default(),
+            changing: Mutex::default(),
             depth: Mutex::default(),
             committed: AtomicU64::new(0),
             stored_total: AtomicU64::new(0),
@@ -235,27 +241,37 @@ impl Store {
         Ok(())
     }
 
-    /// As [`Store::put`], and on return they are on disk.
-    pub async fn put_durably<R: Record + Kinded>(&self, records: &[R]) -> Result<(), Error> {
-        // The flush goes to the very database that took the records: one that was opened since has not got them.
-        let (db, opening) = self.run(false, |database| {
-            self.insert(database, records)?;
-            Ok((database.db.clone(), database.opening))
-        })?;
-        if let Err(source) = db.flush_async().await {
-            drop(db);
-            let error = Error::Database(source);
-            self.note_trouble(&error);
-            let _ = self.reopen(opening, false);
-            return Err(error);
-        }
-        self.stored_total.fetch_add(records.len() as u64, Ordering::Relaxed);
-        Ok(())
+    /// As [`Store::put`], and on return they are on disk. Waits for the disk on a thread of its own.
+    ///
+    /// # Panics
+    /// Where the database did.
+    pub async fn put_durably<R: Record + Kinded + Send + 'static>(
+        self: &Arc<Self>,
+        records: Vec<R>,
+    ) -> Result<(), Error> {
+        let store = self.clone();
+        waited(move || {
+            // The flush goes to the very database that took the records: one that was opened since has not got them.
+            let (db, opening) = store.run(false, |database| {
+                store.insert(database, &records)?;
+                Ok((database.db.clone(), database.opening))
+            })?;
+            if let Err(source) = flush(&db) {
+                drop(db);
+                let error = Error::Database(source);
+                store.note_trouble(&error);
+                let _ = store.reopen(opening, false);
+                return Err(error);
+            }
+            store.stored_total.fetch_add(records.len() as u64, Ordering::Relaxed);
+            Ok(())
+        })
+        .await
     }
 
     /// Makes everything written so far durable. After an error some of it may be lost.
     pub fn flush(&self) -> Result<(), Error> {
-        let (opening, flushed) = self.once(|database| Ok(database.db.flush().map(|_| ())?));
+        let (opening, flushed) = self.once(|database| Ok(flush(&database.db)?));
         if let Err(error) = &flushed {
             self.note_trouble(error);
             let _ = self.reopen(opening, false);
@@ -264,10 +280,9 @@ impl Store {
     }
 
     /// As [`Store::flush`], without holding the thread.
-    pub async fn flush_async(&self) -> Result<(), Error> {
-        let (_, db) = self.once(|database| Ok(database.db.clone()));
-        db?.flush_async().await?;
-        Ok(())
+    pub async fn flush_async(self: &Arc<Self>) -> Result<(), Error> {
+        let store = self.clone();
+        waited(move || store.flush()).await
     }
 
     /// The oldest records of `kind` as one batch; `None` when there are none. Records that are damaged on disk
@@ -326,7 +341,7 @@ impl Store {
     pub fn delivered(&self, outgoing: &Outgoing) -> Result<(), Error> {
         self.run(false, |database| {
             self.remove(database, outgoing.kind, &outgoing.keys, false)?;
-            Ok(database.db.flush().map(|_| ())?)
+            Ok(flush(&database.db)?)
         })
     }
 
@@ -335,7 +350,7 @@ impl Store {
         self.run(false, |database| self.remove(database, outgoing.kind, &outgoing.keys, true))
     }
 
-    /// Records that wait.
+    /// Records that wait. Never waits for the disk.
     pub fn depth(&self) -> Depth {
         *self.lock_depth()
     }
@@ -369,7 +384,7 @@ impl Store {
         bytes.extend(chunks.to_bytes());
         self.run(false, |database| {
             database.chunks.insert(digest.as_bytes(), bytes.as_slice())?;
-            Ok(database.db.flush().map(|_| ())?)
+            Ok(flush(&database.db)?)
         })
     }
 
@@ -379,37 +394,49 @@ impl Store {
     }
 
     fn insert<R: Record + Kinded>(&self, database: &Database, records: &[R]) -> Result<(), Error> {
-        let mut depth = self.lock_depth();
-        for record in records {
-            let dropped = database.make_room(&mut depth, self.outbox_records_max)?;
-            self.dropped_total.fetch_add(dropped, Ordering::Relaxed);
-            let (key, value) = encode(record)?;
-            if database.outbox.insert(key, value)?.is_none() {
-                *depth.of_mut(R::KIND) += 1;
+        self.change(|depth| {
+            for record in records {
+                let dropped = database.make_room(depth, self.outbox_records_max)?;
+                self.dropped_total.fetch_add(dropped, Ordering::Relaxed);
+                let (key, value) = encode(record)?;
+                if database.outbox.insert(key, value)?.is_none() {
+                    *depth.of_mut(R::KIND) += 1;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn remove(&self, database: &Database, kind: Kind, keys: &[Vec<u8>], dropped: bool) -> Result<(), Error> {
-        let mut depth = self.lock_depth();
-        for key in keys {
-            if database.outbox.remove(key)?.is_some() {
-                let count = depth.of_mut(kind);
-                *count = count.saturating_sub(1);
-                if dropped {
-                    self.dropped_total.fetch_add(1, Ordering::Relaxed);
+        self.change(|depth| {
+            for key in keys {
+                if database.outbox.remove(key)?.is_some() {
+                    let count = depth.of_mut(kind);
+                    *count = count.saturating_sub(1);
+                    if dropped {
+                        self.dropped_total.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn commit(&self, database: &Database, entry: &Entry) -> Result<(), Error> {
-        let dropped = database.commit(entry, &mut self.lock_depth(), self.outbox_records_max)?;
+        let dropped = self.change(|depth| database.commit(entry, depth, self.outbox_records_max))?;
         self.dropped_total.fetch_add(dropped, Ordering::Relaxed);
+        flush(&database.db)?;
         self.committed.fetch_max(entry.sequence, Ordering::Release);
         Ok(())
+    }
+
+    /// Does `work` on the outbox, one at a time; what it did to the count is seen when it ends, however it does.
+    fn change<T>(&self, work: impl FnOnce(&mut Depth) -> Result<T, Error>) -> Result<T, Error> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut depth = self.depth();
+        let done = work(&mut depth);
+        *self.lock_depth() = depth;
+        done
     }
 
     /// Does `work` on the database; where that fails, opens it again, which is tried at once with `urgent` and else
@@ -489,7 +516,10 @@ impl Store {
     /// Opens the database, counts its records, and brings it up to date with the journal.
     fn open_database(&self, opening: u64) -> Result<Database, Error> {
         let database = Database::open(&self.path, opening)?;
-        *self.lock_depth() = database.count()?;
+        self.change(|depth| {
+            *depth = database.count()?;
+            Ok(())
+        })?;
         let sequence = database.sequence()?;
         self.committed.store(sequence, Ordering::Release);
         let damaged = database.saved().is_err();
@@ -547,6 +577,17 @@ impl Store {
 
     fn lock_depth(&self) -> MutexGuard<'_, Depth> {
         self.depth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `work` gives, which may take as long as the disk does.
+///
+/// # Panics
+/// Where `work` did.
+async fn waited<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -83,15 +84,15 @@ fn a_full_disk_loses_no_state_and_records_are_taken_again_once_there_is_space() 
         return;
     };
     let path = disk.join("store.sled");
-    let store = Store::open(&path, 1_000_000).unwrap();
+    let store = Arc::new(Store::open(&path, 1_000_000).unwrap());
     store.persist(&saved("first"), &[event("first")]).unwrap();
     let filler = disk.join("filler");
     fill(&filler);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let put = |store: &Store| {
+    let put = |store: &Arc<Store>| {
         let records: Vec<_> = (0..50).map(|_| feedback()).collect();
-        runtime.block_on(store.put_durably(&records))
+        runtime.block_on(store.put_durably(records))
     };
     let refused = until("records are refused", || {
         // Each reopening gives some space back; the filler takes it again.
@@ -106,7 +107,7 @@ fn a_full_disk_loses_no_state_and_records_are_taken_again_once_there_is_space() 
     drop(store);
     fill(&disk.join("filler-last"));
     let store = match Store::open(&path, 1_000_000) {
-        Ok(store) => store,
+        Ok(store) => Arc::new(store),
         Err(error @ (Error::Open { .. } | Error::Database(_))) => panic!("no degraded start: {error:?}"),
         Err(error) => panic!("{error:?}"),
     };

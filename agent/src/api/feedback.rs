@@ -50,7 +50,7 @@ pub(super) async fn feedback(
         label: request.label,
     };
     let id = feedback.id;
-    api.store.put_durably(&[feedback]).await?;
+    api.store.put_durably(vec![feedback]).await?;
     api.updater.outbox.notify_one();
     Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
 }

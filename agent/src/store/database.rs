@@ -99,7 +99,7 @@ impl Database {
             .map_err(|error| Error::Damaged { what: "device state", reason: error.to_string() })
     }
 
-    /// Writes an entry in one transaction, durably, and gives the number of records that were dropped for its
+    /// Writes an entry in one transaction, which a flush makes durable, and gives the number of records that were dropped for its
     /// events. Events that are here already are left as they are.
     pub(super) fn commit(&self, entry: &Entry, depth: &mut Depth, records_max: u64) -> Result<u64, Error> {
         let state = serde_json::to_vec(&entry.saved)
@@ -129,7 +129,6 @@ impl Database {
                     Error::Damaged { what: "transaction", reason: "was aborted".to_owned() }
                 }
             })?;
-        self.db.flush()?;
         Ok(dropped)
     }
 

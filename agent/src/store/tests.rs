@@ -248,3 +248,28 @@ fn chunks_of_another_size_are_not_taken_for_these() {
     assert_eq!(store.chunks(digest, 2048, 9).unwrap(), None);
     assert_eq!(store.chunks(digest, 1024, 900).unwrap(), None);
 }
+
+#[test]
+fn who_asks_how_much_waits_is_answered_while_the_disk_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("s"), 1000).unwrap();
+    store.put(&[event("a")]).unwrap();
+    std::thread::scope(|scope| {
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (end, may_end) = std::sync::mpsc::channel();
+        let writing = scope.spawn(|| {
+            let (begun, may_end) = (begun, may_end);
+            store.change(|depth| {
+                depth.event += 1;
+                begun.send(()).unwrap();
+                may_end.recv().unwrap();
+                Ok(())
+            })
+        });
+        has_begun.recv().unwrap();
+        assert_eq!((store.depth().event, store.trouble()), (1, None));
+        end.send(()).unwrap();
+        writing.join().unwrap().unwrap();
+    });
+    assert_eq!(store.depth().event, 2);
+}
