@@ -1,6 +1,7 @@
 //! The command line: `serve`, and everything else as a client of a server's API.
 
 mod authorities;
+mod auto;
 mod broker;
 mod client;
 mod datasets;
@@ -53,6 +54,8 @@ pub struct Global {
 pub enum Command {
     /// Run the control plane
     Serve(serve::ServeArgs),
+    /// From a data set to the best model for a board in the time given, by itself
+    Auto(auto::AutoArgs),
     /// Data sets
     #[command(subcommand)]
     Dataset(datasets::DatasetCommand),
@@ -116,6 +119,7 @@ fn run(command: &Command, global: &Global) -> Outcome {
     let client = || Client::new(global);
     match command {
         Command::Serve(args) => serve::run(args, global.json),
+        Command::Auto(args) => auto::run(args, &client()?),
         Command::Dataset(command) => datasets::run(command, &client()?),
         Command::Search(command) => searches::run(command, &client()?),
         Command::Model(command) => models::run(command, global),

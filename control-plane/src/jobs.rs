@@ -201,6 +201,11 @@ pub fn read_cell(folder: &Path) -> Result<Option<String>, Error> {
     read_text(&folder.join(job::CELL_FILE))
 }
 
+/// The chart of loss and accuracy in a result folder, if there is one.
+pub fn read_loss_plot(folder: &Path) -> Result<Option<String>, Error> {
+    read_text(&folder.join(job::LOSS_PLOT_FILE))
+}
+
 fn read_text(path: &Path) -> Result<Option<String>, Error> {
     let failed = |source| Error::File { path: path.to_path_buf(), source };
     match fs::metadata(path) {

@@ -19,6 +19,10 @@ pub const REPORT_FILE: &str = "report.json";
 pub const ARCH_FILE: &str = "arch.json";
 /// In the result: the found cell as text, for people.
 pub const CELL_FILE: &str = "cell.txt";
+/// In the result: how loss and accuracy went, as JSON.
+pub const HISTORY_FILE: &str = "history.json";
+/// In the result: the same as a chart.
+pub const LOSS_PLOT_FILE: &str = "loss.svg";
 /// In the result: the trained weights before quantisation.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// In the result: the model before quantisation.
@@ -78,6 +82,14 @@ pub struct JobSpec {
 pub enum JobKind {
     /// Search an architecture, train it, quantise it, export it.
     Search,
+    /// Train a known architecture from random weights, quantise it, export it: what a search is compared with, and
+    /// what takes the place of one where somebody knows better.
+    Train {
+        /// A file like [`ARCH_FILE`]; its input shape and number of classes must be the data set's.
+        architecture: PathBuf,
+        /// Make it as wide as brings it closest to this many weights; as wide as the file says where not given.
+        weights: Option<u64>,
+    },
     /// Train a known architecture on, from known weights, then quantise and export it.
     Retrain {
         /// The `result/` folder of the job that it starts from.
@@ -85,6 +97,10 @@ pub enum JobKind {
         parent: ModelVersionId,
     },
 }
+
+/// Least and most time that a job may be given: what loading and measuring alone take, and four weeks.
+const SECONDS_MIN: u32 = 10;
+const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
 
 /// How much work a job may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,15 +118,30 @@ pub struct Budget {
     pub cells: u32,
     /// Intermediate nodes of a cell.
     pub nodes: u32,
+    /// Teachers to train first, each as the found network but wider than the board allows; the network then learns from
+    /// their answers too.
+    #[serde(default)]
+    pub teachers: u32,
+    /// Seconds for everything, if they are limited: the steps and passes above are then the most that is done, and the
+    /// worker takes as many of them as it measures that there is time for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
 }
 
 impl Budget {
     /// Minutes on two cores; what the demo takes.
     pub fn quick(task: Task) -> Self {
         match task {
-            Task::ImageClassification => {
-                Self { search_steps: 120, search_batch: 64, train_epochs: 3, channels: 8, cells: 3, nodes: 2 }
-            }
+            Task::ImageClassification => Self {
+                search_steps: 120,
+                search_batch: 64,
+                train_epochs: 3,
+                channels: 8,
+                cells: 3,
+                nodes: 2,
+                teachers: 0,
+                seconds: None,
+            },
             Task::SeriesClassification => Self {
                 search_steps: 100,
                 search_batch: 32,
@@ -118,8 +149,19 @@ impl Budget {
                 channels: 16,
                 cells: 3,
                 nodes: 2,
+                teachers: 0,
+                seconds: None,
             },
         }
+    }
+
+    /// As good as can be had in `seconds` by the clock.
+    pub fn within(task: Task, seconds: u32) -> Self {
+        let (search_steps, train_epochs) = match task {
+            Task::ImageClassification => (1000, 60),
+            Task::SeriesClassification => (1000, 1000),
+        };
+        Self { search_steps, train_epochs, seconds: Some(seconds), ..Self::quick(task) }
     }
 
     /// Names the field that is out of range and what is allowed.
@@ -131,10 +173,16 @@ impl Budget {
             ("channels", self.channels, 2, 512),
             ("cells", self.cells, 1, 32),
             ("nodes", self.nodes, 1, 8),
+            ("teachers", self.teachers, 0, 8),
         ] {
             if !(low..=high).contains(&value) {
                 return Err(format!("budget.{key} is {value}, allowed are {low} to {high}"));
             }
+        }
+        if let Some(seconds) = self.seconds
+            && !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds)
+        {
+            return Err(format!("budget.seconds is {seconds}, allowed are {SECONDS_MIN} to {SECONDS_MAX}"));
         }
         Ok(())
     }
@@ -174,8 +222,11 @@ pub struct JobReport {
     pub job: JobId,
     pub seed: u64,
     pub dataset: DatasetSchema,
-    /// `None` for a retraining.
+    /// `None` where nothing was searched.
     pub search: Option<SearchReport>,
+    /// `None` without teachers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teachers: Option<TeachersReport>,
     pub train_seconds: f64,
     pub train_epochs: u32,
     pub quantise_seconds: f64,
@@ -191,6 +242,18 @@ pub struct SearchReport {
     pub skip_share: f64,
     /// The found cell in one line, such as `0->2 conv3 | 1->2 sep5`.
     pub cell: String,
+}
+
+/// What the network learned from beside the labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeachersReport {
+    pub count: u32,
+    /// Of each.
+    pub parameters: u64,
+    /// Mean share of right answers on the test split, in FP32, 0 to 1.
+    pub accuracy: f64,
+    /// Of the training of all.
+    pub seconds: f64,
 }
 
 /// What the model is and does, measured on the exported files with the real test split.
@@ -254,6 +317,11 @@ mod tests {
     fn the_quick_budgets_are_valid_and_bad_ones_are_named() {
         for task in [Task::ImageClassification, Task::SeriesClassification] {
             Budget::quick(task).validate().unwrap();
+            Budget::within(task, 60).validate().unwrap();
+            assert_eq!(
+                Budget::within(task, 1).validate().unwrap_err(),
+                "budget.seconds is 1, allowed are 10 to 2419200"
+            );
         }
         let bad = Budget { cells: 0, ..Budget::quick(Task::ImageClassification) };
         assert_eq!(bad.validate().unwrap_err(), "budget.cells is 0, allowed are 1 to 32");

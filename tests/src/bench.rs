@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work; and an update under power cuts.
 
 pub mod delivery;
+pub mod forge;
 pub mod infer;
 pub mod kill;
 pub mod machine;
@@ -30,6 +31,8 @@ pub struct Options {
 pub enum Bench {
     /// Milliseconds of one DARTS step, against the same cell in PyTorch eager.
     Search(search::Options),
+    /// The forge from a data set to a measured INT8 model: our search, random search, a hand-made network.
+    Forge(forge::Options),
     /// Microseconds of one inference: our agent, raw runtimes, Python's onnxruntime.
     Infer(infer::Options),
     /// A model to many devices, against HTTPS; deltas between versions, against other tools.
@@ -46,6 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     match &options.bench {
         Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
+        Bench::Forge(forge) => write_report(options.report.as_deref(), &forge::run(forge)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
         Bench::Delivery(delivery) => write_report(options.report.as_deref(), &delivery::run(delivery)?),
         Bench::Kill(kill) => {

@@ -10,6 +10,8 @@ mod bad_input;
 mod broker;
 #[path = "e2e/est.rs"]
 mod est;
+#[path = "e2e/forge.rs"]
+mod forge;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[path = "e2e/isolation.rs"]
@@ -50,6 +52,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "bad_input::a_full_disk_while_staging_leaves_the_working_model",
         bad_input::a_full_disk_while_staging_leaves_the_working_model,
+    ),
+    (
+        "forge::a_data_set_becomes_a_model_in_the_time_that_it_is_given",
+        forge::a_data_set_becomes_a_model_in_the_time_that_it_is_given,
     ),
     (
         "hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign",

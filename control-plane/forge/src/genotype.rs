@@ -163,6 +163,8 @@ pub struct Architecture {
 
 /// Most stages of a network.
 const STAGES_MAX: usize = 3;
+/// Most channels of the first stage.
+const CHANNELS_MAX: usize = 1024;
 /// A stem halves the resolution from this size of its longest axis on.
 const STEM_STRIDE_FROM: usize = 28;
 /// No stage goes below this size of its longest axis.
@@ -285,6 +287,13 @@ impl Architecture {
         weights + s.features.unsigned_abs() * classes
     }
 
+    /// This architecture, as wide as brings it closest to `weights`; of two equally close the narrower.
+    pub fn with_weights(&self, weights: u64) -> Self {
+        let wide = |channels| Self { channels, ..self.clone() };
+        let widths = 1..=CHANNELS_MAX;
+        widths.map(wide).min_by_key(|one| one.weights().abs_diff(weights)).unwrap_or_else(|| self.clone())
+    }
+
     /// Reads what [`Self::to_json`] wrote.
     ///
     /// # Errors
@@ -300,7 +309,7 @@ impl Architecture {
             return Err(format!("the input shape {:?} does not fit {:?}", found.input, found.dim));
         }
         if !sane(found.classes, shared::limits::LABELS_MAX)
-            || !sane(found.channels, 1024)
+            || !sane(found.channels, CHANNELS_MAX)
             || !sane(found.cells, 32)
         {
             return Err("classes, channels or cells out of range".to_owned());
@@ -342,6 +351,18 @@ mod tests {
         assert_eq!(Architecture::from_json(&found.to_json()), Ok(found.clone()));
         assert_eq!(found.genotype.line(found.dim), "0->2 conv3 | 1->2 sep5 | 1->3 skip | 2->3 max3");
         assert!((found.genotype.skip_share() - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_width_follows_the_weights_that_are_asked_for() {
+        let one = architecture();
+        assert_eq!(one.with_weights(one.weights()), one);
+        let twice = one.with_weights(2 * one.weights());
+        assert!(twice.channels > one.channels);
+        let wider = Architecture { channels: twice.channels + 1, ..one.clone() };
+        let off = |found: &Architecture| found.weights().abs_diff(2 * one.weights());
+        assert!(off(&twice) <= off(&wider));
+        assert_eq!(one.with_weights(0).channels, 1);
     }
 
     #[test]

@@ -3,42 +3,43 @@
 
 mod clock;
 mod lock;
+mod pace;
 mod result;
 mod spec;
+mod training;
 
 use crate::{
-    batch::{Augment, Samples},
+    batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     data::{self, Dataset},
     finish,
-    genotype::{Architecture, Dim, Skeleton},
+    genotype::{Architecture, Skeleton},
+    history::History,
     network::{FitError, Network, broken_limit},
     search::{Search, SearchState},
     seeds::{self, Purpose},
     supernet::{self, Space},
-    train::{self, Plan, TrainState, Training},
+    train::{self, TrainState},
 };
 use clock::Clock;
+use pace::Paced;
 use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
-    job::{self, JobKind, JobReport, JobSpec, Progress, SearchReport, Stage},
+    job::{self, Budget, JobKind, JobReport, JobSpec, Progress, SearchReport, Stage, TeachersReport},
 };
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tch::Tensor;
+use training::TeachState;
 
-/// A retraining starts with this share of the usual rate: its weights are already good.
-const RETRAIN_RATE_SHARE: f64 = 0.3;
 /// How long a worker waits for another one on its folder to end.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Steps of the search between two looks at its accuracy.
 const ACCURACY_EVERY: u64 = 20;
-/// How often the accuracy of a training is looked at.
-const ACCURACY_TIMES: u64 = 10;
 
 /// Why a job did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -114,15 +115,24 @@ struct State {
     spec: Digest,
     phase: Phase,
     search_seconds: f64,
+    #[serde(default)]
+    teach_seconds: f64,
     train_seconds: f64,
     architecture: Option<Architecture>,
     search: Option<SearchReport>,
+    #[serde(default)]
+    teachers: Option<TeachersReport>,
+    #[serde(default)]
+    paced: Paced,
+    #[serde(default)]
+    history: History,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
     Search(SearchState),
+    Teach(TeachState),
     Train(TrainState),
     Trained,
 }
@@ -159,9 +169,13 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         spec: digest,
         phase: Phase::Search(SearchState { step: 0, arch_steps: 0, masks: Vec::new() }),
         search_seconds: 0.0,
+        teach_seconds: 0.0,
         train_seconds: 0.0,
         architecture: None,
         search: None,
+        teachers: None,
+        paced: Paced::default(),
+        history: History::default(),
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let mut driver = Driver { spec, set: &set, samples: &samples, checkpoint, hooks, state, saved };
@@ -182,11 +196,15 @@ struct Driver<'a, 'h> {
 }
 
 impl Driver<'_, '_> {
-    /// Search, or the parent's architecture; then training.
+    /// Search, the given architecture, or the parent's; then training.
     fn network(&mut self) -> Result<Network, Error> {
-        let parent = match &self.spec.kind {
+        let parent = match self.spec.kind.clone() {
             JobKind::Search => None,
-            JobKind::Retrain { from, .. } => Some(from.clone()),
+            JobKind::Train { architecture, weights } => {
+                self.state.architecture = Some(self.given(&architecture, weights)?);
+                None
+            }
+            JobKind::Retrain { from, .. } => Some(from),
         };
         let weights = match &parent {
             None => {
@@ -197,7 +215,7 @@ impl Driver<'_, '_> {
             }
             Some(from) => {
                 let (architecture, weights) = result::read_parent(from)?;
-                self.check_parent(from, &architecture)?;
+                self.check_fits_data(from, &architecture)?;
                 let parent = result::read_report(from)?.dataset.labels;
                 result::check_labels(from, &parent, &self.set.schema.labels)?;
                 self.state.architecture = Some(architecture);
@@ -231,14 +249,22 @@ impl Driver<'_, '_> {
         self.train(net, parent.is_some())
     }
 
-    fn check_parent(&self, from: &Path, parent: &Architecture) -> Result<(), Error> {
+    /// The architecture of a file, as wide as is asked for and as the board allows.
+    fn given(&self, path: &Path, weights: Option<u64>) -> Result<Architecture, Error> {
+        let found = result::read_architecture(path, "`architecture` must name a file like arch.json")?;
+        self.check_fits_data(path, &found)?;
+        let found = weights.map_or_else(|| found.clone(), |weights| found.with_weights(weights));
+        Ok(found.fit(&self.spec.board)?)
+    }
+
+    fn check_fits_data(&self, path: &Path, found: &Architecture) -> Result<(), Error> {
         let schema = &self.set.schema;
-        if parent.input != schema.shape || parent.classes != schema.labels.len() {
+        if found.input != schema.shape || found.classes != schema.labels.len() {
             return Err(Error::Input(format!(
                 "{}: the model takes {:?} and knows {} classes, the data set has {:?} and {}",
-                from.display(),
-                parent.input,
-                parent.classes,
+                path.display(),
+                found.input,
+                found.classes,
                 schema.shape,
                 schema.labels.len()
             )));
@@ -255,8 +281,22 @@ impl Driver<'_, '_> {
         let batch = u64::from(spec.budget.search_batch).min(self.samples.len() as u64);
         spec::set_threads(spec.threads, batch * supernet::largest_state(&skeleton));
         spec::check_memory("search", supernet::search_bytes(&skeleton, &Space::all_earlier(nodes), batch))?;
-        let mut search = Search::new(self.samples, shape, classes, &spec.budget, &spec.board, spec.seed)
-            .map_err(Error::Input)?;
+        let begin = |budget: &Budget| {
+            Search::new(self.samples, shape, classes, budget, &spec.board, spec.seed).map_err(Error::Input)
+        };
+        let mut budget = spec.budget;
+        if let Some(limit_s) = budget.seconds {
+            let most = budget.search_steps;
+            if self.state.paced.search_steps.is_none() {
+                let mut trial = begin(&budget)?;
+                let step_s = pace::seconds_a_step(|| {
+                    trial.step();
+                });
+                self.state.paced.search_steps = Some(pace::search_steps(limit_s, step_s, most));
+            }
+            budget.search_steps = self.state.paced.search_steps.unwrap_or(most);
+        }
+        let mut search = begin(&budget)?;
         let mut resumed_from = None;
         if let (Phase::Search(state), Some(saved)) = (&self.state.phase, self.saved.take()) {
             search.restore(state, |name| tensor(&saved, name)).map_err(Error::Input)?;
@@ -274,6 +314,7 @@ impl Driver<'_, '_> {
                 return Err(Error::Diverged { stage: "search", step });
             }
             let accuracy = (step == total || step % ACCURACY_EVERY == 0).then(|| search.accuracy());
+            self.state.history.search.push(step, outcome.loss, accuracy);
             if clock.due_for_report() || accuracy.is_some() {
                 let progress = Progress {
                     loss: Some(outcome.loss),
@@ -307,84 +348,17 @@ impl Driver<'_, '_> {
             message.push_str("; most edges are skip connections: the search may have collapsed");
         }
         self.state.architecture = Some(found);
-        self.state.phase = Phase::Train(TrainState { step: 0 });
+        self.state.phase = self.after_search();
         self.checkpoint.save(&self.state, &[])?;
         (self.hooks.progress)(&Progress { message: Some(message), ..plain(Stage::Search, step, total) });
         Ok(())
     }
 
-    fn train(&mut self, net: Network, retrain: bool) -> Result<Network, Error> {
-        if matches!(self.state.phase, Phase::Search(_)) {
-            self.state.phase = Phase::Train(TrainState { step: 0 });
-        }
-        let saved = self.saved.take();
-        if matches!(self.state.phase, Phase::Trained) {
-            let mut net = net;
-            let saved = saved.unwrap_or_default();
-            let take = |name: &str, len: usize| {
-                tensor(&saved, name).filter(|found| found.numel() == len).ok_or_else(|| {
-                    Error::Input(
-                        "the checkpoint does not fit its job: delete the checkpoint folder".to_owned(),
-                    )
-                })
-            };
-            net.params.set_flat(&take("weights", net.params.len())?);
-            net.stats.set_flat(&take("stats", net.stats.len())?);
-            return Ok(net);
-        }
-        let dim = net.architecture().dim;
-        let plan = plan(dim, self.spec.budget.train_epochs, retrain);
-        let mut training = Training::new(net, self.samples, plan, self.spec.seed);
-        let mut resumed_from = None;
-        if let (Phase::Train(state), Some(saved)) = (&self.state.phase, saved)
-            && !saved.is_empty()
-        {
-            training.restore(state, |name| tensor(&saved, name)).map_err(Error::Input)?;
-            resumed_from = Some(state.step);
-        }
-        let mut clock = Clock::start(self.state.train_seconds, self.hooks.checkpoint_every);
-        loop {
-            let (step, total) = training.progress();
-            if step >= total {
-                break;
-            }
-            let loss = training.step();
-            let step = step + 1;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { stage: "training", step });
-            }
-            let look = step == total || step % (total / ACCURACY_TIMES).max(1) == 0;
-            let accuracy = if look { training.accuracy() } else { None };
-            if clock.due_for_report() || look {
-                let progress = Progress {
-                    loss: Some(loss),
-                    accuracy,
-                    resumed_from: resumed_from.take(),
-                    ..plain(Stage::Train, step, total)
-                };
-                (self.hooks.progress)(&progress);
-            }
-            if clock.due_for_checkpoint() {
-                let (state, tensors) = training.save();
-                self.state.phase = Phase::Train(state);
-                self.state.train_seconds = clock.seconds();
-                self.checkpoint.save(&self.state, &tensors)?;
-            }
-            if (self.hooks.stop)() {
-                return Err(Error::Stopped);
-            }
-        }
-        let net = training.finish();
-        self.state.phase = Phase::Trained;
-        self.state.train_seconds = clock.seconds();
-        self.checkpoint.save(&self.state, &[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
-        Ok(net)
-    }
-
     fn finish(mut self, dir: &Path, net: &Network, ort: &Ort) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let exported = finish::export(net, self.set, &self.spec.board, self.spec.seed, ort)?;
+        let mut exported = finish::export(net, self.set, &self.spec.board, self.spec.seed, ort)?;
+        exported.report.remarks.append(&mut self.state.paced.remarks);
         let quantise_seconds = start.elapsed().as_secs_f64();
         (self.hooks.progress)(&Progress {
             accuracy: Some(exported.report.accuracy_int8),
@@ -395,26 +369,17 @@ impl Driver<'_, '_> {
             seed: self.spec.seed,
             dataset: self.set.schema.clone(),
             search: self.state.search.take(),
+            teachers: self.state.teachers.take(),
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
             model: exported.report.clone(),
         };
-        result::write(dir, net, &exported, &report)?;
+        result::write(dir, net, &exported, &report, &self.state.history)?;
         self.checkpoint.remove()?;
         (self.hooks.progress)(&plain(Stage::Done, 1, 1));
         Ok(())
     }
-}
-
-/// How a network of these axes is trained.
-fn plan(dim: Dim, epochs: u32, retrain: bool) -> Plan {
-    let rate = match dim {
-        Dim::Image => 0.1,
-        Dim::Series => 0.05,
-    };
-    let share = if retrain { RETRAIN_RATE_SHARE } else { 1.0 };
-    Plan { epochs, rate: rate * share, augment: Augment::for_dim(dim) }
 }
 
 fn plain(stage: Stage, step: u64, total: u64) -> Progress {

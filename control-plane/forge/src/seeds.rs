@@ -23,6 +23,8 @@ pub enum Purpose {
     Augment = 7,
     /// Calibration and golden samples.
     Samples = 8,
+    /// Seeds of a job's parts.
+    Derived = 9,
 }
 
 /// The stream of one purpose at one step.
@@ -32,6 +34,11 @@ pub fn stream(seed: u64, purpose: Purpose, step: u64) -> ChaCha8Rng {
     key[8..16].copy_from_slice(&(purpose as u64).to_le_bytes());
     key[16..24].copy_from_slice(&step.to_le_bytes());
     ChaCha8Rng::from_seed(key)
+}
+
+/// A seed of its own for one of several that a job of `seed` does alike.
+pub fn derived(seed: u64, index: u32) -> u64 {
+    stream(seed, Purpose::Derived, u64::from(index)).random()
 }
 
 /// One draw from the standard normal distribution (Box and Muller).

@@ -3,6 +3,7 @@
 
 use crate::{
     batch::{Augment, Order, Samples},
+    distil,
     network::Network,
     optim::{self, Sgd},
     seeds::{self, Purpose},
@@ -30,6 +31,8 @@ const HELD_BACK_FROM: usize = 5000;
 pub struct Plan {
     /// Passes over the training data.
     pub epochs: u32,
+    /// Most steps, where that ends it sooner.
+    pub steps_max: Option<u64>,
     /// Highest rate.
     pub rate: f64,
     /// How samples are changed.
@@ -47,6 +50,7 @@ pub struct TrainState {
 #[derive(Debug)]
 pub struct Training<'a> {
     samples: &'a Samples,
+    teachers: &'a [Network],
     net: Network,
     sgd: Sgd,
     average: Tensor,
@@ -70,8 +74,11 @@ impl<'a> Training<'a> {
             if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
         let batch = batch_of(used.len());
         let order = Order::new(seed, Purpose::TrainOrder, used.len(), batch);
+        let total = order.steps_per_epoch() * u64::from(plan.epochs);
+        let total = plan.steps_max.map_or(total, |most| total.min(most.max(1)));
         Self {
             samples,
+            teachers: &[],
             sgd: Sgd::new(net.params.len(), MOMENTUM, WEIGHT_DECAY),
             average: net.params.flat().copy(),
             average_stats: net.stats.flat().copy(),
@@ -83,13 +90,23 @@ impl<'a> Training<'a> {
             pass: None,
             seed,
             step: 0,
-            total: order.steps_per_epoch() * u64::from(plan.epochs),
+            total,
         }
+    }
+
+    /// Has it learn from the answers of `teachers` too.
+    pub fn taught_by(self, teachers: &'a [Network]) -> Self {
+        Self { teachers, ..self }
     }
 
     /// Steps done and steps in all.
     pub fn progress(&self) -> (u64, u64) {
         (self.step, self.total)
+    }
+
+    /// Steps of one pass over the training data.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch()
     }
 
     /// One step; gives its loss.
@@ -106,8 +123,9 @@ impl<'a> Training<'a> {
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
         let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
         let logits = self.net.forward(&x, true);
-        let loss =
+        let hard =
             logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING);
+        let loss = distil::loss(self.teachers, &x, &logits, hard);
         let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
         let mut flat = self.net.params.flat();

@@ -11,7 +11,8 @@ use crate::app::{
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::IntoResponse,
     routing::{get, post},
 };
 use control_core::entity::Job;
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs", get(list))
         .route("/jobs/{job}", get(show))
         .route("/jobs/{job}/cancel", post(cancel))
+        .route("/jobs/{job}/plots/loss.svg", get(loss_plot))
         .route("/searches", post(search))
         .route("/retrains", post(retrain))
 }
@@ -38,6 +40,13 @@ async fn show(State(app): State<Arc<App>>, Path(job): Path<JobId>) -> Result<Jso
 
 async fn cancel(State(app): State<Arc<App>>, Path(job): Path<JobId>) -> Result<Json<Job>, Problem> {
     Ok(Json(app.cancel_job(job).await?))
+}
+
+async fn loss_plot(
+    State(app): State<Arc<App>>,
+    Path(job): Path<JobId>,
+) -> Result<impl IntoResponse, Problem> {
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], app.loss_plot(job).await?))
 }
 
 async fn search(

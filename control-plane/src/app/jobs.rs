@@ -60,10 +60,16 @@ pub struct Effort {
     /// A whole budget in place of the quick one.
     #[serde(default)]
     pub budget: Option<Budget>,
+    /// Time in place of a budget: as good as can be had in so many seconds.
+    #[serde(default)]
+    pub seconds: Option<u32>,
     #[serde(default)]
     pub search_steps: Option<u32>,
     #[serde(default)]
     pub epochs: Option<u32>,
+    /// Teachers to train first and to learn from.
+    #[serde(default)]
+    pub teachers: Option<u32>,
 }
 
 /// How the work on a job ended.
@@ -105,9 +111,18 @@ impl App {
         effort: Effort,
     ) -> Result<Job> {
         let dataset = self.dataset(&dataset).await?;
-        let mut budget = effort.budget.unwrap_or_else(|| Budget::quick(dataset.schema.task));
+        let task_of_data = dataset.schema.task;
+        let mut budget = match (effort.budget, effort.seconds) {
+            (Some(_), Some(_)) => {
+                return Err(Error::Invalid("budget and seconds are given; give one of them".to_owned()));
+            }
+            (Some(budget), None) => budget,
+            (None, Some(seconds)) => Budget::within(task_of_data, seconds),
+            (None, None) => Budget::quick(task_of_data),
+        };
         budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
+        budget.teachers = effort.teachers.unwrap_or(budget.teachers);
         budget.validate().map_err(Error::Invalid)?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = effort.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1));
@@ -148,6 +163,16 @@ impl App {
     pub async fn job(&self, id: JobId) -> Result<Job> {
         let job = self.store.job(id).await?;
         job.ok_or_else(|| Error::NotFound(format!("job {id} is not known; see `edgewright search list`")))
+    }
+
+    /// How loss and accuracy of a finished job went, as SVG.
+    pub async fn loss_plot(&self, id: JobId) -> Result<String> {
+        let job = self.job(id).await?;
+        worker::read_loss_plot(&self.result_folder(id))?.ok_or_else(|| {
+            Error::NotFound(
+                format!("job {id} is {:?} and has no plot; a finished one has", job.state).to_lowercase(),
+            )
+        })
     }
 
     /// Jobs, the newest first.

@@ -14,10 +14,11 @@ use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, Stage},
+    job::{Budget, Stage, TeachersReport},
 };
 use std::{
-    fs,
+    fs, io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -43,6 +44,13 @@ pub enum SearchCommand {
     Show { id: JobId },
     /// Wait for one to end
     Wait { id: JobId },
+    /// Draw how loss and accuracy of a finished one went, as SVG
+    Plot {
+        id: JobId,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// End one
     Cancel { id: JobId },
 }
@@ -56,8 +64,8 @@ pub struct EffortArgs {
     /// Threads of the worker; all of the machine where not given
     #[arg(long)]
     threads: Option<u32>,
-    /// `quick`, or a JSON file with a whole budget
-    #[arg(long, value_name = "quick|FILE", default_value = "quick")]
+    /// `quick`, the time that it may take, such as 30m, or a JSON file with a whole budget
+    #[arg(long, value_name = "quick|TIME|FILE", default_value = "quick")]
     budget: String,
     /// Architecture steps of the search
     #[arg(long)]
@@ -65,6 +73,9 @@ pub struct EffortArgs {
     /// Passes over the training split
     #[arg(long)]
     epochs: Option<u32>,
+    /// Train so many wider networks first, and learn from their answers too
+    #[arg(long, value_name = "N")]
+    teachers: Option<u32>,
     /// Wait for the end
     #[arg(long)]
     pub(super) wait: bool,
@@ -72,15 +83,28 @@ pub struct EffortArgs {
 
 impl EffortArgs {
     pub(super) fn effort(&self) -> Result<Effort, Failure> {
-        let budget = if self.budget == "quick" { None } else { Some(read_budget(&self.budget)?) };
+        let (budget, seconds) = match (self.budget.as_str(), seconds(&self.budget)) {
+            ("quick", _) => (None, None),
+            (_, Ok(seconds)) => (None, Some(seconds)),
+            (file, Err(_)) => (Some(read_budget(file)?), None),
+        };
         Ok(Effort {
             seed: self.seed,
             threads: self.threads,
             budget,
+            seconds,
             search_steps: self.search_steps,
             epochs: self.epochs,
+            teachers: self.teachers,
         })
     }
+}
+
+/// A time such as `90s`, `30m` or `1h 30m`, in whole seconds.
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no time such as 90s, 30m or 1h30m");
+    let time: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    u32::try_from(time.as_secs()).ok().filter(|seconds| *seconds > 0).ok_or_else(wrong)
 }
 
 fn read_budget(path: &str) -> Result<Budget, Failure> {
@@ -126,6 +150,15 @@ pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
             let job: Job = client.get(&format!("/jobs/{id}"))?;
             finish(client, job, true)
         }
+        SearchCommand::Plot { id, out } => {
+            let mut svg = client.download(&format!("/jobs/{id}/plots/loss.svg"))?;
+            let failed = |error| Failure::Failed(format!("{} cannot be written: {error}", out.display()));
+            let mut file = fs::File::create(out).map_err(failed)?;
+            io::copy(&mut svg, &mut file).map_err(failed)?;
+            show(client.json, &serde_json::json!({ "written": out }), |_| {
+                format!("written to {}\n", out.display())
+            })
+        }
         SearchCommand::Cancel { id } => {
             let job: Job = client.post(&format!("/jobs/{id}/cancel"), &())?;
             show(client.json, &job, describe)
@@ -150,7 +183,7 @@ const LINE_EVERY: Duration = Duration::from_secs(20);
 /// A server that is being restarted is asked again this often.
 const LOST_MAX: u32 = 100;
 
-fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
+pub(super) fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{prefix:10} {bar:36} {pos:>5}/{len:<5} {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -206,12 +239,18 @@ fn describe(job: &Job) -> String {
             ("accuracy", format!("{:.4} FP32, {:.4} INT8", model.accuracy_fp32, model.accuracy_int8)),
             ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
             ("parameters", model.parameters.to_string()),
+            ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
+            ("remarks", model.remarks.join("; ")),
         ]));
     }
     if let Some(cell) = &job.cell {
         text.push_str(cell);
     }
     text
+}
+
+fn taught(teachers: &TeachersReport) -> String {
+    format!("{} of {} parameters, {:.4} FP32", teachers.count, teachers.parameters, teachers.accuracy)
 }
 
 fn progress(job: &Job) -> String {

@@ -5,8 +5,9 @@ use crate::{
     checkpoint::{self, Named},
     finish::Exported,
     genotype::{self, Architecture},
+    history::History,
     network::Network,
-    picture,
+    picture, plot,
 };
 use shared::{
     job::{self, JobReport},
@@ -19,9 +20,15 @@ use std::{fs, path::Path};
 const LABELS_SHOWN: usize = 20;
 
 /// Writes everything that a finished job gives; nothing of it stays where that fails.
-pub(super) fn write(dir: &Path, net: &Network, exported: &Exported, report: &JobReport) -> Result<(), Error> {
+pub(super) fn write(
+    dir: &Path,
+    net: &Network,
+    exported: &Exported,
+    report: &JobReport,
+    history: &History,
+) -> Result<(), Error> {
     let folder = dir.join("result.tmp");
-    write_to(&folder, dir, net, exported, report).inspect_err(|_| {
+    write_to(&folder, dir, net, exported, report, history).inspect_err(|_| {
         // The disk may be full: what could be written helps nobody.
         let _ = fs::remove_dir_all(&folder);
     })
@@ -33,6 +40,7 @@ fn write_to(
     net: &Network,
     exported: &Exported,
     report: &JobReport,
+    history: &History,
 ) -> Result<(), Error> {
     let failed = |path: &Path, action: &'static str| {
         let path = path.to_owned();
@@ -49,6 +57,8 @@ fn write_to(
     let weights = checkpoint::encode(&named, None).map_err(text)?;
     let golden = exported.golden.write().map_err(|error| text(error.to_string()))?;
     let report = serde_json::to_vec_pretty(report).map_err(|error| text(error.to_string()))?;
+    let plot = plot::loss(history).map_err(text)?;
+    let history = serde_json::to_vec(history).map_err(|error| text(error.to_string()))?;
     for (name, bytes) in [
         (MODEL_FILE, exported.onnx_int8.as_slice()),
         (job::MODEL_FP32_FILE, &exported.onnx_fp32),
@@ -56,6 +66,8 @@ fn write_to(
         (job::WEIGHTS_FILE, &weights),
         (job::ARCH_FILE, architecture.to_json().as_bytes()),
         (job::CELL_FILE, picture::cell(architecture).as_bytes()),
+        (job::HISTORY_FILE, &history),
+        (job::LOSS_PLOT_FILE, plot.as_bytes()),
         (job::REPORT_FILE, &report),
     ] {
         checkpoint::write_whole(&folder.join(name), bytes)?;
@@ -72,19 +84,23 @@ fn write_to(
 
 /// Architecture and weights of an earlier result.
 pub(super) fn read_parent(from: &Path) -> Result<(Architecture, Named), Error> {
-    let path = from.join(job::ARCH_FILE);
-    let text = read_text(&path, genotype::FILE_BYTES_MAX)?;
-    let architecture = Architecture::from_json(&text)
-        .map_err(|message| Error::Input(format!("{}: {message}", path.display())))?;
+    let architecture =
+        read_architecture(&from.join(job::ARCH_FILE), "`from` must name a job's result folder")?;
     let (_, weights) =
         checkpoint::read(&from.join(job::WEIGHTS_FILE)).map_err(|error| Error::Input(one_line(&error)))?;
     Ok((architecture, weights))
 }
 
+/// The architecture in a file; `hint` says what to do where it cannot be read.
+pub(super) fn read_architecture(path: &Path, hint: &str) -> Result<Architecture, Error> {
+    let text = read_text(path, genotype::FILE_BYTES_MAX, hint)?;
+    Architecture::from_json(&text).map_err(|message| Error::Input(format!("{}: {message}", path.display())))
+}
+
 /// The report of an earlier result.
 pub(super) fn read_report(from: &Path) -> Result<JobReport, Error> {
     let path = from.join(job::REPORT_FILE);
-    let text = read_text(&path, limits::REPORT_BYTES_MAX as u64)?;
+    let text = read_text(&path, limits::REPORT_BYTES_MAX as u64, "`from` must name a job's result folder")?;
     serde_json::from_str(&text)
         .map_err(|error| Error::Input(format!("{}: no report of a job: {error}", path.display())))
 }
@@ -103,11 +119,9 @@ pub(super) fn check_labels(from: &Path, parent: &[String], found: &[String]) -> 
     )))
 }
 
-fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
+fn read_text(path: &Path, limit: u64, hint: &str) -> Result<String, Error> {
     let input = |message: String| Error::Input(format!("{}: {message}", path.display()));
-    let size = fs::metadata(path)
-        .map_err(|error| input(format!("cannot be read: {error}; `from` must name a job's result folder")))?
-        .len();
+    let size = fs::metadata(path).map_err(|error| input(format!("cannot be read: {error}; {hint}")))?.len();
     if size > limit {
         return Err(input(format!("{size} bytes, at most {limit} are read")));
     }

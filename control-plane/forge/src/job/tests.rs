@@ -53,7 +53,16 @@ fn spec(data: &Path) -> JobSpec {
         dataset: DatasetRef { path: data.to_owned(), format: DataFormat::UcrTsv, digest: None },
         board: shared::board::Board::from_toml(BOARD, "small.toml").unwrap(),
         kind: JobKind::Search,
-        budget: Budget { search_steps: 6, search_batch: 6, train_epochs: 5, channels: 4, cells: 2, nodes: 2 },
+        budget: Budget {
+            search_steps: 6,
+            search_batch: 6,
+            train_epochs: 5,
+            channels: 4,
+            cells: 2,
+            nodes: 2,
+            teachers: 0,
+            seconds: None,
+        },
     }
 }
 
@@ -114,6 +123,8 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
         "model.onnx",
         "model-fp32.onnx",
         "golden.safetensors",
+        "history.json",
+        "loss.svg",
     ] {
         let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
         assert_eq!(read(&whole), read(&killed), "{file} differs");
@@ -136,7 +147,35 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
     );
     assert!(found.model.macs <= 5_000_000 && found.model.activation_bytes <= 100_000);
     finish::check(&result_dir(&whole), None).unwrap();
+    trains_what_it_is_given(folder.path(), &whole);
     retrains(folder.path(), &whole);
+}
+
+/// From the architecture file of `parent` alone; wider where more weights are asked for; refuses one of another shape.
+fn trains_what_it_is_given(data: &Path, parent: &Path) {
+    let file = data.join("given.json");
+    let arch = |dir: &Path| fs::read_to_string(dir.join(job::ARCH_FILE)).unwrap();
+    let given = arch(&result_dir(parent));
+    fs::write(&file, &given).unwrap();
+    let train = |name: &str, weights| {
+        let dir = data.join(name);
+        let kind = JobKind::Train { architecture: file.clone(), weights };
+        write_spec(&dir, &JobSpec { kind, ..spec(data) });
+        (drive(&dir, None).0, dir)
+    };
+    let (result, dir) = train("given", None);
+    result.unwrap();
+    assert_eq!(arch(&result_dir(&dir)), given);
+    assert_eq!(report(&dir).search, None);
+    let (result, dir) = train("wider", Some(3 * Architecture::from_json(&given).unwrap().weights()));
+    result.unwrap();
+    let wider = Architecture::from_json(&arch(&result_dir(&dir))).unwrap();
+    assert!(wider.channels > Architecture::from_json(&given).unwrap().channels);
+    fs::write(&file, given.replace("\"classes\": 2", "\"classes\": 3")).unwrap();
+    let (result, dir) = train("other", None);
+    let error = result.unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("given.json: the model takes"), "{error}");
+    assert!(!result_dir(&dir).exists());
 }
 
 /// Goes on from the weights of `parent` on the same data; refuses a parent of another shape.
@@ -168,6 +207,51 @@ fn retrains(data: &Path, parent: &Path) {
     assert!(
         error.is_input() && error.to_string().contains("knows 3 classes, the data set has [1, 24] and 2")
     );
+}
+
+#[test]
+fn a_job_with_teachers_that_is_killed_again_and_again_ends_like_one_that_was_not() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let [whole, killed, alone] = ["whole", "killed", "alone"].map(|name| folder.path().join(name));
+    let taught = Budget { teachers: 2, ..spec(folder.path()).budget };
+    for (dir, budget) in [(&whole, taught), (&killed, taught), (&alone, spec(folder.path()).budget)] {
+        write_spec(dir, &JobSpec { budget, ..spec(folder.path()) });
+    }
+    drive(&whole, None).0.unwrap();
+    drive(&alone, None).0.unwrap();
+    let mut kills = 0;
+    while let Err(error) = drive(&killed, Some(7)).0 {
+        assert!(matches!(error, Error::Stopped), "{error}");
+        kills += 1;
+    }
+    assert!(kills >= 8, "{kills} kills");
+    let weights = |dir: &Path| fs::read(result_dir(dir).join(job::WEIGHTS_FILE)).unwrap();
+    assert_eq!(weights(&whole), weights(&killed));
+    assert_ne!(weights(&whole), weights(&alone), "the teachers taught nothing");
+    let found = report(&whole);
+    let teachers = found.teachers.unwrap();
+    assert_eq!(teachers.count, 2);
+    assert!(teachers.parameters > 2 * found.model.parameters, "{teachers:?}");
+    assert_eq!(report(&alone).teachers, None);
+}
+
+#[test]
+fn a_job_with_a_time_limit_does_what_it_has_time_for_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let dir = folder.path().join("limited");
+    let budget = Budget { train_epochs: 100_000, seconds: Some(10), ..spec(folder.path()).budget };
+    write_spec(&dir, &JobSpec { budget, ..spec(folder.path()) });
+    let (result, said) = drive(&dir, Some(40));
+    assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
+    let (result, again) = drive(&dir, None);
+    result.unwrap();
+    let total = |said: &[Progress]| said.iter().rfind(|line| line.stage == Stage::Train).unwrap().total;
+    assert_eq!(total(&said), total(&again), "the time was measured anew");
+    let remarks = report(&dir).model.remarks;
+    let remark = remarks.iter().find(|remark| remark.starts_with("10 s hold 6 search steps of 6 and "));
+    assert!(remark.is_some_and(|remark| remark.ends_with("of 100000")), "{remarks:?}");
 }
 
 #[test]

@@ -24,7 +24,16 @@ fn split() -> Split {
 }
 
 fn budget(search_steps: u32) -> Budget {
-    Budget { search_steps, search_batch: 6, train_epochs: 1, channels: 4, cells: 2, nodes: 3 }
+    Budget {
+        search_steps,
+        search_batch: 6,
+        train_epochs: 1,
+        channels: 4,
+        cells: 2,
+        nodes: 3,
+        teachers: 0,
+        seconds: None,
+    }
 }
 
 fn search(samples: &Samples, steps: u32) -> Search<'_> {

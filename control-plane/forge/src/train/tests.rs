@@ -33,7 +33,7 @@ fn network() -> Network {
 }
 
 fn plan(epochs: u32) -> Plan {
-    Plan { epochs, rate: 0.05, augment: Augment::for_dim(Dim::Series) }
+    Plan { epochs, steps_max: None, rate: 0.05, augment: Augment::for_dim(Dim::Series) }
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Distillation: a small network learns from what larger ones answer, not from the labels alone (Hinton, Vinyals and
+//! Dean 2015, "Distilling the Knowledge in a Neural Network").
+
+use crate::network::Network;
+use tch::{Kind, Tensor};
+
+/// Softens the answers of teachers and network, so that what a teacher thinks of the other classes counts.
+pub const TEMPERATURE: f64 = 3.0;
+/// Weight of the teachers in the loss; the labels have the rest.
+const TEACHERS_SHARE: f64 = 0.7;
+/// Keeps the logarithm of a probability of zero finite.
+const PROBABILITY_MIN: f64 = 1e-8;
+
+/// The loss of `logits` `[N, classes]` for samples `x`, of which `hard` is the loss by the labels. The teachers are one
+/// by the mean of their probabilities; the square of the temperature keeps the size of the gradient. Without teachers,
+/// `hard`.
+pub fn loss(teachers: &[Network], x: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
+    let Some(targets) = targets(teachers, x) else { return hard };
+    let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
+    let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
+    let rows = (&targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let divergence = rows.mean(Kind::Float);
+    hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE)
+}
+
+/// Mean of the teachers' softened probabilities `[N, classes]`; none without teachers.
+fn targets(teachers: &[Network], x: &Tensor) -> Option<Tensor> {
+    tch::no_grad(|| {
+        let one = |teacher: &Network| (teacher.forward(x, false) / TEMPERATURE).softmax(1, Kind::Float);
+        let sum = teachers.iter().map(one).reduce(|sum, next| sum + next)?;
+        Some(sum / teachers.len() as f64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        genotype::{Architecture, Dim, Edge, Genotype, Operation},
+        seeds::{self, Purpose},
+    };
+
+    fn network(seed: u64) -> Network {
+        let architecture = Architecture {
+            dim: Dim::Series,
+            input: vec![1, 8],
+            classes: 3,
+            channels: 4,
+            cells: 1,
+            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+        };
+        Network::new(architecture, &mut seeds::stream(seed, Purpose::NetworkWeights, 0)).unwrap()
+    }
+
+    fn value(tensor: &Tensor) -> f64 {
+        tensor.double_value(&[])
+    }
+
+    #[test]
+    fn who_answers_as_the_teachers_do_has_only_the_labels_left_to_learn() {
+        let x = Tensor::from_slice(&(0..16).map(|i| i as f32).collect::<Vec<_>>()).reshape([2, 1, 1, 8]);
+        let hard = || Tensor::from(2.0f32);
+        let teachers = [network(1)];
+        let same = loss(&teachers, &x, &teachers[0].forward(&x, false), hard());
+        assert!((value(&same) - 2.0 * (1.0 - TEACHERS_SHARE)).abs() < 1e-5, "{same}");
+        let other = loss(&teachers, &x, &network(2).forward(&x, false), hard());
+        assert!(value(&other) > value(&same) + 1e-3, "{other} and {same}");
+        assert_eq!(value(&loss(&[], &x, &teachers[0].forward(&x, false), hard())), 2.0);
+    }
+
+    #[test]
+    fn several_teachers_count_alike() {
+        let x = Tensor::from_slice(&[0.5f32; 8]).reshape([1, 1, 1, 8]);
+        let [a, b] = [network(1), network(2)];
+        let softened = |net: &Network| (net.forward(&x, false) / TEMPERATURE).softmax(1, Kind::Float);
+        let mean = (softened(&a) + softened(&b)) / 2.0;
+        let found = targets(&[a, b], &x).unwrap();
+        assert!(value(&(found - mean).abs().max()) < 1e-6);
+    }
+}

@@ -1,0 +1,102 @@
+//! How loss and accuracy went: kept while a job runs, in its checkpoint, and drawn when it is done. Every step counts, and
+//! memory is bounded: a curve that is full is halved by taking the mean of each two points.
+
+use serde::{Deserialize, Serialize};
+
+/// Points of a curve before it is halved.
+const POINTS_MAX: usize = 400;
+
+/// One training or search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Mean loss of the steps up to this one, since the point before.
+    pub loss: Vec<(u64, f64)>,
+    /// Share of right answers on data held back, at this step.
+    pub accuracy: Vec<(u64, f64)>,
+    /// Steps of one point.
+    every: u64,
+    /// Of the steps since the last point.
+    sum: f64,
+    count: u64,
+}
+
+impl Default for Curve {
+    fn default() -> Self {
+        Self { loss: Vec::new(), accuracy: Vec::new(), every: 1, sum: 0.0, count: 0 }
+    }
+}
+
+impl Curve {
+    /// Adds one step.
+    pub fn push(&mut self, step: u64, loss: f64, accuracy: Option<f64>) {
+        self.sum += loss;
+        self.count += 1;
+        if self.count >= self.every {
+            #[expect(clippy::cast_precision_loss)]
+            self.loss.push((step, self.sum / self.count as f64));
+            (self.sum, self.count) = (0.0, 0);
+        }
+        if self.loss.len() >= POINTS_MAX {
+            self.loss = halved(&self.loss);
+            self.every *= 2;
+        }
+        if let Some(accuracy) = accuracy {
+            self.accuracy.push((step, accuracy));
+            if self.accuracy.len() >= POINTS_MAX {
+                self.accuracy = halved(&self.accuracy);
+            }
+        }
+    }
+}
+
+fn halved(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    points.chunks_exact(2).map(|pair| (pair[1].0, f64::midpoint(pair[0].1, pair[1].1))).collect()
+}
+
+/// All of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Empty where nothing was searched.
+    pub search: Curve,
+    /// One each.
+    pub teachers: Vec<Curve>,
+    pub training: Curve,
+}
+
+impl History {
+    /// The curve of a teacher.
+    pub fn teacher(&mut self, index: usize) -> &mut Curve {
+        if self.teachers.len() <= index {
+            self.teachers.resize_with(index + 1, Curve::default);
+        }
+        &mut self.teachers[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_curve_stays_short_and_keeps_its_mean() {
+        let mut curve = Curve::default();
+        let steps = 10_000u64;
+        for step in 1..=steps {
+            curve.push(step, f64::from(u32::try_from(step % 7).unwrap()), (step % 100 == 0).then_some(0.5));
+        }
+        assert!((POINTS_MAX / 4..POINTS_MAX).contains(&curve.loss.len()), "{}", curve.loss.len());
+        let mean = curve.loss.iter().map(|(_, loss)| loss).sum::<f64>() / curve.loss.len() as f64;
+        assert!((mean - 3.0).abs() < 0.05, "{mean}");
+        assert!(curve.loss.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(curve.accuracy.len(), 100);
+    }
+
+    #[test]
+    fn every_step_is_a_point_while_there_are_few() {
+        let mut curve = Curve::default();
+        curve.push(1, 2.0, None);
+        curve.push(2, 1.0, Some(0.9));
+        assert_eq!(curve.loss, [(1, 2.0), (2, 1.0)]);
+        assert_eq!(curve.accuracy, [(2, 0.9)]);
+    }
+}

@@ -1,0 +1,94 @@
+//! How much of a job fits into the time that it is given. What a step takes is measured on this machine, once: the
+//! numbers go into the checkpoint, so that a job that is killed ends as one that was not.
+
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Share of the time for the search. More makes no better cell; training makes more of it.
+const SEARCH_SHARE: f64 = 0.25;
+/// Share of the time behind the search for all teachers together.
+const TEACH_SHARE: f64 = 0.5;
+/// Kept back for loading, quantising, and the checks on the test split.
+const RESERVE_SHARE: f64 = 0.12;
+const RESERVE_S: f64 = 2.0;
+/// Steps that are measured, after one that warms up.
+const MEASURED: usize = 3;
+
+/// What the time allows, as far as it has been measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Paced {
+    pub(super) search_steps: Option<u32>,
+    /// Of each teacher.
+    #[serde(default)]
+    pub(super) teach_steps: Option<u64>,
+    pub(super) train_steps: Option<u64>,
+    /// What became of the budget, for people.
+    pub(super) remarks: Vec<String>,
+}
+
+/// Seconds of one step: the median of some.
+pub(super) fn seconds_a_step(mut step: impl FnMut()) -> f64 {
+    step();
+    let mut times: [f64; MEASURED] = std::array::from_fn(|_| {
+        let start = Instant::now();
+        step();
+        start.elapsed().as_secs_f64()
+    });
+    times.sort_by(f64::total_cmp);
+    times[MEASURED / 2]
+}
+
+/// Architecture steps for a search that has `limit_s` for the whole job: at least one, at most `most`.
+pub(super) fn search_steps(limit_s: u32, step_s: f64, most: u32) -> u32 {
+    let fitting = steps(usable_s(limit_s) * SEARCH_SHARE, step_s, u64::from(most));
+    u32::try_from(fitting).unwrap_or(most)
+}
+
+/// Steps for each of `count` teachers after `spent_s` of the job's `limit_s`: at least one, at most `most`.
+pub(super) fn teach_steps(limit_s: u32, spent_s: f64, count: u32, step_s: f64, most: u64) -> u64 {
+    let each_s = (usable_s(limit_s) - spent_s) * TEACH_SHARE / f64::from(count.max(1));
+    steps(each_s, step_s, most)
+}
+
+/// Steps for a training after `spent_s` of the job's `limit_s`: at least one, at most `most`.
+pub(super) fn train_steps(limit_s: u32, spent_s: f64, step_s: f64, most: u64) -> u64 {
+    steps(usable_s(limit_s) - spent_s, step_s, most)
+}
+
+fn steps(time_s: f64, step_s: f64, most: u64) -> u64 {
+    let fitting = (time_s.max(0.0) / step_s.max(f64::MIN_POSITIVE)).floor();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let fitting = fitting as u64;
+    fitting.clamp(1, most.max(1))
+}
+
+fn usable_s(limit_s: u32) -> f64 {
+    let limit_s = f64::from(limit_s);
+    (limit_s * (1.0 - RESERVE_SHARE) - RESERVE_S).max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_fill_the_time_and_no_more() {
+        assert_eq!(search_steps(1000, 0.1, 100_000), 2195);
+        assert_eq!(train_steps(1000, 220.0, 0.1, 100_000), 6580);
+        // Half of what the search leaves, for both.
+        assert_eq!(teach_steps(1000, 78.0, 2, 0.1, 100_000), 2000);
+        // The budget stays the most that is done.
+        assert_eq!((search_steps(1000, 0.1, 200), train_steps(1000, 0.0, 0.1, 300)), (200, 300));
+        // Too little for anything, and steps too short to be measured.
+        assert_eq!((search_steps(10, 9.0, 200), train_steps(10, 60.0, 1.0, 300)), (1, 1));
+        assert_eq!((search_steps(10, 0.0, 200), train_steps(10, 0.0, 0.0, 300)), (200, 300));
+    }
+
+    #[test]
+    fn the_first_step_is_not_measured() {
+        let mut steps = 0;
+        let seconds = seconds_a_step(|| steps += 1);
+        assert_eq!(steps, 1 + MEASURED);
+        assert!(seconds >= 0.0);
+    }
+}

@@ -1,0 +1,323 @@
+//! The training stages of a job: its teachers, where it has any, then the network.
+
+use super::{Clock, Driver, Error, Phase, pace, plain, spec, tensor};
+use crate::{
+    batch::Augment,
+    checkpoint::Named,
+    data::Split,
+    genotype::{Architecture, Dim},
+    network::Network,
+    seeds::{self, Purpose},
+    supernet,
+    train::{self, Plan, TrainState, Training},
+};
+use serde::{Deserialize, Serialize};
+use shared::job::{Progress, Stage, TeachersReport};
+use tch::Tensor;
+
+/// A retraining starts with this share of the usual rate: its weights are already good.
+const RETRAIN_RATE_SHARE: f64 = 0.3;
+/// How often the accuracy of a training is looked at.
+const ACCURACY_TIMES: u64 = 10;
+/// How many times as wide as the network its teachers are: the board's limits are not theirs.
+const TEACHER_WIDTH: usize = 3;
+const AFRESH: &str = "the checkpoint does not fit its job: delete the checkpoint folder";
+
+/// Where the training of the teachers stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TeachState {
+    /// The one that is being trained; those before it are done.
+    teacher: u32,
+    /// Its steps.
+    step: u64,
+}
+
+/// Who is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pupil {
+    Teacher(u32),
+    Network,
+}
+
+impl Pupil {
+    fn phase(self, TrainState { step }: TrainState) -> Phase {
+        match self {
+            Self::Teacher(teacher) => Phase::Teach(TeachState { teacher, step }),
+            Self::Network => Phase::Train(TrainState { step }),
+        }
+    }
+}
+
+impl Driver<'_, '_> {
+    /// The first phase behind the search.
+    pub(super) fn after_search(&self) -> Phase {
+        let first = if self.spec.budget.teachers > 0 { Pupil::Teacher(0) } else { Pupil::Network };
+        first.phase(TrainState { step: 0 })
+    }
+
+    /// Trains `net`, after its teachers.
+    pub(super) fn train(&mut self, net: Network, retrain: bool) -> Result<Network, Error> {
+        if matches!(self.state.phase, Phase::Search(_)) {
+            self.state.phase = self.after_search();
+        }
+        if matches!(self.state.phase, Phase::Trained) {
+            return restored(net, &self.saved.take().unwrap_or_default(), "");
+        }
+        let teachers = self.teachers(net.architecture())?;
+        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, retrain);
+        let net = self.pace_network(net, &mut plan, &teachers);
+        let training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
+        let net = self.steps(training, Pupil::Network, &kept(&teachers))?;
+        self.state.phase = Phase::Trained;
+        self.checkpoint.save(&self.state, &[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
+        Ok(net)
+    }
+
+    /// The teachers, each as the network but wider and with weights of its own.
+    fn teachers(&mut self, network: &Architecture) -> Result<Vec<Network>, Error> {
+        let count = self.spec.budget.teachers;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let wide = Architecture { channels: network.channels * TEACHER_WIDTH, ..network.clone() };
+        let batch = train::batch_of(self.samples.len()) as u64;
+        spec::check_memory("training of a teacher", supernet::training_bytes(&wide, batch))?;
+        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&wide.skeleton()));
+        let mut teachers = Vec::new();
+        for index in 0..count {
+            let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 1 + u64::from(index));
+            let net = Network::new(wide.clone(), &mut rng).map_err(Error::Input)?;
+            let trained = match self.state.phase {
+                Phase::Teach(TeachState { teacher, .. }) if teacher == index => {
+                    self.teach(net, index, &teachers)?
+                }
+                _ => restored(net, self.saved.as_ref().unwrap_or(&Named::new()), &prefix(index))?,
+            };
+            teachers.push(trained);
+        }
+        if self.state.teachers.is_none() {
+            let right =
+                teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema.shape));
+            let accuracy = right.sum::<f64>() / f64::from(count);
+            let report = TeachersReport {
+                count,
+                parameters: teachers.first().map_or(0, |teacher| teacher.params.len() as u64),
+                accuracy,
+                seconds: self.state.teach_seconds,
+            };
+            let message = format!("{count} teachers answer {accuracy:.4} of the test split right");
+            (self.hooks.progress)(&Progress { message: Some(message), ..plain(Stage::Train, 0, 1) });
+            self.state.teachers = Some(report);
+        }
+        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&network.skeleton()));
+        Ok(teachers)
+    }
+
+    fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
+        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, false);
+        let net = self.pace_teacher(net, &mut plan);
+        // Another order of the samples for each.
+        let seed = seeds::derived(self.spec.seed, index);
+        let training = Training::new(net, self.samples, plan, seed);
+        let net = self.steps(training, Pupil::Teacher(index), &kept(before))?;
+        let next =
+            if index + 1 < self.spec.budget.teachers { Pupil::Teacher(index + 1) } else { Pupil::Network };
+        self.state.phase = next.phase(TrainState { step: 0 });
+        let mut tensors = kept(before);
+        tensors.extend(kept_one(index, &net));
+        self.checkpoint.save(&self.state, &borrowed(&tensors))?;
+        Ok(net)
+    }
+
+    /// Takes a training to its end, from the checkpoint where there is one of it. `beside` goes into its checkpoints.
+    fn steps(
+        &mut self,
+        mut training: Training<'_>,
+        pupil: Pupil,
+        beside: &[(String, Tensor)],
+    ) -> Result<Network, Error> {
+        let mut resumed_from = None;
+        let at = match (pupil, &self.state.phase) {
+            (Pupil::Network, Phase::Train(state)) => Some(state.step),
+            (Pupil::Teacher(_), Phase::Teach(state)) => Some(state.step),
+            _ => None,
+        };
+        // Later trainings of this run begin at their beginning.
+        let saved = self.saved.take();
+        if let (Some(step), Some(saved)) = (at, saved)
+            && step > 0
+        {
+            training.restore(&TrainState { step }, |name| tensor(&saved, name)).map_err(Error::Input)?;
+            resumed_from = Some(step);
+        }
+        let before = match pupil {
+            Pupil::Network => self.state.train_seconds,
+            Pupil::Teacher(_) => self.state.teach_seconds,
+        };
+        let mut clock = Clock::start(before, self.hooks.checkpoint_every);
+        loop {
+            let (step, total) = training.progress();
+            if step >= total {
+                break;
+            }
+            let loss = training.step();
+            let step = step + 1;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { stage: "training", step });
+            }
+            let look = step == total || step % (total / ACCURACY_TIMES).max(1) == 0;
+            let accuracy = if look { training.accuracy() } else { None };
+            let curve = match pupil {
+                Pupil::Network => &mut self.state.history.training,
+                Pupil::Teacher(index) => self.state.history.teacher(index as usize),
+            };
+            curve.push(step, loss, accuracy);
+            if clock.due_for_report() || look {
+                let progress = Progress {
+                    loss: Some(loss),
+                    accuracy,
+                    resumed_from: resumed_from.take(),
+                    message: match pupil {
+                        Pupil::Network => None,
+                        Pupil::Teacher(index) => Some(format!("teacher {}", index + 1)),
+                    },
+                    ..plain(Stage::Train, step, total)
+                };
+                (self.hooks.progress)(&progress);
+            }
+            if clock.due_for_checkpoint() {
+                let (state, mut tensors) = training.save();
+                self.state.phase = pupil.phase(state);
+                self.spent(pupil, clock.seconds());
+                tensors.extend(borrowed(beside));
+                self.checkpoint.save(&self.state, &tensors)?;
+            }
+            if (self.hooks.stop)() {
+                return Err(Error::Stopped);
+            }
+        }
+        self.spent(pupil, clock.seconds());
+        Ok(training.finish())
+    }
+
+    fn spent(&mut self, pupil: Pupil, seconds: f64) {
+        match pupil {
+            Pupil::Network => self.state.train_seconds = seconds,
+            Pupil::Teacher(_) => self.state.teach_seconds = seconds,
+        }
+    }
+
+    /// Finds out how much of `plan` there is time for with each teacher.
+    fn pace_teacher(&mut self, net: Network, plan: &mut Plan) -> Network {
+        let Some(limit_s) = self.spec.budget.seconds else { return net };
+        let mut net = net;
+        if self.state.paced.teach_steps.is_none() {
+            let measured;
+            (net, measured) = self.measured(net, *plan, &[]);
+            let (spent_s, count) = (self.state.search_seconds, self.spec.budget.teachers);
+            let steps = pace::teach_steps(limit_s, spent_s, count, measured.step_s, measured.most);
+            self.state.paced.teach_steps = Some(steps);
+        }
+        plan.steps_max = self.state.paced.teach_steps;
+        net
+    }
+
+    /// Finds out how much of `plan` there is time for with the network, and says so.
+    fn pace_network(&mut self, net: Network, plan: &mut Plan, teachers: &[Network]) -> Network {
+        let Some(limit_s) = self.spec.budget.seconds else { return net };
+        let mut net = net;
+        if self.state.paced.train_steps.is_none() {
+            let measured;
+            (net, measured) = self.measured(net, *plan, teachers);
+            let spent_s = self.state.search_seconds + self.state.teach_seconds;
+            let steps = pace::train_steps(limit_s, spent_s, measured.step_s, measured.most);
+            let searched = self.state.search.as_ref().map(|search| {
+                format!("{} search steps of {} and ", search.arch_steps, self.spec.budget.search_steps)
+            });
+            let mut said = format!(
+                "{limit_s} s hold {}{:.1} passes over the training data of {}",
+                searched.unwrap_or_default(),
+                steps as f64 / measured.pass as f64,
+                plan.epochs,
+            );
+            if steps < measured.pass {
+                said.push_str("; not even one pass: give it more time, or expect little of the model");
+            }
+            let progress = Progress { message: Some(said.clone()), ..plain(Stage::Train, 0, steps) };
+            (self.hooks.progress)(&progress);
+            self.state.paced.remarks.push(said);
+            self.state.paced.train_steps = Some(steps);
+        }
+        plan.steps_max = self.state.paced.train_steps;
+        net
+    }
+
+    /// What a step of a training of `net` takes. Gives the network back as it was.
+    fn measured(&self, net: Network, plan: Plan, teachers: &[Network]) -> (Network, Measured) {
+        let before = (net.params.flat().copy(), net.stats.flat().copy());
+        let mut trial = Training::new(net, self.samples, plan, self.spec.seed).taught_by(teachers);
+        let step_s = pace::seconds_a_step(|| {
+            trial.step();
+        });
+        let measured = Measured { step_s, most: trial.progress().1, pass: trial.steps_per_epoch() };
+        let mut net = trial.finish();
+        net.params.set_flat(&before.0);
+        net.stats.set_flat(&before.1);
+        (net, measured)
+    }
+}
+
+struct Measured {
+    step_s: f64,
+    /// Steps of the whole plan.
+    most: u64,
+    /// Steps of one pass over the training data.
+    pass: u64,
+}
+
+/// `net` with the weights and statistics that a checkpoint holds under `prefix`.
+fn restored(mut net: Network, saved: &Named, prefix: &str) -> Result<Network, Error> {
+    let take = |name: &str, len: usize| {
+        tensor(saved, &format!("{prefix}{name}"))
+            .filter(|found| found.numel() == len)
+            .ok_or_else(|| Error::Input(AFRESH.to_owned()))
+    };
+    net.params.set_flat(&take("weights", net.params.len())?);
+    net.stats.set_flat(&take("stats", net.stats.len())?);
+    Ok(net)
+}
+
+fn prefix(teacher: u32) -> String {
+    format!("teacher{teacher}.")
+}
+
+/// What a checkpoint needs of teachers that are done.
+fn kept(teachers: &[Network]) -> Vec<(String, Tensor)> {
+    (0..).zip(teachers).flat_map(|(index, teacher)| kept_one(index, teacher)).collect()
+}
+
+fn kept_one(index: u32, teacher: &Network) -> [(String, Tensor); 2] {
+    let prefix = prefix(index);
+    [(format!("{prefix}weights"), teacher.params.flat()), (format!("{prefix}stats"), teacher.stats.flat())]
+}
+
+fn borrowed(tensors: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shallow_clone())).collect()
+}
+
+/// Share of right answers of `net` on a split.
+fn accuracy(net: &Network, split: &Split, shape: &[usize]) -> f64 {
+    let samples = crate::batch::Samples::new(split, shape);
+    let all: Vec<i64> = (0..).take(samples.len()).collect();
+    train::accuracy(net, &samples, &all)
+}
+
+/// How a network of these axes is trained.
+fn plan(dim: Dim, epochs: u32, retrain: bool) -> Plan {
+    let rate = match dim {
+        Dim::Image => 0.1,
+        Dim::Series => 0.05,
+    };
+    let share = if retrain { RETRAIN_RATE_SHARE } else { 1.0 };
+    Plan { epochs, steps_max: None, rate: rate * share, augment: Augment::for_dim(dim) }
+}

@@ -1,0 +1,97 @@
+//! The data sets of the bench, each with the budget that it is given and the goal that it is held to.
+
+use crate::harness;
+use anyhow::{Result, ensure};
+use shared::job::{Budget, DataFormat};
+use std::path::PathBuf;
+
+/// One data set.
+#[derive(Clone, Debug)]
+pub struct Set {
+    pub name: &'static str,
+    /// In the cache's `data` folder; a folder, or FOLDER/NAME.
+    pub place: &'static str,
+    pub format: DataFormat,
+    pub budget: Budget,
+    /// Share of right answers of the INT8 model on the test split, 0 to 1.
+    pub goal: f64,
+    /// Size of the INT8 model.
+    pub bytes_goal: Option<u64>,
+}
+
+impl Set {
+    /// Where it lies.
+    pub fn path(&self) -> Result<PathBuf> {
+        Ok(harness::cache()?.join("data").join(self.place))
+    }
+}
+
+/// Every data set, or those that are named.
+///
+/// # Errors
+/// A name that is none.
+pub fn chosen(names: &[String]) -> Result<Vec<Set>> {
+    let all = all();
+    for name in names {
+        let known: Vec<&str> = all.iter().map(|set| set.name).collect();
+        ensure!(known.contains(&name.as_str()), "--set {name} is none of {}", known.join(", "));
+    }
+    Ok(all.into_iter().filter(|set| names.is_empty() || names.iter().any(|name| name == set.name)).collect())
+}
+
+fn all() -> Vec<Set> {
+    let image = |train_epochs, channels| Budget {
+        search_steps: 200,
+        search_batch: 64,
+        train_epochs,
+        channels,
+        cells: 3,
+        nodes: 2,
+        teachers: 0,
+        seconds: None,
+    };
+    let series = |search_steps, train_epochs, channels| Budget {
+        search_steps,
+        search_batch: 32,
+        train_epochs,
+        channels,
+        cells: 3,
+        nodes: 2,
+        teachers: 0,
+        seconds: None,
+    };
+    let ucr = DataFormat::UcrTsv;
+    let set = |name, place, format, budget, goal| Set { name, place, format, budget, goal, bytes_goal: None };
+    vec![
+        set(
+            "italy-power-demand",
+            "aeon/ItalyPowerDemand/ItalyPowerDemand",
+            DataFormat::Ts,
+            series(200, 300, 16),
+            0.965,
+        ),
+        set("freezer-regular-train", "ucr/FreezerRegularTrain", ucr, series(200, 200, 16), 0.995),
+        set("cricket-x", "ucr/CricketX", ucr, series(300, 300, 24), 0.82),
+        set("ford-a", "ucr/FordA", ucr, series(300, 60, 16), 0.955),
+        set("mnist", "mnist", DataFormat::Idx, image(8, 8), 0.993),
+        Set {
+            bytes_goal: Some(150_000),
+            ..set("fashion-mnist", "fashion-mnist", DataFormat::Idx, image(30, 8), 0.94)
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_budget_is_valid_and_an_unknown_name_is_refused_with_the_known_ones() {
+        for set in chosen(&[]).unwrap() {
+            set.budget.validate().unwrap();
+        }
+        assert_eq!(chosen(&["mnist".to_owned()]).unwrap().len(), 1);
+        let error = chosen(&["moon".to_owned()]).unwrap_err().to_string();
+        assert!(error.starts_with("--set moon is none of italy-power-demand, "), "{error}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The forge by itself: one command from a data set to a model.
+
+use super::world::World;
+use anyhow::{Context, Result, ensure};
+use edgewright_tests::harness::{
+    cache,
+    control::{list_of, number_of, text_of},
+};
+
+pub(crate) fn a_data_set_becomes_a_model_in_the_time_that_it_is_given(world: &mut World) -> Result<()> {
+    let control = &world.control;
+    let path = cache()?.join("data/aeon/GunPoint/GunPoint");
+    let data = path.to_str().context("the cache's path is not UTF-8")?;
+    let auto = ["auto", "--data", data, "--board", "x86-64", "--budget", "20s", "--teachers", "1"];
+    let job = control.cli_shown(&auto)?;
+    ensure!(text_of(&job, "/version")? == "gunpoint@v1.0", "it gave {job}");
+    let remarks = list_of(&job, "/report/model/remarks")?;
+    let kept =
+        remarks.iter().filter_map(|remark| remark.as_str()).any(|remark| remark.starts_with("20 s hold "));
+    ensure!(kept, "what became of the time is not among {remarks:?}");
+    ensure!(number_of(&job, "/report/teachers/parameters")? > number_of(&job, "/report/model/parameters")?);
+    let accuracy = number_of(&job, "/report/model/accuracy_int8")?;
+    ensure!(accuracy > 0.7, "the INT8 model answers {accuracy} of GunPoint right");
+
+    let plot = world.folder.path().join("loss.svg");
+    control.cli(&["search", "plot", text_of(&job, "/id")?, "--out", plot.to_str().context("a path")?])?;
+    let svg = std::fs::read_to_string(&plot)?;
+    ensure!(svg.starts_with("<svg") && svg.contains("teacher 1"), "the plot shows no teacher");
+
+    for (arguments, said) in [
+        (
+            ["auto", "--data", data, "--board", "x86-64", "--budget", "5s"],
+            "budget.seconds is 5, allowed are 10",
+        ),
+        (["auto", "--data", data, "--board", "x86-64", "--budget", "soon"], "is no time such as 90s"),
+        (["auto", "--data", "/nowhere", "--board", "x86-64", "--budget", "20s"], "/nowhere"),
+        (["auto", "--data", data, "--board", "moon", "--budget", "20s"], "board \"moon\" is not known"),
+    ] {
+        let (code, text) = control.cli_refused(&arguments)?;
+        ensure!(code == 2 && text.contains(said), "{arguments:?} ended with {code}: {text}");
+    }
+    // Asked for again and again, the same files stay one data set.
+    let sets = control.cli(&["dataset", "list"])?;
+    let same = list_of(&sets, "/items")?.iter().filter(|set| set["path"] == data).count();
+    ensure!(same == 1, "{same} data sets lie at {data}");
+    Ok(())
+}
