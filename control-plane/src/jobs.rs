@@ -67,10 +67,33 @@ const NICE: i32 = 5;
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 const INSPECT_LIMIT: Duration = Duration::from_secs(120);
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
+/// Shorter than a client waits for an answer.
+const IMPORT_LIMIT: Duration = Duration::from_secs(280);
 /// Largest answer of `inspect`.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Largest file of a result that is read into memory.
 const RESULT_TEXT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A model from elsewhere for [`Forge::import`].
+#[derive(Clone, Copy, Debug)]
+pub struct NewImport<'a> {
+    /// The ONNX file.
+    pub model: &'a Path,
+    /// Samples.
+    pub calibrate: &'a Path,
+    /// The board, a TOML file.
+    pub board: &'a Path,
+    /// Class names, one a line.
+    pub labels: Option<&'a Path>,
+    /// The output to keep.
+    pub output: Option<&'a str>,
+    /// Inputs that become constants, as `NAME` or `NAME=NUMBER`.
+    pub freeze: &'a [String],
+    /// Least signal to noise of the INT8 model, in decibels.
+    pub sqnr_min_db: Option<f64>,
+    /// The result folder, which is not there yet.
+    pub out: &'a Path,
+}
 
 /// The program.
 #[derive(Clone, Debug)]
@@ -108,6 +131,23 @@ impl Forge {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes a model in and leaves its result folder at `out`.
+    pub async fn import(&self, new: NewImport<'_>) -> Result<(), Error> {
+        let mut command = Command::new(&self.program);
+        // With an equals sign, so that no name is taken for an option.
+        let named = |name: &str, value: &str| format!("--{name}={value}");
+        command.arg("import");
+        for (name, path) in [("--calibrate", new.calibrate), ("--board", new.board), ("--out", new.out)] {
+            command.arg(name).arg(path);
+        }
+        command.args(new.labels.map(|_| "--labels")).args(new.labels);
+        command.args(new.output.map(|name| named("output", name)));
+        command.args(new.freeze.iter().map(|frozen| named("freeze", frozen)));
+        command.args(new.sqnr_min_db.map(|db| named("sqnr-min", &db.to_string())));
+        command.arg("--json").arg("--").arg(new.model);
+        self.ask(command, "import", IMPORT_LIMIT).await.map(drop)
     }
 
     async fn ask(&self, mut command: Command, what: &'static str, limit: Duration) -> Result<Vec<u8>, Error> {
@@ -311,6 +351,7 @@ fn format_word(format: DataFormat) -> &'static str {
         DataFormat::Idx => "idx",
         DataFormat::UcrTsv => "ucr_tsv",
         DataFormat::Ts => "ts",
+        DataFormat::Npy => "npy",
     }
 }
 

@@ -1,7 +1,10 @@
 //! Runs a model that has many outputs, to see the values inside a network: what calibration needs.
 
 use crate::{Error, LoadOptions, Ort, check_size, no_panic, one_line, onnxruntime};
-use ort::{session::Session, value::TensorRef};
+use ort::{
+    session::{Session, SessionOutputs},
+    value::TensorRef,
+};
 
 const NAME: &str = "onnxruntime";
 
@@ -26,7 +29,7 @@ impl Probe {
         Ok(Self { session })
     }
 
-    /// Runs samples of `shape` (the batch first) and hands each output's index and values to `read`.
+    /// Runs samples of `shape` (the batch first) and hands each output's index, shape and values to `read`.
     ///
     /// # Errors
     /// The input does not fill `shape`, the run fails, or an output is not f32.
@@ -34,7 +37,39 @@ impl Probe {
         &mut self,
         input: &[f32],
         shape: &[usize],
-        mut read: impl FnMut(usize, &[f32]),
+        mut read: impl FnMut(usize, &[i64], &[f32]),
+    ) -> Result<(), Error> {
+        self.run_with(input, shape, |outputs| {
+            for index in 0..outputs.len() {
+                let (shape, values) =
+                    outputs[index].try_extract_tensor::<f32>().map_err(|error| one_line(&error))?;
+                read(index, shape, values);
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs samples of `shape` (the batch first) and gives each output's shape, whatever its type.
+    ///
+    /// # Errors
+    /// The input does not fill `shape`, the run fails, or an output is no tensor.
+    pub fn shapes(&mut self, input: &[f32], shape: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
+        let mut shapes = Vec::new();
+        self.run_with(input, shape, |outputs| {
+            for index in 0..outputs.len() {
+                let shape = outputs[index].dtype().tensor_shape().ok_or("an output is no tensor")?;
+                shapes.push(shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect());
+            }
+            Ok(())
+        })?;
+        Ok(shapes)
+    }
+
+    fn run_with(
+        &mut self,
+        input: &[f32],
+        shape: &[usize],
+        read: impl FnOnce(&SessionOutputs<'_>) -> Result<(), String>,
     ) -> Result<(), Error> {
         let expected = shape.iter().try_fold(1usize, |product, axis| product.checked_mul(*axis));
         if expected != Some(input.len()) || input.is_empty() {
@@ -48,12 +83,7 @@ impl Probe {
             let tensor =
                 TensorRef::from_array_view((shape.to_vec(), input)).map_err(|error| one_line(&error))?;
             let outputs = session.run(ort::inputs![tensor]).map_err(|error| one_line(&error))?;
-            for index in 0..outputs.len() {
-                let (_, values) =
-                    outputs[index].try_extract_tensor::<f32>().map_err(|error| one_line(&error))?;
-                read(index, values);
-            }
-            Ok(())
+            read(&outputs)
         })
         .map_err(|reason| Error::Run { runtime: NAME, reason })
     }

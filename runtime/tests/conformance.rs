@@ -284,11 +284,16 @@ fn a_probe_reads_every_output() {
     graph.output.insert(0, value("r", &[2]));
     let mut probe = Probe::load(&ort, &model(graph)).unwrap();
     let mut seen = Vec::new();
-    probe.run(&[-1.0, 2.0], &[1, 2], |index, values| seen.push((index, values.to_vec()))).unwrap();
-    assert_eq!(seen[0], (0, vec![0.0, 2.0]));
-    assert!(close(&seen[1].1, &expected(&[-1.0, 2.0]), 1e-6));
-    assert!(probe.run(&[1.0], &[1, 2], |_, _| ()).is_err());
-    assert!(probe.run(&[], &[0, 2], |_, _| ()).is_err());
+    probe
+        .run(&[-1.0, 2.0], &[1, 2], |index, shape, values| {
+            seen.push((index, shape.to_vec(), values.to_vec()));
+        })
+        .unwrap();
+    assert_eq!(seen[0], (0, vec![1, 2], vec![0.0, 2.0]));
+    assert!(close(&seen[1].2, &expected(&[-1.0, 2.0]), 1e-6));
+    assert_eq!(probe.shapes(&[-1.0, 2.0, 0.5, 1.0], &[2, 2]).unwrap(), [vec![2, 2], vec![2, 3]]);
+    assert!(probe.run(&[1.0], &[1, 2], |_, _, _| ()).is_err());
+    assert!(probe.run(&[], &[0, 2], |_, _, _| ()).is_err());
 }
 
 proptest! {

@@ -38,6 +38,8 @@ pub enum DataFormat {
     UcrTsv,
     /// `NAME_TRAIN.ts` and `NAME_TEST.ts`.
     Ts,
+    /// `.npy` arrays without labels: they calibrate a model from elsewhere, and train none.
+    Npy,
 }
 
 /// A data set on disk.
@@ -216,11 +218,13 @@ pub struct Progress {
     pub message: Option<String>,
 }
 
-/// What a finished job measured.
+/// What a finished job, or the import of a model from elsewhere, measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobReport {
-    pub job: JobId,
+    /// `None` for an import.
+    pub job: Option<JobId>,
     pub seed: u64,
+    /// Of an import: what it was calibrated by. Its training samples gave the ranges.
     pub dataset: DatasetSchema,
     /// `None` where nothing was searched.
     pub search: Option<SearchReport>,
@@ -231,6 +235,72 @@ pub struct JobReport {
     pub train_epochs: u32,
     pub quantise_seconds: f64,
     pub model: ModelReport,
+    /// Where the model came from, and how it was quantised; `None` for a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportReport>,
+}
+
+impl JobReport {
+    /// How good the model is, for people: its accuracy where there were labels, else how close INT8 is to f32.
+    pub fn quality(&self) -> String {
+        match (self.model.accuracy_fp32.zip(self.model.accuracy_int8), &self.import) {
+            (Some((fp32, int8)), _) => format!("accuracy {fp32:.4} FP32, {int8:.4} INT8"),
+            (None, Some(ImportReport { closeness, .. })) => format!(
+                "INT8 at {:.1} dB of FP32, {:.4} of the samples with the same answer",
+                closeness.sqnr_db, closeness.agreement
+            ),
+            (None, None) => "accuracy not known".to_owned(),
+        }
+    }
+}
+
+/// How a model from elsewhere was taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// Name of the file that it came in.
+    pub source: String,
+    /// SHA-256 of that file.
+    pub source_digest: Digest,
+    /// Calibrator and corrections.
+    pub way: String,
+    /// The INT8 model against the f32 one, over samples that gave no ranges where there are enough.
+    pub closeness: ClosenessReport,
+    /// Every way that was tried with all nodes on integers.
+    pub tried: Vec<TriedReport>,
+    /// Nodes with weights that run on integers.
+    pub integer_nodes: u64,
+    /// Nodes with weights that stay f32 so that the model keeps its bound, the most sensitive first.
+    pub kept_f32: Vec<KeptReport>,
+    /// Why devices cannot run it, where that is so.
+    pub not_for_devices: Option<String>,
+}
+
+/// How close an INT8 model is to its f32 one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClosenessReport {
+    /// Signal to noise of the output, in decibels; at most 200.
+    pub sqnr_db: f64,
+    /// Share of samples with the same largest output, 0 to 1.
+    pub agreement: f64,
+    /// Largest difference of an output value.
+    pub difference_max: f32,
+}
+
+/// One way to choose ranges and weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriedReport {
+    /// Calibrator and corrections.
+    pub way: String,
+    pub closeness: ClosenessReport,
+}
+
+/// A node that stays f32.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptReport {
+    /// Operator and name.
+    pub node: String,
+    /// Signal to noise of the output with this node alone on integers, in decibels.
+    pub alone_db: f64,
 }
 
 /// What the search did.
@@ -262,12 +332,12 @@ pub struct ModelReport {
     pub parameters: u64,
     pub macs: u64,
     pub activation_bytes: u64,
-    /// On ONNX Runtime, 0 to 1.
-    pub accuracy_fp32: f64,
-    /// On ONNX Runtime, 0 to 1.
-    pub accuracy_int8: f64,
-    /// On tract, 0 to 1.
-    pub accuracy_int8_tract: f64,
+    /// On ONNX Runtime, 0 to 1; `None` without labels.
+    pub accuracy_fp32: Option<f64>,
+    /// On ONNX Runtime, 0 to 1; `None` without labels.
+    pub accuracy_int8: Option<f64>,
+    /// On tract, 0 to 1; `None` without labels, and where tract does not run the model.
+    pub accuracy_int8_tract: Option<f64>,
     pub bytes_fp32_onnx: u64,
     pub bytes_int8_onnx: u64,
     /// One thread, one sample, median.
@@ -303,8 +373,10 @@ pub struct TensorReport {
 /// Microseconds of one inference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencyTable {
-    pub tract_fp32: f64,
-    pub tract_int8: f64,
+    /// `None` where tract does not run the model.
+    pub tract_fp32: Option<f64>,
+    /// `None` where tract does not run the model.
+    pub tract_int8: Option<f64>,
     pub ort_fp32: f64,
     pub ort_int8: f64,
 }

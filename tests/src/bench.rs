@@ -6,6 +6,7 @@ pub mod infer;
 pub mod kill;
 pub mod machine;
 pub mod peer;
+pub mod quantise;
 pub mod search;
 pub mod spread;
 pub mod turns;
@@ -37,6 +38,8 @@ pub enum Bench {
     Infer(infer::Options),
     /// A model to many devices, against HTTPS; deltas between versions, against other tools.
     Delivery(delivery::Options),
+    /// Signal to noise, accuracy, bytes and microseconds of INT8 models, against onnxruntime.quantization.
+    Quantise(quantise::Options),
     /// Power cuts and a full disk at the file operations of an update.
     Kill(kill::Options),
 }
@@ -52,6 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
         Bench::Forge(forge) => write_report(options.report.as_deref(), &forge::run(forge)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
         Bench::Delivery(delivery) => write_report(options.report.as_deref(), &delivery::run(delivery)?),
+        Bench::Quantise(quantise) => write_report(options.report.as_deref(), &quantise::run(quantise)?),
         Bench::Kill(kill) => {
             let seen = kill::run(kill)?;
             write_report(options.report.as_deref(), &seen)?;

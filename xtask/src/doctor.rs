@@ -56,7 +56,11 @@ fn look(cache: &Cache) -> Result<Vec<Finding>> {
     for entry in pins::entries()? {
         let present = setup::is_there(cache, &entry)?;
         let folder = cache.join(&entry.name);
-        let how = if entry.need == Need::Cross { "cargo xtask setup --cross" } else { "cargo xtask setup" };
+        let how = match entry.need {
+            Need::Build | Need::Run | Need::Optional => "cargo xtask setup",
+            Need::Cross => "cargo xtask setup --cross",
+            Need::Models => "cargo xtask setup --peers",
+        };
         findings.push(Finding {
             what: entry.what,
             present,

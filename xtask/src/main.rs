@@ -30,7 +30,7 @@ enum Command {
         /// Also bring what only `cross` needs.
         #[arg(long)]
         cross: bool,
-        /// Also bring the peers of the benches: PyTorch (several gigabytes), nginx, and others' makers of deltas.
+        /// Also bring the peers of the benches: PyTorch (several gigabytes), nginx, others' makers of deltas and models.
         #[arg(long)]
         peers: bool,
     },
@@ -84,7 +84,7 @@ fn run(command: Command) -> Result<()> {
     let cache = cache::Cache::find()?;
     match command {
         Command::Setup { cross, peers } => {
-            setup::run(&cache, setup::Wanted { cross, torch: peers, delivery: peers })
+            setup::run(&cache, setup::Wanted { cross, torch: peers, delivery: peers, models: peers })
         }
         Command::Doctor { json } => doctor::run(&cache, json),
         Command::Test { only, keep_going } => {
@@ -98,8 +98,8 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Bench { arguments } => {
             let is = |bench: &str| arguments.iter().any(|argument| argument == bench);
-            let (torch, delivery) = (is("search"), is("delivery"));
-            setup::run(&cache, setup::Wanted { cross: false, torch, delivery })?;
+            let (torch, delivery, models) = (is("search"), is("delivery"), is("quantise"));
+            setup::run(&cache, setup::Wanted { cross: false, torch, delivery, models })?;
             // What is killed again and again has to be right, not fast.
             let profile = if is("kill") { steps::Profile::Dev } else { steps::Profile::Release };
             steps::build(&cache, profile)?;

@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Optional,
     /// Only `cargo xtask cross` needs it.
     Cross,
+    /// Only `cargo xtask bench quantise` needs it.
+    Models,
 }
 
 /// One folder of the cache.

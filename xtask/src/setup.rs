@@ -31,6 +31,18 @@ pub(crate) struct Wanted {
     pub(crate) torch: bool,
     /// The peers of `bench delivery`.
     pub(crate) delivery: bool,
+    /// The models of others for `bench quantise`.
+    pub(crate) models: bool,
+}
+
+impl Wanted {
+    fn is(&self, need: Need) -> bool {
+        match need {
+            Need::Build | Need::Run | Need::Optional => true,
+            Need::Cross => self.cross,
+            Need::Models => self.models,
+        }
+    }
 }
 
 /// Brings what is missing and says so; quiet where nothing is.
@@ -43,7 +55,7 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
         lock.lock().context("locking the cache")?;
     }
     for entry in entries()? {
-        if entry.need == Need::Cross && !wanted.cross || is_there(cache, &entry)? {
+        if !wanted.is(entry.need) || is_there(cache, &entry)? {
             continue;
         }
         match bring(cache, &entry) {

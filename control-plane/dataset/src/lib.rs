@@ -1,4 +1,5 @@
-//! Data sets: labelled images (IDX) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory.
+//! Data sets: labelled images (IDX) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory; and
+//! samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
 //! was expected there.
@@ -6,6 +7,7 @@
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
 mod idx;
+pub mod npy;
 mod series;
 
 use shared::{
@@ -164,6 +166,8 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Some(DataFormat::Idx) => Files::idx(path),
         Some(DataFormat::UcrTsv) => Files::pair(path, "tsv")?,
         Some(DataFormat::Ts) => Files::pair(path, "ts")?,
+        // Without labels: nothing is trained on it.
+        Some(DataFormat::Npy) => None,
         None => match Files::idx(path) {
             Some(files) => Some(files),
             None => match Files::pair(path, "tsv")? {
@@ -189,6 +193,7 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::Idx) => idx.to_owned(),
         Some(DataFormat::UcrTsv) => "NAME_TRAIN.tsv and NAME_TEST.tsv".to_owned(),
         Some(DataFormat::Ts) => "NAME_TRAIN.ts and NAME_TEST.ts".to_owned(),
+        Some(DataFormat::Npy) => "a format with labels (.npy holds samples to calibrate by)".to_owned(),
         None => format!("{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts"),
     }
 }

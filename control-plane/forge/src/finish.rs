@@ -23,7 +23,7 @@ pub const GOLDEN_SAMPLES: usize = 16;
 /// How far the best class of a golden sample is ahead of the next, so that rounding cannot change the answer.
 const GOLDEN_MARGIN: f32 = 0.3;
 /// Training samples that ranges are taken from.
-const CALIBRATION_SAMPLES: usize = 512;
+pub(crate) const CALIBRATION_SAMPLES: usize = 512;
 /// Samples of one run in an accuracy test.
 const ACCURACY_BATCH: usize = 50;
 /// Largest difference that folding and another runtime may make to an f32 probability.
@@ -31,7 +31,7 @@ const FP32_DIFFERENCE_MAX: f32 = 2e-3;
 /// Largest difference that 8 bits may make to a golden probability.
 const INT8_DIFFERENCE_MAX: f32 = 0.25;
 /// Least tolerance that a manifest gets: other processors round otherwise.
-const TOLERANCE_MIN: f32 = 0.05;
+pub(crate) const TOLERANCE_MIN: f32 = 0.05;
 /// How much less accurate than FP32, relative to it, an INT8 model may be before other ranges are tried; what stays
 /// worse gets a remark.
 const INT8_LOSS_MAX: f64 = 0.01;
@@ -133,7 +133,7 @@ pub struct Exported {
 pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort) -> Result<Exported, Error> {
     let graph = net.to_graph()?;
     let onnx_fp32 = onnx::write_f32(&graph)?;
-    let reduce_range = board.target.starts_with("x86_64") && !board.cpu.int8_dot;
+    let reduce_range = crate::import::saturates(board);
     let some = part(&set.train, &graph, CHOICE_SAMPLES, seed);
     let each = graph.input_shape().elements();
     let calibration = &some.samples[..some.samples.len().min(CALIBRATION_SAMPLES * each)];
@@ -175,20 +175,12 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort)
 
     let us = |model: &Arc<dyn Runnable>| measure_us(model.as_ref(), golden.input());
     let us_per_inference = LatencyTable {
-        tract_fp32: us(&tract_fp32)?,
-        tract_int8: us(&tract_int8)?,
+        tract_fp32: Some(us(&tract_fp32)?),
+        tract_int8: Some(us(&tract_int8)?),
         ort_fp32: us(&ort_fp32)?,
         ort_int8: us(&ort_int8)?,
     };
-    for (name, fp32, int8) in [
-        ("tract", us_per_inference.tract_fp32, us_per_inference.tract_int8),
-        ("ONNX Runtime", us_per_inference.ort_fp32, us_per_inference.ort_int8),
-    ] {
-        if int8 >= fp32 {
-            remarks
-                .push(format!("INT8 is not faster than FP32 on {name} here: {int8:.0} against {fp32:.0} us"));
-        }
-    }
+    remarks.extend(where_int8_does_not_pay(&us_per_inference));
     let accuracy_fp32 = accuracy(ort_fp32.as_ref(), &set.test)?;
     let accuracy_int8 = accuracy(ort_int8.as_ref(), &set.test)?;
     let accuracy_int8_tract = accuracy(tract_int8.as_ref(), &set.test)?;
@@ -198,9 +190,9 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort)
         parameters: graph.parameters() as u64,
         macs: graph.macs(),
         activation_bytes: graph.peak_activation_bytes() as u64,
-        accuracy_fp32,
-        accuracy_int8,
-        accuracy_int8_tract,
+        accuracy_fp32: Some(accuracy_fp32),
+        accuracy_int8: Some(accuracy_int8),
+        accuracy_int8_tract: Some(accuracy_int8_tract),
         bytes_fp32_onnx: onnx_fp32.len() as u64,
         bytes_int8_onnx: chosen.onnx_int8.len() as u64,
         us_per_inference,
@@ -247,14 +239,27 @@ fn judge_accuracy(fp32: f64, int8: f64, count: usize) -> Result<Option<String>, 
     }))
 }
 
+/// A remark for each runtime on which INT8 is not faster than FP32.
+pub(crate) fn where_int8_does_not_pay(table: &LatencyTable) -> impl Iterator<Item = String> + use<> {
+    let pairs = [
+        ("tract", table.tract_fp32.zip(table.tract_int8)),
+        ("ONNX Runtime", Some((table.ort_fp32, table.ort_int8))),
+    ];
+    let slower = |(name, pair): (&str, Option<(f64, f64)>)| {
+        let (fp32, int8) = pair.filter(|(fp32, int8)| int8 >= fp32)?;
+        Some(format!("INT8 is not faster than FP32 on {name} here: {int8:.0} against {fp32:.0} us"))
+    };
+    pairs.into_iter().filter_map(slower)
+}
+
 /// A remark where the INT8 model is slower here than the board shall be, on the best runtime that the board allows. A
 /// worker is at least as fast as a board with its kind of processor, so there it is an error.
-fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Option<String>, Error> {
+pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Option<String>, Error> {
     let us = |runtime: &RuntimeName| match runtime {
-        RuntimeName::OnnxRuntime => table.ort_int8,
+        RuntimeName::OnnxRuntime => Some(table.ort_int8),
         RuntimeName::Tract => table.tract_int8,
     };
-    let us = board.runtime.allowed.iter().map(us).fold(f64::INFINITY, f64::min);
+    let us = board.runtime.allowed.iter().filter_map(us).fold(f64::INFINITY, f64::min);
     let allowed = board.limits.latency_us_max;
     if us <= allowed as f64 {
         return Ok(None);
@@ -298,6 +303,18 @@ fn golden(net: &Network, set: &Dataset, seed: u64) -> Result<Golden, Mismatch> {
     let x = channels_last(&Tensor::from_slice(&input).reshape([-1, c, h, w]));
     let output = to_vec(&net.probabilities(&x));
     let classes = set.schema.labels.len();
+    surest(shape, &input, &output, classes)
+}
+
+/// Golden samples of `shape` from answers of `classes` values each: the first that are sure of their best class, or
+/// else the surest.
+pub(crate) fn surest(
+    shape: &[usize],
+    input: &[f32],
+    output: &[f32],
+    classes: usize,
+) -> Result<Golden, Mismatch> {
+    let each: usize = shape.iter().product();
     let margin = |row: &[f32]| {
         let (mut best, mut next) = (0f32, 0f32);
         for value in row {
@@ -311,13 +328,13 @@ fn golden(net: &Network, set: &Dataset, seed: u64) -> Result<Golden, Mismatch> {
     };
     let mut rows: Vec<(f32, usize)> =
         output.chunks_exact(classes).map(margin).enumerate().map(|(row, margin)| (margin, row)).collect();
-    // Stable: among the sure ones the random order stays.
+    // Stable: among the sure ones the order stays.
     rows.sort_by(|a, b| b.0.min(GOLDEN_MARGIN).total_cmp(&a.0.min(GOLDEN_MARGIN)));
     rows.truncate(GOLDEN_SAMPLES);
     let pick = |values: &[f32], each: usize| -> Vec<f32> {
         rows.iter().flat_map(|(_, row)| &values[row * each..][..each]).copied().collect()
     };
-    Golden::new(shape.clone(), pick(&input, each), pick(&output, classes))
+    Golden::new(shape.to_vec(), pick(input, each), pick(output, classes))
 }
 
 /// Share of right answers on a split.
@@ -383,20 +400,24 @@ pub fn check(folder: &Path, tolerance: Option<f32>) -> Result<Vec<Checked>, Chec
     };
     onnx::inspect(&model).map_err(|error| named(shared::manifest::MODEL_FILE, &error))?;
     let golden = Golden::read(&golden).map_err(|error| named(shared::manifest::GOLDEN_FILE, &error))?;
-    let tolerance = match tolerance {
-        Some(tolerance) => tolerance,
-        None if folder.join(shared::job::REPORT_FILE).is_file() => {
-            let text = read(shared::job::REPORT_FILE, limits::REPORT_BYTES_MAX)?;
-            // A report of another kind names no tolerance.
-            serde_json::from_slice(&text)
-                .map_or(TOLERANCE_DEFAULT, |report: shared::job::JobReport| report.model.golden_tolerance)
-        }
-        None => TOLERANCE_DEFAULT,
+    let report = if folder.join(shared::job::REPORT_FILE).is_file() {
+        let text = read(shared::job::REPORT_FILE, limits::REPORT_BYTES_MAX)?;
+        // A report of another kind says nothing here.
+        serde_json::from_slice::<shared::job::JobReport>(&text).ok()
+    } else {
+        None
     };
+    let told = report.as_ref().map_or(TOLERANCE_DEFAULT, |report| report.model.golden_tolerance);
+    let tolerance = tolerance.unwrap_or(told);
+    // A model from elsewhere may be one that tract does not run; then its report says so.
+    let imported = |report: &shared::job::JobReport| {
+        report.import.is_some() && report.model.us_per_inference.tract_int8.is_none()
+    };
+    let without_tract = report.as_ref().is_some_and(imported);
     let ort = Ort::open(None).map_err(|error| CheckError::Input(error.to_string()))?;
     let runtimes: [&dyn Runtime; 2] = [&Tract, &ort];
     let mut passed = Vec::new();
-    for runtime in runtimes {
+    for runtime in runtimes.into_iter().skip(usize::from(without_tract)) {
         let wrong = |error: &dyn std::fmt::Display| {
             let text = format!("on {}: {error}", runtime.name());
             named(shared::manifest::MODEL_FILE, &text)

@@ -361,11 +361,11 @@ impl Driver<'_, '_> {
         exported.report.remarks.append(&mut self.state.paced.remarks);
         let quantise_seconds = start.elapsed().as_secs_f64();
         (self.hooks.progress)(&Progress {
-            accuracy: Some(exported.report.accuracy_int8),
+            accuracy: exported.report.accuracy_int8,
             ..plain(Stage::Check, 1, 1)
         });
         let report = JobReport {
-            job: self.spec.id,
+            job: Some(self.spec.id),
             seed: self.spec.seed,
             dataset: self.set.schema.clone(),
             search: self.state.search.take(),
@@ -374,6 +374,7 @@ impl Driver<'_, '_> {
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
             model: exported.report.clone(),
+            import: None,
         };
         result::write(dir, net, &exported, &report, &self.state.history)?;
         self.checkpoint.remove()?;

@@ -5,13 +5,19 @@ use clap::{Parser, Subcommand, ValueEnum};
 use forge::{
     bench_step::StepBench,
     data, failure, finish,
+    import::{self, Import},
     job::{self, Hooks},
     memory,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use quantiser::form::Wishes;
+use runtime::Ort;
 use serde::Deserialize;
 use serde_json::json;
-use shared::job::{DataFormat, Progress, Stage};
+use shared::{
+    board::Board,
+    job::{DataFormat, Progress, Stage},
+};
 use std::{
     io::{BufRead, IsTerminal, Write},
     path::PathBuf,
@@ -72,6 +78,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take in an ONNX model from elsewhere: check it, quantise it, measure it on both runtimes, and write a result folder.
+    Import(ImportArgs),
     /// Milliseconds of each step of the search.
     BenchStep {
         #[arg(long, default_value_t = 50)]
@@ -89,6 +97,45 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "serve")]
         start: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// The ONNX file, f32, opset 11 to 21.
+    model: PathBuf,
+    /// Samples: a folder of .npy files (a sample or a batch each), or a data set as `inspect` takes it.
+    #[arg(long, value_name = "DIR")]
+    calibrate: PathBuf,
+    /// The board whose limits the model shall keep, a TOML file; this machine where none is given.
+    #[arg(long, value_name = "FILE")]
+    board: Option<PathBuf>,
+    /// The result folder; the model's name with -int8 where none is given.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The output to keep, where the model has several.
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// An input that becomes a constant, of zeros or of NUMBER; any number of times.
+    #[arg(long, value_name = "NAME[=NUMBER]", value_parser = frozen)]
+    freeze: Vec<(String, f64)>,
+    /// Class names, one a line.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Least signal to noise of the INT8 model, in decibels; what costs too much stays f32.
+    #[arg(long, value_name = "DB", default_value_t = import::SQNR_MIN_DB)]
+    sqnr_min: f64,
+    /// Of the order of the samples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn frozen(text: &str) -> Result<(String, f64), String> {
+    let Some((name, number)) = text.rsplit_once('=') else { return Ok((text.to_owned(), 0.0)) };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    Ok((name.to_owned(), number))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -118,6 +165,7 @@ fn main() -> ExitCode {
         Command::Run { job, progress } => run(&job, progress),
         Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
+        Command::Import(args) => take_in(&args),
         Command::BenchStep { start: Some(file), .. } => write_start(&file),
         Command::BenchStep { steps, threads, json, serve, start: None } => {
             bench_step(steps, threads, json, serve)
@@ -128,6 +176,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let input = error.downcast_ref::<job::Error>().is_some_and(job::Error::is_input)
                 || error.is::<data::Error>()
+                || error.downcast_ref::<import::Error>().is_some_and(import::Error::is_input)
                 || matches!(error.downcast_ref::<finish::CheckError>(), Some(finish::CheckError::Input(_)));
             // One line: error texts of libraries may hold several.
             let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -223,6 +272,50 @@ fn check(dir: &std::path::Path, tolerance: Option<f32>, json: bool) -> anyhow::R
         }
     }
     Ok(())
+}
+
+fn take_in(args: &ImportArgs) -> anyhow::Result<()> {
+    let input = |text: String| anyhow::Error::new(import::Error::Input(text));
+    let board = match &args.board {
+        Some(path) => Some(read_board(path).map_err(input)?),
+        None => None,
+    };
+    if !(-200.0..=200.0).contains(&args.sqnr_min) {
+        return Err(input(format!("--sqnr-min is {}, allowed are -200 to 200", args.sqnr_min)));
+    }
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => {
+            let stem = args.model.file_stem().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("{stem}-int8"))
+        }
+    };
+    // Known before minutes of work: a person's folder is not written over.
+    if out.exists() {
+        return Err(input(format!("{}: it is there already; name another folder with --out", out.display())));
+    }
+    let ort = Ort::open(None).map_err(|error| input(error.to_string()))?;
+    let wanted = Import {
+        model: &args.model,
+        calibrate: &args.calibrate,
+        board: board.as_ref(),
+        labels: args.labels.as_deref(),
+        wishes: Wishes { output: args.output.clone(), freeze: args.freeze.clone() },
+        sqnr_min_db: args.sqnr_min,
+        seed: args.seed,
+    };
+    let outcome = import::import(&wanted, &ort)?;
+    outcome.write(&out)?;
+    if args.json {
+        return print(&serde_json::to_string(&outcome.report)?);
+    }
+    print(&import::describe(&outcome.report))?;
+    print(&format!("written to {}", out.display()))
+}
+
+fn read_board(path: &std::path::Path) -> Result<Board, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Board::from_toml(&text, &path.display().to_string()).map_err(|error| error.to_string())
 }
 
 fn bench_step(steps: usize, threads: u32, json: bool, serve: bool) -> anyhow::Result<()> {

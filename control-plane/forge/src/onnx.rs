@@ -3,7 +3,6 @@
 //! Two forms: plain f32 ([`write_f32`]), and static quantise-dequantise pairs ([`write_qdq`]) that ONNX Runtime
 //! fuses to integer kernels and tract reads after a rewrite. Input is `input`, output is `probabilities`.
 
-mod proto;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
@@ -13,7 +12,7 @@ use crate::{
     quantise::Encoding,
 };
 use prost::Message;
-use proto::ModelProto;
+use quantiser::proto::ModelProto;
 use writer::Writer;
 
 /// Version of the operator set that is written.
@@ -44,7 +43,10 @@ pub enum Error {
         reason: String,
     },
     /// The bytes are no ONNX model.
-    #[error("this is not an ONNX model: {0}; hand over a .onnx file with opset {OPSET} or older")]
+    #[error(
+        "this is not an ONNX model: {0}; hand over a .onnx file with opset {newest} or older",
+        newest = quantiser::file::OPSET_MAX
+    )]
     NotOnnx(String),
 }
 
@@ -95,7 +97,7 @@ pub struct Summary {
 /// Reads a file's outline, so that what is no ONNX is refused in words before a runtime sees it.
 ///
 /// # Errors
-/// Not an ONNX model, a newer opset than [`OPSET`], or a graph without nodes, inputs or outputs.
+/// Not an ONNX model, a newer opset than [`quantiser::file::OPSET_MAX`], or a graph without nodes, inputs or outputs.
 pub fn inspect(bytes: &[u8]) -> Result<Summary, Error> {
     let none = |reason: &str| Error::NotOnnx(reason.to_owned());
     if bytes.is_empty() {
@@ -109,7 +111,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Summary, Error> {
     let default_domain = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let opset =
         model.opset_import.iter().find(|set| default_domain(&set.domain)).map_or(0, |set| set.version);
-    if !(1..=OPSET).contains(&opset) {
+    if !(1..=quantiser::file::OPSET_MAX).contains(&opset) {
         return Err(Error::NotOnnx(format!("its opset is {opset}")));
     }
     let constants: std::collections::HashSet<&str> =
@@ -133,7 +135,6 @@ pub fn inspect(bytes: &[u8]) -> Result<Summary, Error> {
 /// # Errors
 /// Not an ONNX model.
 pub fn constant_bytes(bytes: &[u8]) -> Result<u64, Error> {
-    let model = ModelProto::decode(bytes).map_err(|error| Error::NotOnnx(error.to_string()))?;
-    let constants = model.graph.iter().flat_map(|graph| &graph.initializer);
-    Ok(constants.map(|tensor| tensor.raw_data.len() as u64).sum())
+    inspect(bytes)?;
+    Ok(quantiser::constant_bytes(bytes))
 }

@@ -1,25 +1,24 @@
 //! Static post-training quantisation: run the f32 network over calibration samples, look at every activation,
 //! choose its range, write the INT8 model.
 //!
-//! Ranges follow one of three rules ([`Calibrator`]); all three models are built, the one whose answers are closest to
+//! Ranges follow one of the rules of [`Calibrator`]; the models of all of them are built, the one whose answers are closest to
 //! the f32 network's first. See Nagel et al., "A White Paper on Neural Network
 //! Quantization" (2021), sections 2 and 3.
 
 mod encoding;
-mod observe;
 #[cfg(test)]
 mod tests;
 
-pub use encoding::{Affine, Encoding, WeightEncoding, weight_bytes};
+pub use encoding::{Encoding, WeightEncoding, weight_bytes};
+pub use quantiser::{Affine, Calibrator, Closeness};
 
 use crate::{
     graph::{Graph, ValueId},
     onnx,
 };
-use observe::Observer;
-use runtime::{LoadOptions, Ort, Probe, Runtime, golden::argmax};
+use quantiser::{Observer, compare, decibels};
+use runtime::{LoadOptions, Ort, Probe, Runtime};
 use shared::job::TensorReport;
-use std::fmt;
 
 /// Most calibration samples that are looked at; more change nothing.
 pub const SAMPLES_MAX: usize = 4096;
@@ -44,43 +43,6 @@ pub enum Error {
     /// ONNX Runtime refused the network or failed on it.
     #[error("running the model for calibration failed")]
     Run(#[from] runtime::Error),
-}
-
-/// How an activation's range is chosen from what was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calibrator {
-    /// From the smallest to the largest value.
-    MinMax,
-    /// Without the outermost 0.01 % on either side.
-    Percentile,
-    /// The range with the least expected squared error.
-    Mse,
-}
-
-impl Calibrator {
-    /// Every rule.
-    pub const ALL: [Self; 3] = [Self::MinMax, Self::Percentile, Self::Mse];
-}
-
-impl fmt::Display for Calibrator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MinMax => "min-max",
-            Self::Percentile => "percentile",
-            Self::Mse => "mse",
-        })
-    }
-}
-
-/// How close an INT8 model is to the f32 one over the calibration samples.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Closeness {
-    /// Signal to noise of the probabilities, in decibels; at most 200.
-    pub sqnr_db: f64,
-    /// Share of samples with the same top class.
-    pub agreement: f64,
-    /// Largest difference of a probability.
-    pub difference_max: f32,
 }
 
 /// One way to quantise a network.
@@ -161,7 +123,7 @@ fn observe_all(graph: &Graph, samples: &[f32], ort: &Ort) -> Result<Vec<Observer
                 }
             };
             see(0, batch);
-            probe.run(batch, &shape, |index, values| see(index + 1, values))?;
+            probe.run(batch, &shape, |index, _, values| see(index + 1, values))?;
         }
     }
     if let Some(index) = observers.iter().position(|observer| !observer.is_finite()) {
@@ -180,38 +142,6 @@ fn answers(ort: &Ort, model: &[u8], samples: &[f32]) -> Result<Vec<f32>, Error> 
         all.extend_from_slice(&some);
     }
     Ok(all)
-}
-
-/// Most decibels that are reported: no noise at all.
-const DECIBELS_MAX: f64 = 200.0;
-
-fn decibels(signal: f64, noise: f64) -> f64 {
-    if noise <= 0.0 {
-        DECIBELS_MAX
-    } else {
-        (10.0 * (signal / noise).log10()).clamp(-DECIBELS_MAX, DECIBELS_MAX)
-    }
-}
-
-fn compare(reference: &[f32], found: &[f32], classes: usize) -> Closeness {
-    let (mut signal, mut noise, mut same, mut rows) = (0f64, 0f64, 0usize, 0usize);
-    let mut difference_max = 0f32;
-    for (expected, got) in reference.chunks_exact(classes).zip(found.chunks_exact(classes)) {
-        rows += 1;
-        same += usize::from(argmax(expected) == argmax(got));
-        for (a, b) in expected.iter().zip(got) {
-            signal += f64::from(*a).powi(2);
-            noise += f64::from(a - b).powi(2);
-            // A NaN must not pass as no difference.
-            difference_max = if (a - b).is_nan() { f32::INFINITY } else { difference_max.max((a - b).abs()) };
-        }
-    }
-    if noise.is_nan() {
-        noise = f64::INFINITY;
-    }
-    #[expect(clippy::cast_precision_loss)]
-    let agreement = same as f64 / rows.max(1) as f64;
-    Closeness { sqnr_db: decibels(signal, noise), agreement, difference_max }
 }
 
 fn report(graph: &Graph, encoding: &Encoding, observers: &[Observer]) -> Vec<TensorReport> {

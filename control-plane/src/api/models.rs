@@ -6,7 +6,7 @@ use super::{
 };
 use crate::app::{
     App,
-    versions::{NewVersion, VersionLineage, VersionName},
+    versions::{NewImport, NewVersion, VersionLineage, VersionName},
 };
 use axum::{
     Json, Router,
@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/versions/{version}/lineage", get(lineage))
         .route("/keys", get(keys))
         .route("/models/{model}/versions", post(publish))
+        .route("/models/{model}/imports", post(import))
         .route("/uploads", post(begin_upload))
         .route("/uploads/{upload}/{file}", upload)
 }
@@ -117,6 +118,14 @@ async fn publish(
     Body(new): Body<NewVersion>,
 ) -> Result<(StatusCode, Json<Version>), Problem> {
     Ok((StatusCode::CREATED, Json(app.publish_version(model, new).await?)))
+}
+
+async fn import(
+    State(app): State<Arc<App>>,
+    Path(model): Path<ModelName>,
+    Body(new): Body<NewImport>,
+) -> Result<(StatusCode, Json<Version>), Problem> {
+    Ok((StatusCode::CREATED, Json(app.import_version(model, new).await?)))
 }
 
 async fn begin_upload(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<Upload>), Problem> {

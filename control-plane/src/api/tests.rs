@@ -20,6 +20,11 @@ const WORKER: &str = r#"
 case "$1" in
 inspect) test -d "$3" || { echo "$3: no such folder" >&2; exit 2; }
   cat "$(dirname "$0")/schema.json" ;;
+import) echo "$@" > "$(dirname "$0")/asked"
+  for argument; do case "$before" in --out) out="$argument" ;; --calibrate) samples="$argument" ;; esac; before="$argument"; done
+  test -d "$samples" || { echo "error: $samples: no data set found" >&2; exit 2; }
+  mkdir "$out"; echo model > "$out/model.onnx"; echo golden > "$out/golden.safetensors"
+  cp "$(dirname "$0")/imported.json" "$out/report.json" ;;
 check) if grep -q wrong "$2/golden.safetensors"; then echo 'golden output 0 is 0.4 off' >&2; exit 1; fi ;;
 esac
 "#;
@@ -28,6 +33,7 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("schema.json"), testing::schema().to_string()).unwrap();
+        std::fs::write(folder.path().join("imported.json"), testing::imported(None).to_string()).unwrap();
         let app = testing::app(folder.path(), WORKER).await;
         let router = router(Arc::clone(&app));
         Self { folder, app, router }
@@ -262,6 +268,49 @@ async fn a_versions_signature_covers_all_its_other_files_and_its_lineage_says_it
     assert_eq!(steps, ["import", "signing"]);
     let (status, _) = world.call("GET", "/versions/m@v9.9/lineage", None).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_imported_model_is_a_version_whose_lineage_begins_with_its_file() {
+    let world = World::new().await;
+    let import = |upload: Value, calibrate: &str| json!({ "upload": upload, "board": "x86-64", "calibrate": calibrate, "output": "-y", "freeze": ["h=0.5"], "sqnr_min_db": 25.0 });
+    let upload = world.upload(&[("source.onnx", "as it came"), ("labels.txt", "a")]).await;
+    let samples = world.folder.path().to_str().unwrap().to_owned();
+    let (status, version) = world.call("POST", "/models/m/imports", Some(import(upload, &samples))).await;
+    assert_eq!((status, version["name"].as_str()), (StatusCode::CREATED, Some("m@v1.0")), "{version}");
+    let asked = std::fs::read_to_string(world.folder.path().join("asked")).unwrap();
+    assert!(
+        asked.contains("--labels ") && asked.contains(" --output=-y --freeze=h=0.5 --sqnr-min=25 "),
+        "{asked}"
+    );
+    let (_, lineage) = world.call("GET", "/versions/m@v1.0/lineage", None).await;
+    let steps = lineage[0]["steps"].as_array().unwrap();
+    let words: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(words, ["import", "compression", "signing"]);
+    assert!(steps[0].to_string().contains(&shared::Digest::of(b"source").to_string()), "{lineage}");
+    assert!(std::fs::read_dir(world.folder.path().join("uploads")).unwrap().next().is_none());
+
+    let upload = world.upload(&[("source.onnx", "as it came")]).await;
+    let (status, problem) = world.call("POST", "/models/m/imports", Some(import(upload, "/nowhere"))).await;
+    assert_eq!(
+        (status, problem["detail"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("/nowhere: no data set found"))
+    );
+    let upload = world.upload(&[]).await;
+    let (status, problem) = world.call("POST", "/models/m/imports", Some(import(upload, &samples))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(problem["detail"].as_str().unwrap().contains("lacks source.onnx"), "{problem}");
+    let reason = "devices do not run it: it gives 99999 values";
+    let report = testing::imported(Some(reason)).to_string();
+    std::fs::write(world.folder.path().join("imported.json"), &report).unwrap();
+    let upload = world.upload(&[("source.onnx", "as it came")]).await;
+    let (status, problem) = world.call("POST", "/models/m/imports", Some(import(upload, &samples))).await;
+    assert_eq!((status, problem["detail"].as_str()), (StatusCode::BAD_REQUEST, Some(reason)));
+    let files = [("model.onnx", "m"), ("golden.safetensors", "g"), ("report.json", report.as_str())];
+    let upload = world.upload(&files).await;
+    let new = json!({ "upload": upload, "board": "x86-64" });
+    let (status, problem) = world.call("POST", "/models/m/versions", Some(new)).await;
+    assert_eq!((status, problem["detail"].as_str()), (StatusCode::BAD_REQUEST, Some(reason)));
 }
 
 #[tokio::test]

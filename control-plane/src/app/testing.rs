@@ -32,6 +32,28 @@ pub(crate) fn schema() -> serde_json::Value {
     })
 }
 
+/// What the stand-in for the worker leaves as the report of an import.
+pub(crate) fn imported(not_for_devices: Option<&str>) -> serde_json::Value {
+    let mut schema = schema();
+    schema["format"] = "npy".into();
+    let closeness = serde_json::json!({ "sqnr_db": 31.0, "agreement": 1.0, "difference_max": 0.01 });
+    serde_json::json!({
+        "job": null, "seed": 0, "dataset": schema, "search": null, "train_seconds": 0.0, "train_epochs": 0,
+        "quantise_seconds": 1.0,
+        "model": {
+            "parameters": 9, "macs": 9, "activation_bytes": 9, "accuracy_fp32": null, "accuracy_int8": null,
+            "accuracy_int8_tract": null, "bytes_fp32_onnx": 9, "bytes_int8_onnx": 5,
+            "us_per_inference": { "tract_fp32": null, "tract_int8": null, "ort_fp32": 2.0, "ort_int8": 1.0 },
+            "golden_difference_max": 0.01, "golden_tolerance": 0.05, "remarks": [],
+        },
+        "import": {
+            "source": "source.onnx", "source_digest": shared::Digest::of(b"source"), "way": "min-max",
+            "closeness": closeness, "tried": [], "integer_nodes": 3, "kept_f32": [],
+            "not_for_devices": not_for_devices,
+        },
+    })
+}
+
 /// Chunks of this size go to everybody.
 pub(crate) const CHUNK_BYTES: u32 = 65_536;
 

@@ -1,5 +1,6 @@
 //! Versions of models: packing a result into a signed bundle, publishing one from elsewhere, finding them.
 
+mod import;
 mod lineage;
 
 use super::{App, Error, Page, Result, chain, now, unknown};
@@ -8,7 +9,7 @@ use control_core::entity::{Dataset, Job, JobTask, Version, VersionState};
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel,
-    job::{DatasetSchema, JobReport},
+    job::{DataFormat, DatasetSchema, JobReport},
     limits,
     manifest::{
         self, FileEntry, GOLDEN_FILE, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess,
@@ -24,6 +25,7 @@ use std::{
 use trust::oms::Resource;
 use uuid::Uuid;
 
+pub use import::{LABELS_FILE, NewImport, SOURCE_FILE};
 pub use lineage::VersionLineage;
 
 /// The name under which a bundle's signed manifest is fetched.
@@ -38,7 +40,7 @@ pub const UNSIGNED_NAMES: [&str; 4] = [BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME
 /// How far a golden output may be off where nobody measured it.
 const GOLDEN_TOLERANCE_DEFAULT: f32 = 0.02;
 /// Names of files that an upload may have.
-const UPLOAD_FILES: [&str; 3] = [MODEL_FILE, GOLDEN_FILE, shared::job::REPORT_FILE];
+const UPLOAD_FILES: [&str; 5] = [MODEL_FILE, GOLDEN_FILE, shared::job::REPORT_FILE, SOURCE_FILE, LABELS_FILE];
 
 /// How people name a version: `mnist@v1.0`, or its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +104,8 @@ struct Packing<'a> {
     job: Option<&'a Job>,
     parent: Option<ModelVersionId>,
     check_skipped: bool,
+    /// The files are what this server's forge made of a model from elsewhere.
+    imported_here: bool,
 }
 
 impl App {
@@ -167,6 +171,7 @@ impl App {
             job: Some(job),
             parent: job.parent,
             check_skipped: false,
+            imported_here: false,
         })
         .await
     }
@@ -217,12 +222,16 @@ impl App {
     pub async fn publish_version(&self, model: ModelName, new: NewVersion) -> Result<Version> {
         let folder = self.upload_folder(new.upload);
         let published = self.try_publish(model, &new, &folder).await;
-        if let Err(error) = fs::remove_dir_all(&folder)
+        self.end_upload(new.upload);
+        published
+    }
+
+    fn end_upload(&self, upload: Uuid) {
+        if let Err(error) = fs::remove_dir_all(self.upload_folder(upload))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!("the upload {} stays behind: {error}", new.upload);
+            tracing::warn!("the upload {upload} stays behind: {error}");
         }
-        published
     }
 
     async fn try_publish(&self, model: ModelName, new: &NewVersion, folder: &Path) -> Result<Version> {
@@ -235,6 +244,9 @@ impl App {
             }
         }
         let report = worker::read_report(folder)?;
+        if let Some(reason) = report.as_ref().and_then(import::not_for_devices) {
+            return Err(Error::Invalid(reason.to_owned()));
+        }
         let dataset = match &new.dataset {
             Some(id) => Some(self.dataset(id).await?),
             None => None,
@@ -264,6 +276,7 @@ impl App {
             job: None,
             parent: None,
             check_skipped: new.unsafe_skip_check,
+            imported_here: false,
         })
         .await
     }
@@ -391,9 +404,12 @@ fn describe(
         created_at,
         input: TensorSpec { name: "input".to_owned(), shape: schema.shape.clone() },
         output: TensorSpec { name: "probabilities".to_owned(), shape: vec![schema.labels.len()] },
-        preprocess: match schema.task {
-            Task::ImageClassification => Preprocess { scale: 1.0 / 255.0, offset: 0.0 },
-            Task::SeriesClassification => Preprocess { scale: 1.0, offset: 0.0 },
+        preprocess: match (schema.format, schema.task) {
+            // What those that calibrated it hold is what goes in.
+            (DataFormat::Npy, _) | (_, Task::SeriesClassification) => Preprocess { scale: 1.0, offset: 0.0 },
+            (DataFormat::Idx | DataFormat::UcrTsv | DataFormat::Ts, Task::ImageClassification) => {
+                Preprocess { scale: 1.0 / 255.0, offset: 0.0 }
+            }
         },
         labels: schema.labels.clone(),
         golden_tolerance: packing

@@ -21,7 +21,7 @@ pub(super) struct Client {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest request is the check of a model.
+/// The longest request is the import of a model.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

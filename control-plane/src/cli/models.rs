@@ -11,7 +11,10 @@ use crate::{
     api::{Keys, List},
     app::{
         jobs::NewRetrain,
-        versions::{BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME, NewVersion, VersionName},
+        versions::{
+            BUNDLE_NAME, KEYRING_NAME, LABELS_FILE, MODEL_KEY_NAME, NewImport, NewVersion, SOURCE_FILE,
+            VersionName,
+        },
     },
 };
 use clap::Subcommand;
@@ -60,6 +63,30 @@ pub enum ModelCommand {
         #[arg(long)]
         unsafe_skip_check: bool,
     },
+    /// Take in an ONNX model from elsewhere: quantise, check and measure it, and sign it as a version
+    Import {
+        /// The f32 model, opset 11 to 21
+        file: PathBuf,
+        #[arg(long)]
+        model: ModelName,
+        #[arg(long)]
+        board: BoardId,
+        /// Samples on the server's machine: a folder of .npy files, or a data set
+        #[arg(long, value_name = "DIR")]
+        calibrate: PathBuf,
+        /// Class names, one a line
+        #[arg(long, value_name = "FILE")]
+        labels: Option<PathBuf>,
+        /// The output to keep, where the model has several
+        #[arg(long, value_name = "NAME")]
+        output: Option<String>,
+        /// An input that becomes a constant, of zeros or of NUMBER; any number of times
+        #[arg(long, value_name = "NAME[=NUMBER]")]
+        freeze: Vec<String>,
+        /// Least signal to noise of the INT8 model in decibels; what costs too much stays f32
+        #[arg(long, value_name = "DB")]
+        sqnr_min: Option<f64>,
+    },
     /// Fetch a version's files, its signatures, and the public keys to check them with
     #[command(visible_alias = "download")]
     Export {
@@ -88,7 +115,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
             let list: List<Version> = client.get(&format!("/versions?{}{filter}", page.query()))?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|version| {
-                    let accuracy = version.report.as_ref().map(|report| report.model.accuracy_int8);
+                    let accuracy = version.report.as_ref().and_then(|report| report.model.accuracy_int8);
                     vec![
                         version.name.clone(),
                         word(&version.state),
@@ -123,6 +150,26 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
                 unsafe_skip_check: *unsafe_skip_check,
             };
             let version: Version = client.post(&format!("/models/{model}/versions"), &new)?;
+            show(client.json, &version, describe)
+        }
+        ModelCommand::Import { file, model, board, calibrate, labels, output, freeze, sqnr_min } => {
+            let client = client()?;
+            let calibrate = std::path::absolute(calibrate)
+                .map_err(|error| Failure::Usage(format!("{} is no path: {error}", calibrate.display())))?;
+            let Upload { upload } = client.post("/uploads", &())?;
+            client.upload(&format!("/uploads/{upload}/{SOURCE_FILE}"), file)?;
+            if let Some(labels) = labels {
+                client.upload(&format!("/uploads/{upload}/{LABELS_FILE}"), labels)?;
+            }
+            let new = NewImport {
+                upload,
+                board: board.clone(),
+                calibrate,
+                output: output.clone(),
+                freeze: freeze.clone(),
+                sqnr_min_db: *sqnr_min,
+            };
+            let version: Version = client.post(&format!("/models/{model}/imports"), &new)?;
             show(client.json, &version, describe)
         }
         ModelCommand::Export { version, out } => export(&client()?, version, out),
@@ -199,8 +246,10 @@ fn describe(version: &Version) -> String {
     }
     if let Some(report) = &version.report {
         let (model, us) = (&report.model, &report.model.us_per_inference);
-        rows.push(("accuracy", format!("{:.4} FP32, {:.4} INT8", model.accuracy_fp32, model.accuracy_int8)));
-        rows.push(("us, INT8", format!("{:.0} on ONNX Runtime, {:.0} on tract", us.ort_int8, us.tract_int8)));
+        rows.push(("quality", report.quality()));
+        let tract = us.tract_int8.map_or_else(|| "not".to_owned(), |us| format!("{us:.0}"));
+        rows.push(("us, INT8", format!("{:.0} on ONNX Runtime, {tract} on tract", us.ort_int8)));
+        rows.push(("remarks", model.remarks.join("; ")));
     }
     rows.retain(|(_, value)| !value.is_empty());
     facts(&rows)

@@ -236,7 +236,7 @@ fn describe(job: &Job) -> String {
     if let Some(report) = &job.report {
         let model = &report.model;
         text.push_str(&facts(&[
-            ("accuracy", format!("{:.4} FP32, {:.4} INT8", model.accuracy_fp32, model.accuracy_int8)),
+            ("quality", report.quality()),
             ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
             ("parameters", model.parameters.to_string()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),

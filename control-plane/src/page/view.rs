@@ -216,8 +216,7 @@ fn work(job: &Job) -> Markup {
             }
             @if let Some(report) = &job.report {
                 div { small {
-                    "accuracy " (format!("{:.4}", report.model.accuracy_int8)) " INT8, " (format!("{:.4}", report.model.accuracy_fp32)) " FP32, "
-                    (bytes(report.model.bytes_int8_onnx)) ", " (report.model.parameters) " parameters"
+                    (report.quality()) ", " (bytes(report.model.bytes_int8_onnx)) ", " (report.model.parameters) " parameters"
                 } }
             }
             @if let Some(cell) = &job.cell { pre { (cell) } }

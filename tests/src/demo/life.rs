@@ -120,15 +120,14 @@ impl Demo {
         self.screen.tick(
             "quantised",
             &format!(
-                "accuracy {:.4} FP32, {:.4} INT8; {} to {}; µs FP32/INT8: ONNX Runtime {:.0}/{:.0}, tract {:.0}/{:.0}",
-                model.accuracy_fp32,
-                model.accuracy_int8,
+                "{}; {} to {}; µs FP32/INT8: ONNX Runtime {:.0}/{:.0}, tract {:.0}/{:.0}",
+                report.quality(),
                 screen::bytes(model.bytes_fp32_onnx),
                 screen::bytes(model.bytes_int8_onnx),
                 us.ort_fp32,
                 us.ort_int8,
-                us.tract_fp32,
-                us.tract_int8
+                us.tract_fp32.context("tract was not measured")?,
+                us.tract_int8.context("tract was not measured")?
             ),
         );
         self.screen.block(&model.remarks.join("\n"));

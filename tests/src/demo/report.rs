@@ -124,15 +124,17 @@ impl ModelFigures {
         let us = model.us_per_inference;
         let pair =
             |fp32: f64, int8: f64| BTreeMap::from([("fp32".to_owned(), fp32), ("int8".to_owned(), int8)]);
+        // What was not measured is no number.
+        let tract = |us: Option<f64>| us.unwrap_or(f64::NAN);
         Self {
             parameters: model.parameters,
-            accuracy_fp32: model.accuracy_fp32,
-            accuracy_int8: model.accuracy_int8,
+            accuracy_fp32: model.accuracy_fp32.unwrap_or(f64::NAN),
+            accuracy_int8: model.accuracy_int8.unwrap_or(f64::NAN),
             bytes_fp32_onnx: model.bytes_fp32_onnx,
             bytes_int8_onnx: model.bytes_int8_onnx,
             path_int8_onnx,
             us_per_inference: BTreeMap::from([
-                ("tract".to_owned(), pair(us.tract_fp32, us.tract_int8)),
+                ("tract".to_owned(), pair(tract(us.tract_fp32), tract(us.tract_int8))),
                 ("ort".to_owned(), pair(us.ort_fp32, us.ort_int8)),
             ]),
             train_seconds: report.train_seconds,

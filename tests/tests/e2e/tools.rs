@@ -32,8 +32,8 @@ fn check_with_python(model: &Model) -> Result<()> {
     let folder = tempfile::tempdir()?;
     write_split(model, folder.path())?;
     for (file, measured) in [
-        (MODEL_FILE, model.report.model.accuracy_int8),
-        (shared::job::MODEL_FP32_FILE, model.report.model.accuracy_fp32),
+        (MODEL_FILE, model.report.model.accuracy_int8.context("no accuracy")?),
+        (shared::job::MODEL_FP32_FILE, model.report.model.accuracy_fp32.context("no accuracy")?),
     ] {
         let path = model.result.join(file);
         let answer = python(

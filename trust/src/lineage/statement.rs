@@ -21,21 +21,21 @@ const NAME_BYTES_MAX: usize = 256;
 pub enum StepKind {
     /// A data set was registered.
     Data,
+    /// A model was brought from elsewhere; what was before is not known.
+    Import,
     /// An architecture was found on it.
     Search,
     /// The architecture's weights were trained.
     Training,
-    /// The trained network was quantised and exported.
+    /// The trained network, or the model from elsewhere, was quantised and exported.
     Compression,
-    /// A finished model was brought from elsewhere; what was before is not known.
-    Import,
     /// The model's files were signed as a version.
     Signing,
 }
 
 impl StepKind {
     const ALL: [Self; 6] =
-        [Self::Data, Self::Search, Self::Training, Self::Compression, Self::Import, Self::Signing];
+        [Self::Data, Self::Import, Self::Search, Self::Training, Self::Compression, Self::Signing];
 
     /// The in-toto predicate type.
     fn predicate_type(self) -> &'static str {

@@ -31,7 +31,8 @@ fn a_model_over_the_boards_latency_gets_a_remark_and_on_the_boards_own_kind_of_p
     let mut board = Board::from_toml(BOARD, "x86-64.toml").unwrap();
     board.limits.latency_us_max = 200;
     board.target = format!("{}-unknown-{}-gnu", std::env::consts::ARCH, std::env::consts::OS);
-    let table = LatencyTable { tract_fp32: 10.0, tract_int8: 300.0, ort_fp32: 10.0, ort_int8: 150.0 };
+    let table =
+        LatencyTable { tract_fp32: Some(10.0), tract_int8: Some(300.0), ort_fp32: 10.0, ort_int8: 150.0 };
     assert_eq!(judge_latency(&table, &board).unwrap(), None);
     board.runtime.allowed = vec![RuntimeName::Tract];
     let error = judge_latency(&table, &board).unwrap_err().to_string();

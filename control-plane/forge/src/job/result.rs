@@ -1,9 +1,10 @@
-//! The `result/` folder: written beside its place, made durable, moved there whole.
+//! The `result/` folder.
 
 use super::Error;
 use crate::{
     checkpoint::{self, Named},
     finish::Exported,
+    folder,
     genotype::{self, Architecture},
     history::History,
     network::Network,
@@ -19,7 +20,8 @@ use std::{fs, path::Path};
 /// Labels that an error lists.
 const LABELS_SHOWN: usize = 20;
 
-/// Writes everything that a finished job gives; nothing of it stays where that fails.
+/// Writes everything that a finished job gives; nothing of it stays where that fails. Of what lies at its place only a
+/// folder without a report comes here: what somebody else left.
 pub(super) fn write(
     dir: &Path,
     net: &Network,
@@ -27,29 +29,6 @@ pub(super) fn write(
     report: &JobReport,
     history: &History,
 ) -> Result<(), Error> {
-    let folder = dir.join("result.tmp");
-    write_to(&folder, dir, net, exported, report, history).inspect_err(|_| {
-        // The disk may be full: what could be written helps nobody.
-        let _ = fs::remove_dir_all(&folder);
-    })
-}
-
-fn write_to(
-    folder: &Path,
-    dir: &Path,
-    net: &Network,
-    exported: &Exported,
-    report: &JobReport,
-    history: &History,
-) -> Result<(), Error> {
-    let failed = |path: &Path, action: &'static str| {
-        let path = path.to_owned();
-        move |source| checkpoint::Error::Io { path, action, source }
-    };
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(failed(folder, "removed"))?;
-    }
-    fs::create_dir_all(folder).map_err(failed(folder, "made"))?;
     let architecture = net.architecture();
     let mut named = net.params.named();
     named.extend(net.stats.named());
@@ -59,27 +38,19 @@ fn write_to(
     let report = serde_json::to_vec_pretty(report).map_err(|error| text(error.to_string()))?;
     let plot = plot::loss(history).map_err(text)?;
     let history = serde_json::to_vec(history).map_err(|error| text(error.to_string()))?;
-    for (name, bytes) in [
-        (MODEL_FILE, exported.onnx_int8.as_slice()),
+    let (arch, cell) = (architecture.to_json(), picture::cell(architecture));
+    let files: [(&str, &[u8]); 9] = [
+        (MODEL_FILE, &exported.onnx_int8),
         (job::MODEL_FP32_FILE, &exported.onnx_fp32),
         (GOLDEN_FILE, &golden),
         (job::WEIGHTS_FILE, &weights),
-        (job::ARCH_FILE, architecture.to_json().as_bytes()),
-        (job::CELL_FILE, picture::cell(architecture).as_bytes()),
+        (job::ARCH_FILE, arch.as_bytes()),
+        (job::CELL_FILE, cell.as_bytes()),
         (job::HISTORY_FILE, &history),
         (job::LOSS_PLOT_FILE, plot.as_bytes()),
         (job::REPORT_FILE, &report),
-    ] {
-        checkpoint::write_whole(&folder.join(name), bytes)?;
-    }
-    let place = dir.join(job::RESULT_DIR);
-    if place.exists() {
-        // Only a folder without a report comes here: what somebody else left.
-        fs::remove_dir_all(&place).map_err(failed(&place, "removed"))?;
-    }
-    fs::rename(folder, &place).map_err(failed(&place, "written"))?;
-    checkpoint::sync_parent(&place).map_err(failed(dir, "written"))?;
-    Ok(())
+    ];
+    Ok(folder::write(&dir.join(job::RESULT_DIR), &files)?)
 }
 
 /// Architecture and weights of an earlier result.

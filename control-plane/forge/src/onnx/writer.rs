@@ -1,15 +1,13 @@
 //! Walks a graph and writes its nodes. Names are short: in a small model they weigh as much as weights.
 
-use super::{
-    BATCH, Error, INPUT, IR_VERSION, OPSET, OUTPUT,
-    proto::{
-        AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-        ValueInfoProto,
-    },
-};
+use super::{BATCH, Error, INPUT, IR_VERSION, OPSET, OUTPUT};
 use crate::{
     graph::{Conv, Graph, Linear, Op, Shape, ValueId, Window},
     quantise::{Affine, Encoding, WeightEncoding},
+};
+use quantiser::proto::{
+    AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
 };
 use std::collections::HashMap;
 
@@ -59,12 +57,14 @@ impl<'g> Writer<'g> {
             initializer: self.initializers,
             input: vec![value(INPUT, self.graph.input_shape())],
             output,
+            ..GraphProto::default()
         };
         Ok(ModelProto {
             ir_version: IR_VERSION,
             producer_name: "edgewright".to_owned(),
             graph: Some(graph),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            ..ModelProto::default()
         })
     }
 
@@ -250,13 +250,7 @@ impl<'g> Writer<'g> {
     }
 
     fn node(&mut self, op_type: &str, inputs: &[String], output: String, attribute: Vec<AttributeProto>) {
-        let node = NodeProto {
-            input: inputs.to_vec(),
-            output: vec![output],
-            op_type: op_type.to_owned(),
-            attribute,
-        };
-        self.nodes.push(node);
+        self.nodes.push(NodeProto::new(op_type, inputs, &output, attribute));
     }
 
     fn constant(&mut self, data_type: DataType, dims: &[usize], bytes: Vec<u8>) -> String {

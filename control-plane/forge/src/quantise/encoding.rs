@@ -1,77 +1,20 @@
-//! How real numbers become integers: activations u8 asymmetric, weights s8 symmetric per output channel.
+//! Which values and weights of a graph become integers, and with which scales: activations u8 asymmetric, weights s8
+//! symmetric per output channel.
 
 use crate::{
     graph::{Graph, Node, Op, ValueId},
     onnx::Error,
 };
+use quantiser::{Affine, WEIGHT_MAX, WEIGHT_MAX_REDUCED, weight_integer, weight_scale};
 
-/// Steps between the smallest and the largest u8.
-const STEPS: f32 = 255.0;
-/// Largest weight integer, and the same for 7 bits.
-const WEIGHT_MAX: f32 = 127.0;
-const WEIGHT_MAX_REDUCED: f32 = 63.0;
-/// Narrowest range that is told apart from nothing; below it a value is constant zero.
-const RANGE_MIN: f32 = 1e-12;
 /// Most values that one output of a convolution over the input may sum up for it to stay f32: with so few, the
 /// integer kernels only add work (a quarter of the time of a small network on ONNX Runtime), and a few weights
 /// save nothing.
 const STEM_SUM_MAX: usize = 64;
-/// Largest integer that a bias may reach, far enough from the end of i32 for the sum that it joins.
-const BIAS_MAX: f32 = 16_777_216.0;
-
 /// A bias, the scales of weight and bias, and a zero point.
 const CHANNEL_BYTES: usize = 4 + 4 + 4 + 1;
 /// A scale and a zero point.
 const ACTIVATION_BYTES: usize = 4 + 1;
-
-/// `real = scale * (integer - zero_point)` with a u8 integer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Affine {
-    /// Value of one step; positive and normal.
-    pub scale: f32,
-    /// The integer that stands for zero.
-    pub zero_point: u8,
-}
-
-impl Affine {
-    /// The encoding of a range; zero is always in it, and a range of nothing gets a scale of 1/255.
-    ///
-    /// # Errors
-    /// A bound that is not finite, or bounds in the wrong order.
-    pub fn from_range(low: f32, high: f32) -> Result<Self, String> {
-        if !low.is_finite() || !high.is_finite() || low > high {
-            return Err(format!("the range {low} to {high} is none"));
-        }
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        let width = high - low;
-        if !width.is_finite() {
-            return Err(format!("the range {low} to {high} is too wide"));
-        }
-        if width < RANGE_MIN {
-            return Ok(Self { scale: 1.0 / STEPS, zero_point: 0 });
-        }
-        let scale = width / STEPS;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u8")]
-        let zero_point = (-low / scale).round_ties_even().clamp(0.0, STEPS) as u8;
-        Ok(Self { scale, zero_point })
-    }
-
-    /// Smallest value.
-    pub fn low(self) -> f32 {
-        -f32::from(self.zero_point) * self.scale
-    }
-
-    /// Largest value.
-    pub fn high(self) -> f32 {
-        (STEPS - f32::from(self.zero_point)) * self.scale
-    }
-
-    /// `value` after it has been an integer.
-    pub fn round_trip(self, value: f32) -> f32 {
-        let zero = f32::from(self.zero_point);
-        (((value / self.scale).round_ties_even() + zero).clamp(0.0, STEPS) - zero) * self.scale
-    }
-}
 
 /// The scales of one node's weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,9 +97,7 @@ impl Encoding {
 
     /// A weight as its integer.
     pub(crate) fn weight_integer(&self, value: f32, scale: f32) -> i8 {
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to an i8")]
-        let integer = (value / scale).round_ties_even().clamp(-self.weight_max, self.weight_max) as i8;
-        integer
+        weight_integer(value, scale, self.weight_max)
     }
 
     /// That this encoding belongs to `graph`.
@@ -180,10 +121,7 @@ fn weight_scales(weight: &[f32], bias: &[f32], source: Affine, weight_max: f32) 
     let per_channel = weight.len() / bias.len();
     let scales = weight.chunks_exact(per_channel).zip(bias).map(|(row, bias)| {
         let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-        let scale = (largest / weight_max).max(bias.abs() / (source.scale * BIAS_MAX));
-        // A channel of zeros; and the product with the activation's scale must stay a normal number.
-        let floor = f32::MIN_POSITIVE * 4.0 / source.scale.min(1.0);
-        if scale > floor { scale } else { 1.0 / weight_max }
+        weight_scale(largest, bias.abs(), source, weight_max)
     });
     WeightEncoding { scales: scales.collect() }
 }

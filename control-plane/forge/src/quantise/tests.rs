@@ -6,7 +6,7 @@ use crate::{
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use runtime::Tract;
+use runtime::{Tract, golden::argmax};
 
 /// Three convolutions, residual and pool: about 60,000 parameters on 28x28.
 fn digits_network() -> Graph {

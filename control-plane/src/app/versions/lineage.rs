@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
     Digest, ModelVersionId, Timestamp, digest,
-    job::{ARCH_FILE, JobReport, MODEL_FP32_FILE, WEIGHTS_FILE},
+    job::{ARCH_FILE, ImportReport, JobReport, MODEL_FP32_FILE, WEIGHTS_FILE},
     limits,
     manifest::{FileEntry, LINEAGE_FILE, SIGNATURE_FILE},
     read,
@@ -30,6 +30,8 @@ pub struct VersionLineage {
 /// Where the files of a version that is packed come from.
 pub(super) enum Origin<'a> {
     Job(Box<JobOrigin<'a>>),
+    /// This server's forge made them of a model from elsewhere.
+    Import(&'a JobReport, &'a ImportReport),
     /// They were uploaded.
     Elsewhere,
 }
@@ -99,6 +101,11 @@ impl App {
 
     /// Takes the digests of what the job made, and of what it went on from.
     pub(super) async fn origin<'a>(&self, packing: &'a Packing<'_>) -> Result<Origin<'a>> {
+        if let Some(report) = packing.report.as_ref().filter(|_| packing.imported_here)
+            && let Some(import) = &report.import
+        {
+            return Ok(Origin::Import(report, import));
+        }
         let (Some(job), Some(dataset), Some(report)) = (packing.job, packing.dataset, &packing.report) else {
             return Ok(Origin::Elsewhere);
         };
@@ -158,6 +165,7 @@ pub(super) fn steps(
     let files = signed_files(files);
     let mut steps = match origin {
         Origin::Job(origin) => origin.steps(&files, at),
+        Origin::Import(report, import) => import_steps(report, import, &files, at),
         Origin::Elsewhere => vec![Step {
             step: StepKind::Import,
             subjects: files.clone(),
@@ -182,6 +190,42 @@ pub(super) fn steps(
         ]),
     });
     steps
+}
+
+/// The steps from a model from elsewhere and its calibration samples to `files`.
+fn import_steps(report: &JobReport, import: &ImportReport, files: &[Artefact], at: Timestamp) -> Vec<Step> {
+    let brought = vec![
+        Artefact::new(&import.source, import.source_digest),
+        Artefact::new("calibration", report.dataset.digest),
+    ];
+    let by_forge = |step, materials, subjects, details| Step {
+        step,
+        subjects,
+        materials,
+        at,
+        by: this_server(),
+        parent: None,
+        details,
+    };
+    let samples = details([
+        ("format", json!(report.dataset.format)),
+        ("shape", json!(report.dataset.shape)),
+        ("samples", json!(report.dataset.train_count)),
+    ]);
+    let compressed = details([
+        ("seconds", json!(report.quantise_seconds)),
+        ("way", json!(import.way)),
+        ("sqnr_db", json!(import.closeness.sqnr_db)),
+        ("agreement", json!(import.closeness.agreement)),
+        ("accuracy", json!(report.model.accuracy_int8)),
+        ("kept_f32", json!(import.kept_f32.len())),
+        ("size_bytes", json!(report.model.bytes_int8_onnx)),
+        ("golden_tolerance", json!(report.model.golden_tolerance)),
+    ]);
+    vec![
+        by_forge(StepKind::Import, Vec::new(), brought.clone(), samples),
+        by_forge(StepKind::Compression, brought, files.to_vec(), compressed),
+    ]
 }
 
 fn this_server() -> String {

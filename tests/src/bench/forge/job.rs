@@ -164,8 +164,8 @@ impl Run<'_> {
         Ok(Done {
             contestant: self.contestant,
             seed: self.seed,
-            int8: model.accuracy_int8,
-            fp32: model.accuracy_fp32,
+            int8: model.accuracy_int8.context("the report names no accuracy")?,
+            fp32: model.accuracy_fp32.context("the report names no accuracy")?,
             parameters: model.parameters,
             bytes_int8: model.bytes_int8_onnx,
             us_int8: model.us_per_inference.ort_int8,
