@@ -11,11 +11,11 @@ use crate::{
     checkpoint::{self, Checkpoint, Named},
     data::{self, Dataset},
     finish,
-    genotype::{Architecture, Dim, Skeleton},
+    genotype::{Architecture, Dim},
     network::{FitError, Network, broken_limit},
-    search::{Search, SearchState},
+    search::{self, SearchState, Setting},
     seeds::{self, Purpose},
-    supernet::{self, Space},
+    supernet,
     train::{self, Plan, TrainState, Training},
 };
 use clock::Clock;
@@ -23,7 +23,7 @@ use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
-    job::{self, JobKind, JobReport, JobSpec, Progress, SearchReport, Stage},
+    job::{self, JobKind, JobReport, JobSpec, Progress, SearchMethod, SearchReport, Stage},
 };
 use std::{
     path::{Path, PathBuf},
@@ -39,6 +39,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 const ACCURACY_EVERY: u64 = 20;
 /// How often the accuracy of a training is looked at.
 const ACCURACY_TIMES: u64 = 10;
+/// What is said of a search that was set back.
+const REPAIRED: &str = "skip connections had taken over the cell and begin anew";
 
 /// Why a job did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +159,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     (hooks.progress)(&Progress { message, ..plain(Stage::Load, 1, 1) });
     let fresh = State {
         spec: digest,
-        phase: Phase::Search(SearchState { step: 0, arch_steps: 0, masks: Vec::new() }),
+        phase: Phase::Search(SearchState::default()),
         search_seconds: 0.0,
         train_seconds: 0.0,
         architecture: None,
@@ -184,14 +186,14 @@ struct Driver<'a, 'h> {
 impl Driver<'_, '_> {
     /// Search, or the parent's architecture; then training.
     fn network(&mut self) -> Result<Network, Error> {
-        let parent = match &self.spec.kind {
-            JobKind::Search => None,
-            JobKind::Retrain { from, .. } => Some(from.clone()),
+        let (method, parent) = match &self.spec.kind {
+            JobKind::Search { method } => (*method, None),
+            JobKind::Retrain { from, .. } => (SearchMethod::default(), Some(from.clone())),
         };
         let weights = match &parent {
             None => {
                 if self.state.architecture.is_none() {
-                    self.search()?;
+                    self.search(method)?;
                 }
                 None
             }
@@ -246,20 +248,23 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    fn search(&mut self) -> Result<(), Error> {
+    fn search(&mut self, method: SearchMethod) -> Result<(), Error> {
         let spec = &self.spec;
-        let (shape, classes) = (&self.set.schema.shape, self.set.schema.labels.len());
-        let [channels, cells, nodes] =
-            [spec.budget.channels, spec.budget.cells, spec.budget.nodes].map(|value| value as usize);
-        let skeleton = Skeleton::new(shape, classes, channels, cells, nodes);
-        let batch = u64::from(spec.budget.search_batch).min(self.samples.len() as u64);
-        spec::set_threads(spec.threads, batch * supernet::largest_state(&skeleton));
-        spec::check_memory("search", supernet::search_bytes(&skeleton, &Space::all_earlier(nodes), batch))?;
-        let mut search = Search::new(self.samples, shape, classes, &spec.budget, &spec.board, spec.seed)
-            .map_err(Error::Input)?;
+        let setting = Setting {
+            samples: self.samples,
+            input: &self.set.schema.shape,
+            classes: self.set.schema.labels.len(),
+            budget: &spec.budget,
+            board: &spec.board,
+            seed: spec.seed,
+        };
+        let batch = setting.batch() as u64;
+        spec::set_threads(spec.threads, batch * supernet::largest_state(&setting.skeleton()));
+        spec::check_memory("search", search::bytes(method, &setting))?;
+        let mut search = search::begin(method, setting).map_err(Error::Input)?;
         let mut resumed_from = None;
         if let (Phase::Search(state), Some(saved)) = (&self.state.phase, self.saved.take()) {
-            search.restore(state, |name| tensor(&saved, name)).map_err(Error::Input)?;
+            search.restore(state, &mut |name| tensor(&saved, name)).map_err(Error::Input)?;
             resumed_from = Some(state.step);
         }
         let mut clock = Clock::start(self.state.search_seconds, self.hooks.checkpoint_every);
@@ -273,12 +278,14 @@ impl Driver<'_, '_> {
             if !outcome.finite {
                 return Err(Error::Diverged { stage: "search", step });
             }
-            let accuracy = (step == total || step % ACCURACY_EVERY == 0).then(|| search.accuracy());
-            if clock.due_for_report() || accuracy.is_some() {
+            let look = step == total || step % ACCURACY_EVERY == 0;
+            let message = outcome.repaired.then(|| REPAIRED.to_owned());
+            if clock.due_for_report() || look || message.is_some() {
                 let progress = Progress {
                     loss: Some(outcome.loss),
-                    accuracy,
+                    accuracy: if look { search.accuracy() } else { None },
                     resumed_from: resumed_from.take(),
+                    message,
                     ..plain(Stage::Search, step, total)
                 };
                 (self.hooks.progress)(&progress);
@@ -295,17 +302,18 @@ impl Driver<'_, '_> {
         }
         let found = search.derive().fit(&self.spec.board)?;
         self.state.search_seconds = clock.seconds();
+        let (end, _) = search.save();
         self.state.search = Some(SearchReport {
+            method,
             seconds: clock.seconds(),
-            arch_steps: search.arch_steps(),
+            arch_steps: end.arch_steps,
+            cells_judged: end.judged.len() as u64,
+            repairs: end.repairs.len() as u64,
             skip_share: found.genotype.skip_share(),
             cell: found.genotype.line(found.dim),
         });
         let (step, total) = search.progress();
-        let mut message = format!("found {}", found.genotype.line(found.dim));
-        if found.genotype.skip_share() > 0.5 {
-            message.push_str("; most edges are skip connections: the search may have collapsed");
-        }
+        let message = format!("found {}", found.genotype.line(found.dim));
         self.state.architecture = Some(found);
         self.state.phase = Phase::Train(TrainState { step: 0 });
         self.checkpoint.save(&self.state, &[])?;
