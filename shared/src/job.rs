@@ -5,7 +5,7 @@
 
 use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The file in a job's folder that says what to do.
 pub const SPEC_FILE: &str = "job.json";
@@ -83,7 +83,10 @@ pub struct JobSpec {
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum JobKind {
     /// Search an architecture, train it, quantise it, export it.
-    Search,
+    Search {
+        #[serde(default, skip_serializing_if = "SearchMethod::is_default")]
+        method: SearchMethod,
+    },
     /// Train a known architecture from random weights, quantise it, export it: what a search is compared with, and
     /// what takes the place of one where somebody knows better.
     Train {
@@ -100,6 +103,88 @@ pub enum JobKind {
     },
 }
 
+/// How a cell is found. Within one budget all methods take equally many weight steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SearchMethod {
+    /// First-order bilevel search in a supernet of mixed operations (Liu, Simonyan and Yang 2019).
+    #[default]
+    Darts,
+    /// The same with the gradient through one weight step (section 2.3 there).
+    DartsSecondOrder,
+    /// One sampled operation an edge, by the Gumbel-softmax (Dong and Yang 2019).
+    Gdas,
+    /// A share of the channels goes through the operations, the rest passes by (Xu et al. 2020).
+    PartialChannels,
+    /// Cells drawn at random, each trained for itself.
+    Random,
+    /// The same; the better half of them is trained on (Jamieson and Talwalkar 2016).
+    SuccessiveHalving,
+    /// Evolution of cells on the shared weights of a supernet (Guo et al. 2020).
+    Evolution,
+}
+
+/// No search method has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no search method {name:?}, allowed are {}", SearchMethod::ALL.map(SearchMethod::name).join(", "))]
+pub struct UnknownMethod {
+    name: String,
+}
+
+impl SearchMethod {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Darts,
+        Self::DartsSecondOrder,
+        Self::Gdas,
+        Self::PartialChannels,
+        Self::Random,
+        Self::SuccessiveHalving,
+        Self::Evolution,
+    ];
+
+    /// As in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Darts => "darts",
+            Self::DartsSecondOrder => "darts-second-order",
+            Self::Gdas => "gdas",
+            Self::PartialChannels => "partial-channels",
+            Self::Random => "random",
+            Self::SuccessiveHalving => "successive-halving",
+            Self::Evolution => "evolution",
+        }
+    }
+
+    /// Names what of a budget the method cannot work with.
+    pub fn validate(self, budget: &Budget) -> Result<(), String> {
+        if self == Self::PartialChannels && !budget.channels.is_multiple_of(2) {
+            return Err(format!("budget.channels is {}, {self} needs an even number", budget.channels));
+        }
+        Ok(())
+    }
+
+    /// A job without a method is searched by this one.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for SearchMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for SearchMethod {
+    type Err = UnknownMethod;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMethod> {
+        let found = Self::ALL.into_iter().find(|method| method.name() == name);
+        found.ok_or_else(|| UnknownMethod { name: name.to_owned() })
+    }
+}
+
 /// Least and most time that a job may be given: what loading and measuring alone take, and four weeks.
 const SECONDS_MIN: u32 = 10;
 const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
@@ -108,7 +193,8 @@ const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// Architecture steps of the search, each beside one weight step.
+    /// Architecture steps of a search by gradients, each beside one weight step. Warm-up and settling take three
+    /// weight steps for ten of these.
     pub search_steps: u32,
     /// Samples in one step of the search.
     pub search_batch: u32,
@@ -306,8 +392,18 @@ pub struct KeptReport {
 /// What the search did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchReport {
+    /// A report without it is of a search by the default one.
+    #[serde(default)]
+    pub method: SearchMethod,
     pub seconds: f64,
+    /// Steps that moved architecture weights; 0 where the method has none.
     pub arch_steps: u64,
+    /// Cells that were judged one by one; 0 where the method judges them by architecture weights.
+    #[serde(default)]
+    pub cells_judged: u64,
+    /// How often skip connections had taken over and were set back.
+    #[serde(default)]
+    pub repairs: u64,
     /// Share of skip connections in the found cell, 0 to 1.
     pub skip_share: f64,
     /// The found cell in one line, such as `0->2 conv3 | 1->2 sep5`.
@@ -397,5 +493,43 @@ mod tests {
         }
         let bad = Budget { cells: 0, ..Budget::quick(Task::ImageClassification) };
         assert_eq!(bad.validate().unwrap_err(), "budget.cells is 0, allowed are 1 to 32");
+    }
+
+    #[test]
+    fn a_method_has_one_name_everywhere_and_a_job_without_one_is_as_before() {
+        for method in SearchMethod::ALL {
+            assert_eq!(serde_json::to_value(method).unwrap(), method.name());
+            assert_eq!(method.name().parse(), Ok(method));
+        }
+        let unknown = "dart".parse::<SearchMethod>().unwrap_err().to_string();
+        assert!(
+            unknown.starts_with("no search method \"dart\", allowed are darts, darts-second-order,"),
+            "{unknown}"
+        );
+        let read = |text: &str| serde_json::from_str::<JobKind>(text).unwrap();
+        let old = JobKind::Search { method: SearchMethod::Darts };
+        assert_eq!(read(r#"{"name":"search"}"#), old);
+        // A job that the control plane writes anew keeps its bytes, and with them its checkpoint.
+        assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"name":"search"}"#);
+        let gdas = JobKind::Search { method: SearchMethod::Gdas };
+        assert_eq!(read(r#"{"name":"search","method":"gdas"}"#), gdas);
+        assert_eq!(read(&serde_json::to_string(&gdas).unwrap()), gdas);
+    }
+
+    #[test]
+    fn a_budget_that_a_method_cannot_work_with_is_named() {
+        let odd = Budget { channels: 7, ..Budget::quick(Task::ImageClassification) };
+        SearchMethod::Darts.validate(&odd).unwrap();
+        assert_eq!(
+            SearchMethod::PartialChannels.validate(&odd).unwrap_err(),
+            "budget.channels is 7, partial-channels needs an even number"
+        );
+    }
+
+    #[test]
+    fn a_report_from_before_there_were_methods_still_reads() {
+        let old = r#"{"seconds":1.5,"arch_steps":100,"skip_share":0.25,"cell":"0->2 conv3 | 1->2 skip"}"#;
+        let report: SearchReport = serde_json::from_str(old).unwrap();
+        assert_eq!((report.method, report.repairs, report.cells_judged), (SearchMethod::Darts, 0, 0));
     }
 }

@@ -1,16 +1,17 @@
 """The step of `edgewright-forge bench-step` in PyTorch eager.
 
-darts_step.py VARIANT THREADS START, VARIANT one of default, channels_last, restructured. START is the file that
-`edgewright-forge bench-step --start` writes: weights and batches that the first step begins from. One JSON object a
-line on standard input, {"run": N}; the answer is a line with {"ms": [...], "loss": [...], "version": PyTorch's}, one
-number a step, the loss that of the weight step.
+darts_step.py VARIANT THREADS START METHOD, VARIANT one of default, channels_last, restructured, METHOD one of darts,
+darts-second-order, gdas, partial-channels. START is the file that `edgewright-forge bench-step --start` writes for that
+method: weights and batches that the first step begins from. One JSON object a line on standard input, {"run": N}; the
+answer is a line with {"ms": [...], "loss": [...], "version": PyTorch's}, one number a step, the loss that of the weight
+step.
 
 The step is the one that `control-plane/forge/src/bench_step.rs` describes, number by number. All variants compute the same
 loss and the same gradients; they differ in how:
 
 - default: operation by operation, tensors in PyTorch's default layout;
 - channels_last: the same, tensors and weights channels last;
-- restructured: channels last, and less memory traffic.
+- restructured: channels last, and less memory traffic; of darts and darts-second-order alone.
 """
 
 import functools
@@ -29,6 +30,11 @@ from torch import nn
 
 BATCH, SIZE, CHANNELS, CLASSES, NODES, FAN_IN = 64, 28, 16, 10, 4, 2
 CONV, SEP, MAX, AVERAGE, SKIP, ZERO = range(6)
+METHODS = ("darts", "darts-second-order", "gdas", "partial-channels")
+# Of as many channels of a partial supernet one goes through the operations.
+PARTIAL = 4
+WEIGHT_RATE, GRADIENT_NORM_MAX, DIFFERENCE_NORM = 0.025, 5.0, 0.01
+GUMBEL_TEMPERATURE = 5.05
 EDGES = [(start, node) for node in range(2, NODES + 2) for start in range(node - FAN_IN, node)]
 
 
@@ -40,32 +46,38 @@ def conv_bn(channels_in, channels_out, kernel):
 
 
 class Edge(nn.Module):
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.conv = conv_bn(CHANNELS, CHANNELS, 3)
-        self.depthwise = nn.Conv2d(CHANNELS, CHANNELS, 5, padding=2, groups=CHANNELS, bias=False)
-        self.pointwise = conv_bn(CHANNELS, CHANNELS, 1)
+        self.conv = conv_bn(channels, channels, 3)
+        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
+        self.pointwise = conv_bn(channels, channels, 1)
 
     def operations(self, x):
-        return [
-            self.conv(x),
-            self.pointwise(self.depthwise(x)),
-            F.max_pool2d(x, 3, 1, 1),
-            F.avg_pool2d(x, 3, 1, 1),
-            x,
-            torch.zeros_like(x),
-        ]
+        return [self.operation(index, x) for index in range(6)]
+
+    def operation(self, index, x):
+        if index == CONV:
+            return self.conv(x)
+        if index == SEP:
+            return self.pointwise(self.depthwise(x))
+        if index == MAX:
+            return F.max_pool2d(x, 3, 1, 1)
+        if index == AVERAGE:
+            return F.avg_pool2d(x, 3, 1, 1)
+        return x if index == SKIP else torch.zeros_like(x)
 
 
 class Network(nn.Module):
-    def __init__(self, restructured):
+    def __init__(self, restructured, method):
         super().__init__()
-        self.restructured = restructured
+        assert method in ("darts", "darts-second-order") or not restructured, f"{method} is not restructured"
+        self.restructured, self.method = restructured, method
+        channels, columns = (CHANNELS // PARTIAL, 7) if method == "partial-channels" else (CHANNELS, 6)
         self.stem = conv_bn(1, CHANNELS, 3)
         self.adapters = nn.ModuleList(conv_bn(CHANNELS, CHANNELS, 1) for _ in range(2))
-        self.edges = nn.ModuleList(Edge() for _ in EDGES)
+        self.edges = nn.ModuleList(Edge(channels) for _ in EDGES)
         self.head = nn.Linear(NODES * CHANNELS, CLASSES)
-        self.alpha = nn.Parameter(torch.zeros(len(EDGES), 6))
+        self.alpha = nn.Parameter(torch.zeros(len(EDGES), columns))
 
     def weights(self):
         return [value for name, value in self.named_parameters() if name != "alpha"]
@@ -107,13 +119,37 @@ class Network(nn.Module):
         states = list(inputs)
         for node in range(2, NODES + 2):
             terms = [
-                weight * output
+                term
                 for index, (start, end) in enumerate(EDGES)
                 if end == node
-                for weight, output in zip(mix[index], self.edges[index].operations(states[start]))
+                for term in self.terms(index, states[start], mix)
             ]
             states.append(F.relu(functools.reduce(operator.add, terms)))
         return states[2:]
+
+    def terms(self, index, x, mix):
+        """What one edge gives, to be added up."""
+        edge = self.edges[index]
+        if self.method == "gdas":
+            weights, drawn = mix
+            return [weights[index, drawn[index]] * edge.operation(drawn[index], x)]
+        if self.method == "partial-channels":
+            weights, shares = mix
+            through, past = x[:, : CHANNELS // PARTIAL], x[:, CHANNELS // PARTIAL :]
+            mixed = [weight * output for weight, output in zip(weights[index], edge.operations(through))]
+            return [shares[index] * shuffle(torch.cat([functools.reduce(operator.add, mixed), past], 1))]
+        return [weight * output for weight, output in zip(mix[index], edge.operations(x))]
+
+    def mix(self, alpha, noise):
+        """What a pass weights the operations by."""
+        if self.method == "gdas":
+            soft = ((alpha + noise) / GUMBEL_TEMPERATURE).softmax(1)
+            drawn = soft.argmax(1)
+            return F.one_hot(drawn, 6) - soft.detach() + soft, drawn.tolist()
+        if self.method == "partial-channels":
+            shares = alpha[:, 6].view(NODES, FAN_IN).softmax(1).view(-1)
+            return alpha[:, :6].softmax(1), shares
+        return alpha.softmax(1)
 
     def cell_restructured(self, inputs, mix):
         """The same result with less memory traffic."""
@@ -157,6 +193,11 @@ class Network(nn.Module):
         return [row.view(n, h, w, c).permute(0, 3, 1, 2) for row in product.unbind(0)]
 
 
+def shuffle(x):
+    n, c, h, w = x.shape
+    return x.view(n, PARTIAL, c // PARTIAL, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
 def batch_norm(x, scale, shift):
     return F.batch_norm(x, None, None, scale, shift, training=True)
 
@@ -178,10 +219,11 @@ def read_safetensors(path):
 
 
 class Bench:
-    def __init__(self, variant, start):
+    def __init__(self, variant, start, method):
         tensors = read_safetensors(start)
+        self.noise, self.passes = tensors.pop("noise", [None]), 0
         inputs = [tensors.pop("x_weights"), tensors.pop("x_arch")]
-        self.network = Network(variant == "restructured")
+        self.network = Network(variant == "restructured", method)
         self.network.load(tensors)
         layout = torch.contiguous_format if variant == "default" else torch.channels_last
         self.network.to(memory_format=layout)
@@ -192,32 +234,66 @@ class Bench:
             {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": 3e-4},
             {"params": [weight for weight in weights if weight.dim() == 1], "weight_decay": 0.0},
         ]
-        self.sgd = torch.optim.SGD(groups, 0.025, momentum=0.9, nesterov=True)
+        self.sgd = torch.optim.SGD(groups, WEIGHT_RATE, momentum=0.9, nesterov=True)
         self.adam = torch.optim.AdamW([self.network.alpha], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
-    def loss(self, batch, mix):
+    def loss(self, batch, alpha):
         images, labels = self.batches[batch]
+        mix = self.network.mix(alpha, self.noise[self.passes % len(self.noise)])
         return F.cross_entropy(self.network(images, mix), labels)
 
     def step(self):
         network = self.network
-        loss = self.loss(1, network.alpha.softmax(1))
-        (network.alpha.grad,) = torch.autograd.grad(loss, [network.alpha])
+        if network.method == "darts-second-order":
+            network.alpha.grad = self.second_order()
+        else:
+            (network.alpha.grad,) = torch.autograd.grad(self.loss(1, network.alpha), [network.alpha])
+        self.passes += 1
         self.adam.step()
         weights = network.weights()
-        loss = self.loss(0, network.alpha.detach().softmax(1))
-        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights)):
-            weight.grad = gradient
+        loss = self.loss(0, network.alpha.detach())
+        self.passes += 1
+        # What was not drawn has no gradient; momentum and decay go on all the same.
+        gradients = torch.autograd.grad(loss, weights, allow_unused=network.method == "gdas")
+        for weight, gradient in zip(weights, gradients):
+            weight.grad = torch.zeros_like(weight) if gradient is None else gradient
         self.sgd.step()
         return loss.item()
 
+    def second_order(self):
+        """The gradient of the architecture through one weight step."""
+        alpha, weights = self.network.alpha, self.network.weights()
+        start = [weight.detach().clone() for weight in weights]
+
+        def move(direction, distance):
+            with torch.no_grad():
+                torch._foreach_copy_(weights, start)
+                torch._foreach_add_(weights, direction, alpha=distance)
+
+        def norm(gradients):
+            return torch.stack(torch._foreach_norm(gradients)).norm().item()
+
+        down = torch.autograd.grad(self.loss(0, alpha.detach()), weights)
+        rate = WEIGHT_RATE * min(1.0, GRADIENT_NORM_MAX / norm(down))
+        move(down, -rate)
+        *along, direct = torch.autograd.grad(self.loss(1, alpha), [*weights, alpha])
+        epsilon = DIFFERENCE_NORM / norm(along)
+        sides = []
+        for side in (epsilon, -epsilon):
+            move(along, side)
+            sides += torch.autograd.grad(self.loss(0, alpha), [alpha])
+        move(along, 0.0)
+        plus, minus = sides
+        return direct - (plus - minus) * (rate / (2 * epsilon))
+
 
 def main():
-    variant, threads, start = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    variant, threads, start, method = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    assert method in METHODS, f"{method} is no method"
     assert variant in ("default", "channels_last", "restructured"), f"{variant} is no variant"
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    bench = Bench(variant, start)
+    bench = Bench(variant, start, method)
     for line in sys.stdin:
         times, losses = [], []
         for _ in range(json.loads(line)["run"]):

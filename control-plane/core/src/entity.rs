@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
     VersionLabel,
-    job::{Budget, DatasetSchema, JobReport, Stage},
+    job::{Budget, DatasetSchema, JobReport, SearchMethod, Stage},
     wire::{Assignment, EventKind, Reported, TrialPolicy},
 };
 use std::{collections::BTreeMap, path::PathBuf};
@@ -65,6 +65,9 @@ pub struct Job {
     pub seed: u64,
     pub threads: u32,
     pub budget: Budget,
+    /// How a search finds its cell; `None` for a retraining.
+    #[serde(default)]
+    pub method: Option<SearchMethod>,
     /// The version that a retraining starts from.
     pub parent: Option<ModelVersionId>,
     pub state: JobState,

@@ -19,20 +19,33 @@
 //! decay 1e-3, decoupled) or to the weights alone (SGD, rate 0.025, momentum 0.9 with Nesterov, weight decay 3e-4 on
 //! kernels and the head's matrix). The loss that a step reports is the weight step's.
 //!
+//! # Other methods
+//! - [`Form::SecondOrder`]: the gradient of the architecture step is that of the loss on `x_arch` after a weight step on
+//!   `x_weights` of rate 0.025, without momentum and decay, its gradient clipped to norm 5; the product with the second
+//!   derivative is a difference of two gradients, at weights moved by 0.01 along the gradient on `x_arch` either way.
+//! - [`Form::Gumbel`]: each pass, the forward and backward pass of a step, computes one operation an edge, the largest of
+//!   `p = softmax((alpha + noise[i]) / 5.05)`, `i` the passes before it modulo 64; its weight is `1 - p + p`, of which the
+//!   first `p` is taken as constant.
+//! - [`Form::Partial`]: channels 0 to 3 of a state go through the operations (4 channels each); `alpha` has a column
+//!   more, whose softmax over the two edges of a node weighs both what the operations give and channels 4 to 15 as they
+//!   are; channel `g * 4 + c` of the two joined becomes channel `c * 4 + g` of the node, `c` and `g` from 0 to 3.
+//!
 //! # The start
 //! [`StepBench::start`] writes what the first step begins from, so that another implementation can begin from the
 //! same and show by its losses that it computes the same. Safetensors, f32, row major: `stem.*`, `cell0.adapterA.*`
 //! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.*` (`conv`, `conv_gamma`, `conv_beta`, `depthwise`, `pointwise`,
 //! `sep_gamma`, `sep_beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
-//! batches `x_weights` and `x_arch`.
+//! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`.
 
 use crate::{
     genotype::{Adapter, CellPlan, Dim, Skeleton},
     optim::{Adam, Sgd},
     params::{channels_last, to_vec},
+    search::{self, Form, Mix, Relaxed},
     seeds::{self, Purpose},
-    supernet::{Candidates, Space, Supernet},
+    supernet::{Candidates, Space, Supernet, channel_share},
 };
+use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde::Serialize;
 use std::time::Instant;
@@ -43,10 +56,19 @@ const SIDE: i64 = 28;
 const CHANNELS: i64 = 16;
 const NODES: usize = 4;
 const CLASSES: i64 = 10;
+const WEIGHT_RATE: f64 = 0.025;
+/// How far the search is, for what changes on its way.
+const POSITION: f64 = 0.5;
+/// Passes after which the same noise comes again.
+const NOISES: u64 = 64;
 
 /// A supernet of the form that this module describes, with its optimisers and two batches.
 #[derive(Debug)]
 pub struct StepBench {
+    form: Form,
+    seed: u64,
+    /// Passes so far.
+    passes: u64,
     net: Supernet,
     alpha: Tensor,
     candidates: Candidates,
@@ -68,7 +90,7 @@ pub struct Steps {
 
 impl StepBench {
     /// The network of the module's description.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(form: Form, seed: u64) -> Self {
         let adapter = Adapter { channels_in: CHANNELS, stride: 1, kernel: 1 };
         let skeleton = Skeleton {
             dim: Dim::Image,
@@ -81,15 +103,20 @@ impl StepBench {
             features: CHANNELS * NODES as i64,
         };
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
-        let net = Supernet::new(skeleton, Space::with_fan_in(NODES, 2), &mut rng);
+        let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };
+        let net = Supernet::partial(skeleton, Space::with_fan_in(NODES, 2), partial, &mut rng);
         let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
         let edges = net.space().edges().len();
-        let alpha = (Tensor::from_slice(&normal(edges as i64 * 6)) * 1e-3).reshape([edges as i64, 6]);
+        let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns())) * 1e-3;
+        let alpha = alpha.reshape([edges as i64, form.columns()]);
         let [x_weights, x_arch] = [0, 1].map(|_| {
             channels_last(&Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]))
         });
         let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
         Self {
+            form,
+            seed,
+            passes: 0,
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             adam: Adam::new(alpha.numel(), (0.5, 0.999), 1e-3),
             candidates: Candidates::all(edges),
@@ -103,16 +130,32 @@ impl StepBench {
 
     /// One architecture step and one weight step; the loss of the latter.
     pub fn step(&mut self) -> f64 {
-        let mix = self.candidates.weights(&self.alpha, 1.0);
-        let loss = self.net.loss(&self.x_arch, &self.labels, &mix, &self.candidates);
-        let gradient = Tensor::run_backward(&[loss], &[&self.alpha], false, false).remove(0);
+        let batch = |x: &Tensor| (x.shallow_clone(), self.labels.shallow_clone());
+        let (training, validation) = (batch(&self.x_weights), batch(&self.x_arch));
+        let ahead = (self.form == Form::SecondOrder).then_some((&training, WEIGHT_RATE));
+        let (_, gradient) = self.relaxed().gradient(|| self.mix(), &validation, ahead, None);
+        self.passes += 1;
         let decay = self.alpha.ones_like().view(-1);
         self.adam.step(&mut self.alpha.detach().view(-1), &gradient.reshape([-1]), &decay, 3e-4);
-        let mix = tch::no_grad(|| self.candidates.weights(&self.alpha, 1.0));
-        let loss = self.net.loss(&self.x_weights, &self.labels, &mix, &self.candidates);
+        let (weights, left) = tch::no_grad(|| self.mix());
+        let loss = self.net.loss(&self.x_weights, &self.labels, &weights, &left);
+        self.passes += 1;
         let gradient = self.net.params.gradients(&loss);
-        self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), 0.025);
+        self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), WEIGHT_RATE);
         loss.double_value(&[])
+    }
+
+    fn relaxed(&self) -> Relaxed<'_> {
+        Relaxed { form: self.form, net: &self.net, candidates: &self.candidates, alpha: &self.alpha }
+    }
+
+    /// What this pass computes with.
+    fn mix(&self) -> Mix {
+        self.relaxed().mix(1.0, POSITION, None, &mut self.noise_of(self.passes))
+    }
+
+    fn noise_of(&self, pass: u64) -> ChaCha8Rng {
+        seeds::stream(self.seed, Purpose::Gumbel, pass % NOISES)
     }
 
     /// The next `steps` steps.
@@ -133,9 +176,15 @@ impl StepBench {
     /// Values that do not fit their shapes, which is a fault of this program.
     pub fn start(&self) -> Result<Vec<u8>, SafeTensorError> {
         let mut tensors = self.net.params.named();
-        for (name, tensor) in
-            [("alpha", &self.alpha), ("x_weights", &self.x_weights), ("x_arch", &self.x_arch)]
-        {
+        let mut more = vec![("alpha", &self.alpha), ("x_weights", &self.x_weights), ("x_arch", &self.x_arch)];
+        let edges = self.alpha.size()[0];
+        let noises: Vec<Tensor> =
+            (0..NOISES).map(|pass| search::noise(edges, &mut self.noise_of(pass))).collect();
+        let noise = Tensor::stack(&noises, 0);
+        if self.form == Form::Gumbel {
+            more.push(("noise", &noise));
+        }
+        for (name, tensor) in more {
             let shape = tensor.size().iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
             tensors.push((name.to_owned(), shape, to_vec(tensor)));
         }
@@ -158,16 +207,22 @@ mod tests {
 
     #[test]
     fn steps_lower_the_loss() {
-        let mut bench = StepBench::new(1);
-        let steps = bench.run(6);
-        assert_eq!((steps.ms.len(), steps.loss.len()), (6, 6));
-        assert!(steps.ms.iter().all(|ms| *ms > 0.0));
-        assert!(steps.loss[5] < steps.loss[0]);
+        for form in [Form::FirstOrder, Form::SecondOrder, Form::Partial] {
+            let mut bench = StepBench::new(form, 1);
+            let steps = bench.run(6);
+            assert_eq!((steps.ms.len(), steps.loss.len()), (6, 6));
+            assert!(steps.ms.iter().all(|ms| *ms > 0.0));
+            assert!(steps.loss[5] < steps.loss[0], "{form:?}: {:?}", steps.loss);
+        }
+        // Each step is of another network: the losses go up and down.
+        let steps = StepBench::new(Form::Gumbel, 1).run(6);
+        assert!(steps.loss.iter().all(|loss| loss.is_finite()), "{:?}", steps.loss);
+        assert_eq!(StepBench::new(Form::Gumbel, 1).run(6).loss, steps.loss);
     }
 
     #[test]
     fn the_start_holds_every_weight_and_both_batches() {
-        let bench = StepBench::new(1);
+        let bench = StepBench::new(Form::FirstOrder, 1);
         let bytes = bench.start().unwrap();
         let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
@@ -180,5 +235,12 @@ mod tests {
         assert_eq!(shape("x_arch"), [64, 1, 28, 28]);
         // Stem and two adapters of three tensors, eight edges of seven, the head's two, alpha, two batches.
         assert_eq!(start.len(), 3 * 3 + 8 * 7 + 2 + 3);
+        let bytes = StepBench::new(Form::Partial, 1).start().unwrap();
+        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
+        assert_eq!((shape("cell0.edge2_3.conv"), shape("alpha")), (vec![4, 4, 3, 3], vec![8, 7]));
+        let bytes = StepBench::new(Form::Gumbel, 1).start().unwrap();
+        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(start.tensor("noise").unwrap().shape(), [64, 8, 6]);
     }
 }

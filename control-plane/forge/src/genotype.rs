@@ -36,6 +36,9 @@ impl Operation {
     pub const ALL: [Self; 6] =
         [Self::Conv, Self::SepConv, Self::MaxPool, Self::AvgPool, Self::Skip, Self::Zero];
 
+    /// Those that a cell may consist of.
+    pub const REAL: [Self; 5] = [Self::Conv, Self::SepConv, Self::MaxPool, Self::AvgPool, Self::Skip];
+
     /// Column in the architecture weights.
     pub fn index(self) -> usize {
         self as usize
@@ -129,10 +132,14 @@ impl Genotype {
         Ok(())
     }
 
+    /// Edges that are skip connections.
+    pub fn skips(&self) -> usize {
+        self.nodes.iter().flatten().filter(|edge| edge.op == Operation::Skip).count()
+    }
+
     /// Share of edges that are skip connections, 0 to 1: near 1 the search collapsed.
     pub fn skip_share(&self) -> f64 {
-        let all: Vec<&Edge> = self.nodes.iter().flatten().collect();
-        all.iter().filter(|edge| edge.op == Operation::Skip).count() as f64 / all.len().max(1) as f64
+        self.skips() as f64 / self.nodes.iter().flatten().count().max(1) as f64
     }
 
     /// One line, such as `0->2 conv3 | 1->2 sep5`.

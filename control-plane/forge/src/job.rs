@@ -13,12 +13,12 @@ use crate::{
     checkpoint::{self, Checkpoint, Named},
     data::{self, Dataset},
     finish,
-    genotype::{Architecture, Skeleton},
+    genotype::Architecture,
     history::History,
     network::{FitError, Network, broken_limit},
-    search::{Search, SearchState},
+    search::{self, SearchState, Setting},
     seeds::{self, Purpose},
-    supernet::{self, Space},
+    supernet,
     train::{self, TrainState},
 };
 use clock::Clock;
@@ -27,7 +27,10 @@ use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
-    job::{self, Budget, JobKind, JobReport, JobSpec, Progress, SearchReport, Stage, TeachersReport},
+    job::{
+        self, Budget, JobKind, JobReport, JobSpec, Progress, SearchMethod, SearchReport, Stage,
+        TeachersReport,
+    },
 };
 use std::{
     path::{Path, PathBuf},
@@ -40,6 +43,8 @@ use training::TeachState;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Steps of the search between two looks at its accuracy.
 const ACCURACY_EVERY: u64 = 20;
+/// What is said of a search that was set back.
+const REPAIRED: &str = "skip connections had taken over the cell and begin anew";
 
 /// Why a job did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +172,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     (hooks.progress)(&Progress { message, ..plain(Stage::Load, 1, 1) });
     let fresh = State {
         spec: digest,
-        phase: Phase::Search(SearchState { step: 0, arch_steps: 0, masks: Vec::new() }),
+        phase: Phase::Search(SearchState::default()),
         search_seconds: 0.0,
         teach_seconds: 0.0,
         train_seconds: 0.0,
@@ -198,18 +203,18 @@ struct Driver<'a, 'h> {
 impl Driver<'_, '_> {
     /// Search, the given architecture, or the parent's; then training.
     fn network(&mut self) -> Result<Network, Error> {
-        let parent = match self.spec.kind.clone() {
-            JobKind::Search => None,
+        let (method, parent) = match self.spec.kind.clone() {
+            JobKind::Search { method } => (method, None),
             JobKind::Train { architecture, weights } => {
                 self.state.architecture = Some(self.given(&architecture, weights)?);
-                None
+                (SearchMethod::default(), None)
             }
-            JobKind::Retrain { from, .. } => Some(from),
+            JobKind::Retrain { from, .. } => (SearchMethod::default(), Some(from)),
         };
         let weights = match &parent {
             None => {
                 if self.state.architecture.is_none() {
-                    self.search()?;
+                    self.search(method)?;
                 }
                 None
             }
@@ -272,23 +277,25 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    fn search(&mut self) -> Result<(), Error> {
+    fn search(&mut self, method: SearchMethod) -> Result<(), Error> {
         let spec = &self.spec;
-        let (shape, classes) = (&self.set.schema.shape, self.set.schema.labels.len());
-        let [channels, cells, nodes] =
-            [spec.budget.channels, spec.budget.cells, spec.budget.nodes].map(|value| value as usize);
-        let skeleton = Skeleton::new(shape, classes, channels, cells, nodes);
-        let batch = u64::from(spec.budget.search_batch).min(self.samples.len() as u64);
-        spec::set_threads(spec.threads, batch * supernet::largest_state(&skeleton));
-        spec::check_memory("search", supernet::search_bytes(&skeleton, &Space::all_earlier(nodes), batch))?;
-        let begin = |budget: &Budget| {
-            Search::new(self.samples, shape, classes, budget, &spec.board, spec.seed).map_err(Error::Input)
+        let setting = |budget| Setting {
+            samples: self.samples,
+            input: &self.set.schema.shape,
+            classes: self.set.schema.labels.len(),
+            budget,
+            board: &spec.board,
+            seed: spec.seed,
         };
+        let whole = setting(&spec.budget);
+        let batch = whole.batch() as u64;
+        spec::set_threads(spec.threads, batch * supernet::largest_state(&whole.skeleton()));
+        spec::check_memory("search", search::bytes(method, &whole))?;
         let mut budget = spec.budget;
         if let Some(limit_s) = budget.seconds {
             let most = budget.search_steps;
             if self.state.paced.search_steps.is_none() {
-                let mut trial = begin(&budget)?;
+                let mut trial = search::begin(method, whole).map_err(Error::Input)?;
                 let step_s = pace::seconds_a_step(|| {
                     trial.step();
                 });
@@ -296,10 +303,10 @@ impl Driver<'_, '_> {
             }
             budget.search_steps = self.state.paced.search_steps.unwrap_or(most);
         }
-        let mut search = begin(&budget)?;
+        let mut search = search::begin(method, setting(&budget)).map_err(Error::Input)?;
         let mut resumed_from = None;
         if let (Phase::Search(state), Some(saved)) = (&self.state.phase, self.saved.take()) {
-            search.restore(state, |name| tensor(&saved, name)).map_err(Error::Input)?;
+            search.restore(state, &mut |name| tensor(&saved, name)).map_err(Error::Input)?;
             resumed_from = Some(state.step);
         }
         let mut clock = Clock::start(self.state.search_seconds, self.hooks.checkpoint_every);
@@ -313,13 +320,16 @@ impl Driver<'_, '_> {
             if !outcome.finite {
                 return Err(Error::Diverged { stage: "search", step });
             }
-            let accuracy = (step == total || step % ACCURACY_EVERY == 0).then(|| search.accuracy());
+            let look = step == total || step % ACCURACY_EVERY == 0;
+            let accuracy = if look { search.accuracy() } else { None };
+            let message = outcome.repaired.then(|| REPAIRED.to_owned());
             self.state.history.search.push(step, outcome.loss, accuracy);
-            if clock.due_for_report() || accuracy.is_some() {
+            if clock.due_for_report() || look || message.is_some() {
                 let progress = Progress {
                     loss: Some(outcome.loss),
                     accuracy,
                     resumed_from: resumed_from.take(),
+                    message,
                     ..plain(Stage::Search, step, total)
                 };
                 (self.hooks.progress)(&progress);
@@ -336,17 +346,18 @@ impl Driver<'_, '_> {
         }
         let found = search.derive().fit(&self.spec.board)?;
         self.state.search_seconds = clock.seconds();
+        let (end, _) = search.save();
         self.state.search = Some(SearchReport {
+            method,
             seconds: clock.seconds(),
-            arch_steps: search.arch_steps(),
+            arch_steps: end.arch_steps,
+            cells_judged: end.judged.len() as u64,
+            repairs: end.repairs.len() as u64,
             skip_share: found.genotype.skip_share(),
             cell: found.genotype.line(found.dim),
         });
         let (step, total) = search.progress();
-        let mut message = format!("found {}", found.genotype.line(found.dim));
-        if found.genotype.skip_share() > 0.5 {
-            message.push_str("; most edges are skip connections: the search may have collapsed");
-        }
+        let message = format!("found {}", found.genotype.line(found.dim));
         self.state.architecture = Some(found);
         self.state.phase = self.after_search();
         self.checkpoint.save(&self.state, &[])?;

@@ -8,6 +8,7 @@ use forge::{
     import::{self, Import},
     job::{self, Hooks},
     memory,
+    search::Form,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use quantiser::form::Wishes;
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::{
     board::Board,
-    job::{DataFormat, Progress, Stage},
+    job::{DataFormat, Progress, SearchMethod, Stage},
 };
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -86,6 +87,9 @@ enum Command {
         steps: usize,
         #[arg(long, default_value_t = 1)]
         threads: u32,
+        /// Of the search methods with architecture weights: darts, darts-second-order, gdas, partial-channels.
+        #[arg(long, default_value_t)]
+        method: SearchMethod,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -166,9 +170,9 @@ fn main() -> ExitCode {
         Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
         Command::Import(args) => take_in(&args),
-        Command::BenchStep { start: Some(file), .. } => write_start(&file),
-        Command::BenchStep { steps, threads, json, serve, start: None } => {
-            bench_step(steps, threads, json, serve)
+        Command::BenchStep { start: Some(file), method, .. } => write_start(&file, method),
+        Command::BenchStep { steps, threads, method, json, serve, start: None } => {
+            step_bench(method).and_then(|bench| bench_step(bench, steps, threads, json, serve))
         }
     };
     match result {
@@ -318,11 +322,25 @@ fn read_board(path: &std::path::Path) -> Result<Board, String> {
     Board::from_toml(&text, &path.display().to_string()).map_err(|error| error.to_string())
 }
 
-fn bench_step(steps: usize, threads: u32, json: bool, serve: bool) -> anyhow::Result<()> {
+fn step_bench(method: SearchMethod) -> anyhow::Result<StepBench> {
+    let form = Form::of(method).with_context(|| {
+        let allowed = SearchMethod::ALL.into_iter().filter(|method| Form::of(*method).is_some());
+        let allowed: Vec<&str> = allowed.map(SearchMethod::name).collect();
+        format!("--method {method} has no architecture weights, allowed are {}", allowed.join(", "))
+    })?;
+    Ok(StepBench::new(form, BENCH_SEED))
+}
+
+fn bench_step(
+    mut bench: StepBench,
+    steps: usize,
+    threads: u32,
+    json: bool,
+    serve: bool,
+) -> anyhow::Result<()> {
     anyhow::ensure!((1..=STEPS_MAX).contains(&steps), "--steps is {steps}, allowed are 1 to {STEPS_MAX}");
     anyhow::ensure!((1..=256).contains(&threads), "--threads is {threads}, allowed are 1 to 256");
     tch::set_num_threads(threads as i32);
-    let mut bench = StepBench::new(BENCH_SEED);
     if serve {
         return serve_bench(&mut bench);
     }
@@ -336,8 +354,8 @@ fn bench_step(steps: usize, threads: u32, json: bool, serve: bool) -> anyhow::Re
     print(&format!("{threads} threads: median {:.1} ms of {steps} steps", times[times.len() / 2]))
 }
 
-fn write_start(file: &std::path::Path) -> anyhow::Result<()> {
-    let bytes = StepBench::new(BENCH_SEED).start().context("writing down where the steps start")?;
+fn write_start(file: &std::path::Path, method: SearchMethod) -> anyhow::Result<()> {
+    let bytes = step_bench(method)?.start().context("writing down where the steps start")?;
     std::fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))
 }
 

@@ -116,8 +116,14 @@ impl Network {
     /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
     /// running statistics; otherwise those are used.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        self.forward_seen(x, train, &mut |_| ())
+    }
+
+    /// As [`Self::forward`]; `see` gets what each ReLU gives, `[N, C, H, W]`.
+    pub fn forward_seen(&self, x: &Tensor, train: bool, see: &mut dyn FnMut(&Tensor)) -> Tensor {
         let dim = self.skeleton.dim;
         let stem = self.unit(&self.stem, x, train).relu_();
+        see(&stem);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
         let mut nodes = vec![stem];
         for (index, cell) in self.cells.iter().enumerate() {
@@ -126,6 +132,7 @@ impl Network {
                     cell.adapters[side].as_ref().map(|unit| self.unit(unit, &outputs[side], train).relu_())
                 })
                 .into();
+            states.iter().flatten().for_each(&mut *see);
             for edges in &cell.nodes {
                 let mut sum: Option<Tensor> = None;
                 for (from, op) in edges {
@@ -145,7 +152,9 @@ impl Network {
                         None => term,
                     });
                 }
-                states.push(sum.map(|sum| sum.relu()));
+                let value = sum.map(|sum| sum.relu());
+                value.iter().for_each(&mut *see);
+                states.push(value);
             }
             nodes = states.split_off(2).into_iter().flatten().collect();
             if index + 1 < self.cells.len() {

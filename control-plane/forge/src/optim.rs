@@ -70,12 +70,16 @@ fn zeros(len: usize) -> Tensor {
     Tensor::zeros([i64::try_from(len).unwrap_or(0)], (Kind::Float, Device::Cpu))
 }
 
+/// What brings the norm of `gradient` down to `limit`; 1 where it is not above.
+pub fn clip_factor(gradient: &Tensor, limit: f64) -> f64 {
+    let norm = no_grad(|| gradient.norm().double_value(&[]));
+    if norm > limit { limit / norm } else { 1.0 }
+}
+
 /// Scales `gradient` so that its norm is at most `limit`.
 pub fn clip(gradient: &Tensor, limit: f64) -> Tensor {
-    no_grad(|| {
-        let norm = gradient.norm().double_value(&[]);
-        if norm > limit { gradient * (limit / norm) } else { gradient.shallow_clone() }
-    })
+    let factor = clip_factor(gradient, limit);
+    if factor < 1.0 { no_grad(|| gradient * factor) } else { gradient.shallow_clone() }
 }
 
 /// A rate that rises linearly over the first `warm` share of the steps and falls as a half cosine to zero.

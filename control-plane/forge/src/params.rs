@@ -151,6 +151,14 @@ impl Params {
         self.flatten(&gradients)
     }
 
+    /// [`Self::gradients`] and the gradient with respect to `also`, which `loss` depends on, from one backward pass.
+    pub fn gradients_and(&self, loss: &Tensor, also: &Tensor) -> (Tensor, Tensor) {
+        let inputs: Vec<&Tensor> = self.leaves.iter().chain([also]).collect();
+        let mut gradients = Tensor::run_backward(&[loss], &inputs, false, false);
+        let last = gradients.split_off(self.leaves.len()).remove(0);
+        (self.flatten(&gradients), last)
+    }
+
     /// Joins one tensor a parameter into the order of the buffer.
     pub fn flatten(&self, tensors: &[Tensor]) -> Tensor {
         no_grad(|| {

@@ -23,8 +23,18 @@ pub enum Purpose {
     Augment = 7,
     /// Calibration and golden samples.
     Samples = 8,
+    /// Which operation a Gumbel-softmax takes on each edge, in weight steps and in architecture steps.
+    Gumbel = 9,
+    /// Which skip connections are dropped in a step.
+    SkipDropout = 10,
+    /// Cells to train for themselves.
+    Cells = 11,
+    /// The path through a supernet that a step trains.
+    Path = 12,
+    /// Parents, crossings and mutations.
+    Evolution = 13,
     /// Seeds of a job's parts.
-    Derived = 9,
+    Derived = 14,
 }
 
 /// The stream of one purpose at one step.

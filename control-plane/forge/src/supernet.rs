@@ -9,11 +9,16 @@
 //! - the softmax weight of a convolution is folded into BatchNorm's scale and shift;
 //! - the terms of a node are added in place;
 //! - activations and weights are channels last.
+//!
+//! A partial supernet (Xu et al. 2020, "PC-DARTS") sends one channel in `partial` through the operations of an edge and
+//! lets the others pass by it; the channels are then shuffled. What an edge gives is weighted by its share of its node.
 
+mod partial;
 mod size;
 mod space;
 
-pub use size::{largest_state, search_bytes, training_bytes};
+pub use partial::channel_share;
+pub use size::{largest_state, search_bytes, training_bytes, weights};
 pub use space::{Candidates, Space, costs};
 
 use crate::{
@@ -89,6 +94,8 @@ impl Sum {
 pub struct Supernet {
     skeleton: Skeleton,
     space: Space,
+    /// Of how many channels one goes through the operations; 1 where all do.
+    partial: i64,
     stem: ConvBn,
     cells: Vec<Cell>,
     head: Head,
@@ -99,6 +106,12 @@ pub struct Supernet {
 impl Supernet {
     /// A supernet with random weights.
     pub fn new(skeleton: Skeleton, space: Space, rng: &mut ChaCha8Rng) -> Self {
+        Self::partial(skeleton, space, 1, rng)
+    }
+
+    /// A supernet of whose channels one in `partial`, which divides the channels of every cell, goes through the
+    /// operations.
+    pub fn partial(skeleton: Skeleton, space: Space, partial: i64, rng: &mut ChaCha8Rng) -> Self {
         let mut b = Builder::default();
         let stem = ConvBn::stem(&mut b, &skeleton);
         let mut cells = Vec::with_capacity(skeleton.cells.len());
@@ -111,13 +124,14 @@ impl Supernet {
                 .edges()
                 .iter()
                 .map(|(from, to)| {
-                    EdgeParams::new(&mut b, &format!("cell{index}.edge{from}_{to}"), &skeleton, plan.channels)
+                    let name = format!("cell{index}.edge{from}_{to}");
+                    EdgeParams::new(&mut b, &name, &skeleton, plan.channels / partial)
                 })
                 .collect();
             cells.push(Cell { adapters, edges });
         }
         let head = Head::new(&mut b, &skeleton);
-        Self { skeleton, space, stem, cells, head, params: b.build(rng, true) }
+        Self { skeleton, space, partial, stem, cells, head, params: b.build(rng, true) }
     }
 
     /// Its edges.
@@ -125,7 +139,8 @@ impl Supernet {
         &self.space
     }
 
-    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`].
+    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`], for a partial
+    /// supernet with the edges' shares ([`Candidates::with_edge_shares`]).
     pub fn forward(&self, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
         let stem = self.stem.forward(&self.params, x);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
@@ -143,6 +158,9 @@ impl Supernet {
 
     /// The values of a cell's nodes.
     fn cell(&self, cell: &Cell, inputs: [Tensor; 2], mix: &Tensor, candidates: &Candidates) -> Vec<Tensor> {
+        if self.partial > 1 {
+            return self.partial_cell(cell, inputs, mix, candidates);
+        }
         let mut sums: Vec<Sum> = Vec::new();
         sums.resize_with(self.space.nodes(), Sum::default);
         let mut nodes = Vec::with_capacity(self.space.nodes());

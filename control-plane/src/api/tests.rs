@@ -155,6 +155,7 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         ("POST", "/searches", body)
     };
+    let odd = json!({ "search_steps": 1, "search_batch": 2, "train_epochs": 1, "channels": 7, "cells": 1, "nodes": 1 });
     let rollout = |policy: Value| ("POST", "/rollouts", json!({ "version": "m@v1.0", "policy": policy }));
     let policy = |waves: Value, pause: u64| json!({ "waves": waves, "pause_ms": pause, "failed_permille_max": 0, "device_timeout_ms": 40_000, "rollback_committed": false });
     let mut late = rollout(policy(json!([{ "count": 1 }]), 0));
@@ -165,6 +166,8 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         (search(json!({ "model": "../m" })), 400, "model name"),
         (search(json!({ "threads": 0 })), 400, "threads is 0, allowed are 1 to 256"),
         (search(json!({ "search_steps": 0 })), 400, "budget.search_steps is 0"),
+        (search(json!({ "method": "dart" })), 400, "unknown variant `dart`, expected one of `darts`"),
+        (search(json!({ "method": "partial-channels", "budget": odd })), 400, "budget.channels is 7"),
         (search(json!({ "seed": -1 })), 400, "invalid value"),
         (("POST", "/datasets", json!({ "id": "d", "path": "relative" })), 400, "is not absolute"),
         (("POST", "/datasets", json!({ "id": "d", "path": "/nowhere" })), 400, "/nowhere: no such folder"),

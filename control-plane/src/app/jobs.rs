@@ -8,8 +8,8 @@ use control_core::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, Stage},
+    BoardId, DatasetId, JobId, ModelName, ModelVersionId,
+    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
 };
 use std::{
     path::{Path, PathBuf},
@@ -35,6 +35,8 @@ pub struct NewSearch {
     pub dataset: DatasetId,
     pub board: BoardId,
     pub model: ModelName,
+    #[serde(default)]
+    pub method: SearchMethod,
     #[serde(flatten)]
     pub effort: Effort,
 }
@@ -72,6 +74,13 @@ pub struct Effort {
     pub teachers: Option<u32>,
 }
 
+/// What a job is to do.
+enum Work {
+    Search(SearchMethod),
+    /// Of this version.
+    Retrain(ModelVersionId),
+}
+
 /// How the work on a job ended.
 enum Worked {
     /// Its result is there.
@@ -84,7 +93,7 @@ impl App {
     /// Queues a search.
     pub async fn start_search(&self, new: NewSearch) -> Result<Job> {
         self.board(&new.board)?;
-        self.queue(JobTask::Search, new.model, new.dataset, new.board, None, new.effort).await
+        self.queue(Work::Search(new.method), new.model, new.dataset, new.board, new.effort).await
     }
 
     /// Queues a retraining.
@@ -98,16 +107,15 @@ impl App {
             )));
         }
         let (model, board) = (version.model, version.board);
-        self.queue(JobTask::Retrain, model, new.dataset, board, Some(version.id), new.effort).await
+        self.queue(Work::Retrain(version.id), model, new.dataset, board, new.effort).await
     }
 
     async fn queue(
         &self,
-        task: JobTask,
+        work: Work,
         model: ModelName,
         dataset: DatasetId,
         board: BoardId,
-        parent: Option<shared::ModelVersionId>,
         effort: Effort,
     ) -> Result<Job> {
         let dataset = self.dataset(&dataset).await?;
@@ -124,6 +132,13 @@ impl App {
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
         budget.teachers = effort.teachers.unwrap_or(budget.teachers);
         budget.validate().map_err(Error::Invalid)?;
+        let (task, method, parent) = match work {
+            Work::Search(method) => (JobTask::Search, Some(method), None),
+            Work::Retrain(parent) => (JobTask::Retrain, None, Some(parent)),
+        };
+        if let Some(method) = method {
+            method.validate(&budget).map_err(Error::Invalid)?;
+        }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = effort.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1));
         if !(1..=THREADS_MAX).contains(&threads) {
@@ -142,6 +157,7 @@ impl App {
             seed,
             threads,
             budget,
+            method,
             parent,
             state: JobState::Queued,
             progress: JobProgress::default(),
@@ -291,7 +307,7 @@ impl App {
 
     async fn spec(&self, job: &Job, dataset: &control_core::entity::Dataset) -> Result<JobSpec> {
         let kind = match (job.task, job.parent) {
-            (JobTask::Search, _) => JobKind::Search,
+            (JobTask::Search, _) => JobKind::Search { method: job.method.unwrap_or_default() },
             (JobTask::Retrain, Some(parent)) => {
                 let version = self.version(&VersionName::Id(parent)).await?;
                 let from = version.job.map(|job| self.result_folder(job));

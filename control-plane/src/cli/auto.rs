@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::Args;
 use control_core::entity::{Dataset, Job};
-use shared::{BoardId, DatasetId, ModelName, limits};
+use shared::{BoardId, DatasetId, ModelName, job::SearchMethod, limits};
 use std::path::{Path, PathBuf};
 
 /// What is to be made of what.
@@ -57,7 +57,8 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
     );
     let effort =
         Effort { seed: args.seed, seconds: Some(args.budget), teachers: args.teachers, ..Effort::default() };
-    let new = NewSearch { dataset: dataset.id, board: args.board.clone(), model, effort };
+    let (board, method) = (args.board.clone(), SearchMethod::default());
+    let new = NewSearch { dataset: dataset.id, board, model, method, effort };
     let job: Job = client.post("/searches", &new)?;
     let ended = searches::wait_for(client, job)?;
     let version = ended.version.clone();

@@ -14,7 +14,7 @@ use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, Stage, TeachersReport},
+    job::{Budget, SearchMethod, Stage, TeachersReport},
 };
 use std::{
     fs, io,
@@ -35,6 +35,10 @@ pub enum SearchCommand {
         /// Name of the model; its versions count up
         #[arg(long)]
         model: ModelName,
+        /// How the cell is found: darts, darts-second-order, gdas, partial-channels, random, successive-halving,
+        /// evolution
+        #[arg(long, default_value_t)]
+        method: SearchMethod,
         #[command(flatten)]
         effort: EffortArgs,
     },
@@ -115,11 +119,12 @@ fn read_budget(path: &str) -> Result<Budget, Failure> {
 
 pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
     match command {
-        SearchCommand::Start { dataset, board, model, effort } => {
+        SearchCommand::Start { dataset, board, model, method, effort } => {
             let new = NewSearch {
                 dataset: dataset.clone(),
                 board: board.clone(),
                 model: model.clone(),
+                method: *method,
                 effort: effort.effort()?,
             };
             let job: Job = client.post("/searches", &new)?;
@@ -227,6 +232,7 @@ fn describe(job: &Job) -> String {
         ("model", job.model.to_string()),
         ("data set", job.dataset.to_string()),
         ("board", job.board.to_string()),
+        ("method", job.method.map(|method| method.to_string()).unwrap_or_default()),
         ("seed", job.seed.to_string()),
         ("state", word(&job.state)),
         ("progress", progress(job)),

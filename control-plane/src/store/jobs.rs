@@ -2,7 +2,10 @@
 
 use super::{Page, Reader, Result, Store, json, number, time, word};
 use control_core::entity::{Job, JobProgress, JobState};
-use shared::{JobId, Timestamp, job::JobReport};
+use shared::{
+    JobId, Timestamp,
+    job::{JobReport, SearchMethod},
+};
 use sqlx::sqlite::SqliteRow;
 
 fn read(row: &SqliteRow) -> Result<Job> {
@@ -16,6 +19,7 @@ fn read(row: &SqliteRow) -> Result<Job> {
         seed: row.number("seed")?,
         threads: row.small("threads")?,
         budget: row.json("budget", "budget")?,
+        method: row.parse_option("method", "search method")?,
         parent: row.parse_option("parent", "version id")?,
         state: row.word("state", "job state")?,
         progress: row.json("progress", "progress")?,
@@ -42,8 +46,8 @@ impl Store {
     /// Adds a job.
     pub async fn add_job(&self, job: &Job) -> Result<()> {
         sqlx::query(
-            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, parent, state, progress, \
-             created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, parent, state, \
+             progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(word(&job.task)?)
@@ -53,6 +57,7 @@ impl Store {
         .bind(number(job.seed))
         .bind(i64::from(job.threads))
         .bind(json(&job.budget)?)
+        .bind(job.method.map(SearchMethod::name))
         .bind(job.parent.map(|id| id.to_string()))
         .bind(word(&job.state)?)
         .bind(json(&job.progress)?)

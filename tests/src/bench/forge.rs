@@ -1,4 +1,5 @@
-//! The forge from a data set to a measured INT8 model, over several seeds: our search, against a hand-made network of the same size. Every job is a worker process, as the control plane
+//! The forge from a data set to a measured INT8 model, over several seeds: our search, against random search with the same
+//! budget and against a hand-made network of the same size. Every job is a worker process, as the control plane
 //! starts it, one after another with all cores.
 
 pub mod hand_made;
@@ -58,6 +59,8 @@ pub struct Outcome {
     pub us_fp32: Option<f64>,
     pub search_s: Option<f64>,
     pub train_s: Option<f64>,
+    /// INT8 accuracy of what random search finds with the same budget.
+    pub random_search_mean: Option<f64>,
     /// INT8 accuracy of the hand-made network with as many weights as ours of the same seed.
     pub hand_made_mean: Option<f64>,
     /// INT8 accuracy that is aimed for.
@@ -141,6 +144,7 @@ fn outcome(set: &Set, seeds: &[u64], runs: Vec<Done>) -> Outcome {
         us_fp32: ours(|run| run.us_fp32),
         search_s: ours(|run| run.search_s),
         train_s: ours(|run| run.train_s),
+        random_search_mean: of(Contestant::Random, |run| run.int8).0,
         hand_made_mean: of(Contestant::HandMade, |run| run.int8).0,
         goal: set.goal,
         bytes_goal: set.bytes_goal,
@@ -162,13 +166,13 @@ fn deviation(values: &[f64]) -> Option<f64> {
 
 fn table(report: &Report) -> String {
     let mut text = format!("{} ({} cores)\n", report.machine.cpu, report.machine.cores);
-    let mut row = |cells: [String; 10]| {
+    let mut row = |cells: [String; 11]| {
         let [name, rest @ ..] = cells;
         text += &format!("{name:<20}");
         rest.iter().for_each(|cell| text += &format!(" {cell:>11}"));
         text.push('\n');
     };
-    let heads = ["data set", "INT8", "+-", "FP32", "goal", "hand-made", "params", "KiB", "us", "s"];
+    let heads = ["data set", "INT8", "+-", "FP32", "goal", "random", "hand-made", "params", "KiB", "us", "s"];
     row(heads.map(str::to_owned));
     for one in &report.results {
         let figure = |value: Option<f64>, digits: usize| {
@@ -186,6 +190,7 @@ fn table(report: &Report) -> String {
             figure(one.int8_std, 4),
             figure(one.fp32_mean, 4),
             format!("{}{mark}", one.goal),
+            figure(one.random_search_mean, 4),
             figure(one.hand_made_mean, 4),
             figure(one.parameters, 0),
             figure(one.bytes_int8.map(|bytes| bytes / 1024.0), 0),
@@ -218,7 +223,7 @@ mod tests {
         let found = outcome(&set, &[1, 2], runs.clone());
         assert!((found.int8_mean.unwrap() - 0.91).abs() < 1e-9);
         assert!((found.int8_std.unwrap() - 0.02 / 2f64.sqrt()).abs() < 1e-9);
-        assert_eq!(found.hand_made_mean, Some(0.5));
+        assert_eq!((found.hand_made_mean, found.random_search_mean), (Some(0.5), None));
         assert_eq!(found.reached, Some(true));
         let small = Set { bytes_goal: Some(2047), ..set.clone() };
         assert_eq!(outcome(&small, &[1, 2], runs).reached, Some(false));

@@ -1,4 +1,5 @@
-//! Milliseconds of one DARTS step: ours against PyTorch eager, default layout, channels last, and restructured.
+//! Milliseconds of one step of a search by gradients: ours against PyTorch eager, default layout, channels last, and,
+//! for DARTS, restructured.
 //!
 //! All begin from the same weights and batches, and have to lose the same in the first steps: what is compared is
 //! the time of one computation.
@@ -8,6 +9,7 @@ use crate::harness::{binary, cache, root};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared::job::SearchMethod;
 use std::{path::Path, process::Command};
 
 /// Options of the bench.
@@ -22,11 +24,14 @@ pub struct Options {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     pub threads: Vec<usize>,
+    /// darts, darts-second-order, gdas or partial-channels.
+    #[arg(long, default_value_t)]
+    pub method: SearchMethod,
 }
 
 impl Options {
     fn validate(&self) -> Result<()> {
-        let Self { steps, turn, threads } = self;
+        let Self { steps, turn, threads, method } = self;
         ensure!(*steps >= STEPS_MIN, "--steps is {steps}, allowed are {STEPS_MIN} and more");
         ensure!(
             (1..=steps / TURNS_MIN).contains(turn),
@@ -36,6 +41,10 @@ impl Options {
         ensure!(
             !threads.is_empty() && threads.iter().all(|count| (1..=THREADS_MAX).contains(count)),
             "--threads is {threads:?}, allowed are 1 to {THREADS_MAX}"
+        );
+        ensure!(
+            !peers(*method).is_empty(),
+            "--method is {method}, which has no step of a supernet to compare"
         );
         Ok(())
     }
@@ -57,6 +66,7 @@ const LOSS_DIFFERENCE_MAX: f64 = 1e-4;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub machine: Machine,
+    pub method: SearchMethod,
     /// What each did in a step.
     pub work: String,
     pub steps: Vec<Line>,
@@ -69,7 +79,8 @@ pub struct Line {
     pub ours_ms: f64,
     pub torch_default_ms: f64,
     pub torch_channels_last_ms: f64,
-    pub torch_restructured_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torch_restructured_ms: Option<f64>,
     /// Milliseconds.
     pub spread: OfEach,
     /// Ours divided by the peer's, turn by turn; below 1 we are faster.
@@ -85,7 +96,8 @@ pub struct OfEach {
     pub ours: Spread,
     pub torch_default: Spread,
     pub torch_channels_last: Spread,
-    pub torch_restructured: Spread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torch_restructured: Option<Spread>,
 }
 
 /// Ours divided by each peer's.
@@ -93,7 +105,8 @@ pub struct OfEach {
 pub struct OfPeers {
     pub torch_default: Spread,
     pub torch_channels_last: Spread,
-    pub torch_restructured: Spread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torch_restructured: Option<Spread>,
 }
 
 /// A peer's answer to `{"run": N}`.
@@ -105,8 +118,18 @@ struct Steps {
     version: String,
 }
 
-/// Ours first; the rest as `darts_step.py` names them.
-const VARIANTS: [&str; 4] = ["ours", "default", "channels_last", "restructured"];
+/// What we are called among the peers.
+const OURS: &str = "ours";
+
+/// The peers of a method, as `darts_step.py` names them; none where it has no architecture weights.
+fn peers(method: SearchMethod) -> &'static [&'static str] {
+    match method {
+        SearchMethod::Darts | SearchMethod::DartsSecondOrder => &["default", "channels_last", "restructured"],
+        SearchMethod::Gdas | SearchMethod::PartialChannels => &["default", "channels_last"],
+        SearchMethod::Random | SearchMethod::SuccessiveHalving | SearchMethod::Evolution => &[],
+    }
+}
+
 const WORK: &str =
     "one weight step and one architecture step; batch 64, 28x28, 16 channels, 8 edges x 6 operations";
 
@@ -115,75 +138,86 @@ pub fn run(options: &Options) -> Result<Report> {
     options.validate()?;
     let folder = tempfile::tempdir().context("making a folder")?;
     let start = folder.path().join("start.safetensors");
-    write_start(&start)?;
+    write_start(&start, options.method)?;
     let mut steps = Vec::new();
     for &threads in &options.threads {
         steps.push(measure(options, threads, &start)?);
     }
-    let report = Report { machine: Machine::this(), work: WORK.to_owned(), steps };
+    let report = Report { machine: Machine::this(), method: options.method, work: WORK.to_owned(), steps };
     print!("{}", table(&report));
     Ok(report)
 }
 
 /// Where all begin, as the forge writes it.
-fn write_start(path: &Path) -> Result<()> {
+fn write_start(path: &Path, method: SearchMethod) -> Result<()> {
     let mut command = Command::new(binary("edgewright-forge")?);
-    let status = command.args(["bench-step", "--start"]).arg(path).status();
+    let status = command.args(["bench-step", "--method", method.name(), "--start"]).arg(path).status();
     let status = status.context("running edgewright-forge")?;
     ensure!(status.success(), "edgewright-forge bench-step --start ended with {status}");
     Ok(())
 }
 
-fn start_peer(variant: &str, threads: usize, start: &Path) -> Result<Peer> {
-    let threads = threads.to_string();
-    if variant == "ours" {
+fn start_peer(variant: &str, method: SearchMethod, threads: usize, start: &Path) -> Result<Peer> {
+    let (method, threads) = (method.name(), threads.to_string());
+    if variant == OURS {
         let mut command = Command::new(binary("edgewright-forge")?);
-        return Peer::start(variant, command.args(["bench-step", "--serve", "--threads", &threads]));
+        command.args(["bench-step", "--serve", "--method", method, "--threads", &threads]);
+        return Peer::start(variant, &mut command);
     }
     let mut command = Command::new(cache()?.join("venv-torch/bin/python"));
-    command.arg(root().join("tests/peers/darts_step.py")).args([variant, &threads]).arg(start);
+    command.arg(root().join("tests/peers/darts_step.py")).args([variant, &threads]).arg(start).arg(method);
     Peer::start(&format!("PyTorch, {variant}"), &mut command)
 }
 
 fn measure(options: &Options, threads: usize, start: &Path) -> Result<Line> {
-    let mut peers: Vec<Peer> =
-        VARIANTS.iter().map(|variant| start_peer(variant, threads, start)).collect::<Result<_>>()?;
+    let variants: Vec<&str> = [OURS].iter().chain(peers(options.method)).copied().collect();
+    let mut peers: Vec<Peer> = variants
+        .iter()
+        .map(|variant| start_peer(variant, options.method, threads, start))
+        .collect::<Result<_>>()?;
     let mut firsts = Vec::new();
     for peer in &mut peers {
         firsts.push(peer.ask::<Steps>(&json!({ "run": WARM_UP }))?);
     }
     let losses: Vec<&[f64]> = firsts.iter().map(|first| first.loss.as_slice()).collect();
-    let loss_difference_max = loss_difference(&losses)?;
-    let mut turns = Turns::new(VARIANTS.len());
+    let loss_difference_max = loss_difference(&variants, &losses)?;
+    let mut turns = Turns::new(variants.len());
     let request = json!({ "run": options.turn });
     while turns.count() < options.steps {
-        for variant in turns.order(VARIANTS.len()) {
+        for variant in turns.order(variants.len()) {
             turns.push(variant, peers[variant].ask::<Steps>(&request)?.ms)?;
         }
         eprintln!("{threads} threads: {} of {} steps", turns.count().min(options.steps), options.steps);
     }
     let torch_version = firsts.pop().map(|first| first.version).unwrap_or_default();
-    line(threads, &turns, loss_difference_max, torch_version)
+    let restructured = variants.contains(&"restructured");
+    line(threads, &turns, restructured, loss_difference_max, torch_version)
 }
 
-fn line(threads: usize, turns: &Turns, loss_difference_max: f64, torch_version: String) -> Result<Line> {
+fn line(
+    threads: usize,
+    turns: &Turns,
+    restructured: bool,
+    loss_difference_max: f64,
+    torch_version: String,
+) -> Result<Line> {
     let spread = OfEach {
         ours: turns.spread(0)?,
         torch_default: turns.spread(1)?,
         torch_channels_last: turns.spread(2)?,
-        torch_restructured: turns.spread(3)?,
+        torch_restructured: restructured.then(|| turns.spread(3)).transpose()?,
     };
     Ok(Line {
         threads,
         ours_ms: spread.ours.median,
         torch_default_ms: spread.torch_default.median,
         torch_channels_last_ms: spread.torch_channels_last.median,
-        torch_restructured_ms: spread.torch_restructured.median,
+        torch_restructured_ms: spread.torch_restructured.map(|spread| spread.median),
         spread,
         ratio: OfPeers {
             torch_default: turns.ratio(0, 1)?,
             torch_channels_last: turns.ratio(0, 2)?,
-            torch_restructured: turns.ratio(0, 3)?,
+            torch_restructured: restructured.then(|| turns.ratio(0, 3)).transpose()?,
         },
         loss_difference_max,
         torch_version,
@@ -194,10 +228,10 @@ fn line(threads: usize, turns: &Turns, loss_difference_max: f64, torch_version: 
 ///
 /// # Errors
 /// One above [`LOSS_DIFFERENCE_MAX`], or a list of another length: then not the same is computed.
-fn loss_difference(losses: &[&[f64]]) -> Result<f64> {
+fn loss_difference(variants: &[&str], losses: &[&[f64]]) -> Result<f64> {
     let Some((ours, peers)) = losses.split_first() else { bail!("nobody computed a loss") };
     let mut most = 0.0f64;
-    for (peer, variant) in peers.iter().zip(&VARIANTS[1..]) {
+    for (peer, variant) in peers.iter().zip(&variants[1..]) {
         ensure!(peer.len() == WARM_UP && ours.len() == WARM_UP, "losses {ours:?} and {peer:?}");
         for (step, (a, b)) in ours.iter().zip(*peer).enumerate() {
             let difference = (a - b).abs() / a.abs().max(f64::MIN_POSITIVE);
@@ -213,7 +247,10 @@ fn loss_difference(losses: &[&[f64]]) -> Result<f64> {
 
 /// Milliseconds and ratios for people, medians with the middle half.
 fn table(report: &Report) -> String {
-    let mut text = format!("{} ({} cores); {}\n", report.machine.cpu, report.machine.cores, report.work);
+    let Report { machine, method, work, .. } = report;
+    let mut text = format!("{} ({} cores); {method}: {work}\n", machine.cpu, machine.cores);
+    let or_none =
+        |spread: Option<Spread>, digits| spread.map_or_else(|| "-".to_owned(), |spread| spread.text(digits));
     let mut row = |cells: [&str; 5]| {
         let [threads, rest @ ..] = cells;
         text += &format!("{threads:<16}");
@@ -228,14 +265,14 @@ fn table(report: &Report) -> String {
             &spread.ours.text(0),
             &spread.torch_default.text(0),
             &spread.torch_channels_last.text(0),
-            &spread.torch_restructured.text(0),
+            &or_none(spread.torch_restructured, 0),
         ]);
         row([
             &format!("{threads}, ours/theirs"),
             "",
             &ratio.torch_default.text(2),
             &ratio.torch_channels_last.text(2),
-            &ratio.torch_restructured.text(2),
+            &or_none(ratio.torch_restructured, 2),
         ]);
     }
     text
@@ -246,7 +283,7 @@ mod tests {
     use super::*;
 
     fn options(steps: usize, turn: usize, threads: &[usize]) -> Options {
-        Options { steps, turn, threads: threads.to_vec() }
+        Options { steps, turn, threads: threads.to_vec(), method: SearchMethod::Darts }
     }
 
     #[test]
@@ -258,12 +295,16 @@ mod tests {
         assert!(refused(options(50, 0, &[1])).starts_with("--turn is 0"));
         assert!(refused(options(50, 5, &[0])).starts_with("--threads is [0]"));
         assert!(refused(options(50, 5, &[])).starts_with("--threads is []"));
+        let random = Options { method: SearchMethod::Random, ..options(50, 5, &[1]) };
+        assert!(refused(random).starts_with("--method is random"));
     }
 
     #[test]
     fn losses_that_differ_by_more_than_rounding_are_refused() {
         let ours = [2.3, 2.2, 2.1];
         let close = [2.3, 2.2, 2.1 * 1.00001];
+        let variants = ["ours", "default", "channels_last", "restructured"];
+        let loss_difference = |losses: &[&[f64]]| loss_difference(&variants, losses);
         let difference = loss_difference(&[&ours, &close, &ours, &ours]).unwrap();
         assert!((difference - 1e-5).abs() < 1e-7, "{difference}");
         let error = loss_difference(&[&ours, &ours, &[2.3, 2.25, 2.1], &ours]).unwrap_err().to_string();
@@ -275,7 +316,7 @@ mod tests {
         assert!(loss_difference(&[&ours, &[2.3, 2.2, f64::NAN]]).is_err());
     }
 
-    fn report() -> Report {
+    fn report(restructured: bool) -> Report {
         let mut turns = Turns::new(4);
         for _ in 0..10 {
             for (variant, ms) in [300.0, 600.0, 400.0, 375.0].into_iter().enumerate() {
@@ -283,13 +324,13 @@ mod tests {
             }
         }
         let machine = Machine { cpu: "A CPU".to_owned(), cores: 2 };
-        let steps = vec![line(2, &turns, 1e-6, "2.13.0".to_owned()).unwrap()];
-        Report { machine, work: WORK.to_owned(), steps }
+        let steps = vec![line(2, &turns, restructured, 1e-6, "2.13.0".to_owned()).unwrap()];
+        Report { machine, method: SearchMethod::Darts, work: WORK.to_owned(), steps }
     }
 
     #[test]
     fn the_report_holds_medians_spreads_and_ratios_of_each_number_of_threads() {
-        let value = serde_json::to_value(report()).unwrap();
+        let value = serde_json::to_value(report(true)).unwrap();
         let line = &value["steps"][0];
         for (key, expected) in [
             ("/threads", 2.0),
@@ -310,7 +351,10 @@ mod tests {
 
     #[test]
     fn the_table_shows_medians_and_ratios_with_their_spread() {
-        let text = table(&report());
+        let text = table(&report(true));
         assert!(text.contains("300 (300-300)") && text.contains("0.80 (0.80-0.80)"), "{text}");
+        let text = table(&report(false));
+        assert!(text.contains("0.75 (0.75-0.75)") && !text.contains("0.80"), "{text}");
+        assert!(text.lines().last().unwrap().ends_with(" -"), "{text}");
     }
 }

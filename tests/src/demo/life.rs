@@ -95,8 +95,10 @@ impl Demo {
     fn show_model(&mut self, subject: &Subject, version: &Version, report: &JobReport) -> Result<()> {
         let model = &report.model;
         if let Some(search) = &report.search {
-            let figure =
-                format!("{:.0} s, {} architecture steps, {}", search.seconds, search.arch_steps, search.cell);
+            let figure = format!(
+                "{:.0} s, {}, {} architecture steps, {}",
+                search.seconds, search.method, search.arch_steps, search.cell
+            );
             self.screen.tick("searched", &figure);
             let cell = std::fs::read_to_string(version.result.join(shared::job::CELL_FILE));
             self.screen.block(&cell.context("the result has no picture of the cell")?);

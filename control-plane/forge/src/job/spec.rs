@@ -4,7 +4,7 @@ use super::Error;
 use crate::memory;
 use shared::{
     Digest,
-    job::{self, JobSpec},
+    job::{self, JobKind, JobSpec},
 };
 use std::{fs, path::Path};
 
@@ -29,6 +29,9 @@ pub(super) fn read(dir: &Path) -> Result<(JobSpec, Digest), Error> {
     let bytes = fs::read(&path).map_err(|error| input(format!("cannot be read: {error}")))?;
     let spec: JobSpec = serde_json::from_slice(&bytes).map_err(|error| input(format!("no job: {error}")))?;
     spec.budget.validate().map_err(input)?;
+    if let JobKind::Search { method } = &spec.kind {
+        method.validate(&spec.budget).map_err(input)?;
+    }
     if !(1..=THREADS_MAX).contains(&spec.threads) {
         return Err(input(format!("threads is {}, allowed are 1 to {THREADS_MAX}", spec.threads)));
     }

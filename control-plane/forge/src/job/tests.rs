@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype;
 use rand::RngExt;
-use shared::job::{Budget, DataFormat, DatasetRef};
+use shared::job::{DataFormat, DatasetRef};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -52,7 +52,7 @@ fn spec(data: &Path) -> JobSpec {
         threads: 1,
         dataset: DatasetRef { path: data.to_owned(), format: DataFormat::UcrTsv, digest: None },
         board: shared::board::Board::from_toml(BOARD, "small.toml").unwrap(),
-        kind: JobKind::Search,
+        kind: JobKind::Search { method: SearchMethod::Darts },
         budget: Budget {
             search_steps: 6,
             search_batch: 6,
@@ -176,6 +176,35 @@ fn trains_what_it_is_given(data: &Path, parent: &Path) {
     let error = result.unwrap_err();
     assert!(error.is_input() && error.to_string().contains("given.json: the model takes"), "{error}");
     assert!(!result_dir(&dir).exists());
+}
+
+#[test]
+fn a_job_of_any_method_that_is_killed_ends_alike_and_its_report_names_the_method() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    for method in SearchMethod::ALL.into_iter().filter(|method| *method != SearchMethod::Darts) {
+        let budget = Budget { search_steps: 10, train_epochs: 1, ..spec(folder.path()).budget };
+        let spec = JobSpec { kind: JobKind::Search { method }, budget, ..spec(folder.path()) };
+        let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(format!("{method}-{name}")));
+        for dir in [&whole, &killed] {
+            write_spec(dir, &spec);
+        }
+        drive(&whole, None).0.unwrap();
+        let mut kills = 0;
+        while let Err(error) = drive(&killed, Some(4)).0 {
+            assert!(matches!(error, Error::Stopped), "{method}: {error}");
+            kills += 1;
+        }
+        assert!(kills >= 3, "{method}: {kills} kills");
+        for file in [job::ARCH_FILE, job::WEIGHTS_FILE] {
+            let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
+            assert_eq!(read(&whole), read(&killed), "{method}: {file} differs");
+        }
+        let found = report(&killed).search.unwrap();
+        assert_eq!(found.method, method);
+        let by_alpha = search::Form::of(method).is_some();
+        assert_eq!((found.arch_steps > 0, found.cells_judged > 0), (by_alpha, !by_alpha), "{method}");
+    }
 }
 
 /// Goes on from the weights of `parent` on the same data; refuses a parent of another shape.
@@ -368,6 +397,16 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     bad.budget.cells = 0;
     write_spec(&dir, &bad);
     assert!(message(drive(&dir, None).0).contains("budget.cells is 0, allowed are 1 to 32"));
+    let mut bad =
+        JobSpec { kind: JobKind::Search { method: SearchMethod::PartialChannels }, ..spec(folder.path()) };
+    bad.budget.channels = 5;
+    write_spec(&dir, &bad);
+    assert!(
+        message(drive(&dir, None).0).contains("budget.channels is 5, partial-channels needs an even number")
+    );
+    let text = fs::read_to_string(dir.join(job::SPEC_FILE)).unwrap().replace("partial-channels", "dart");
+    fs::write(dir.join(job::SPEC_FILE), text).unwrap();
+    assert!(message(drive(&dir, None).0).contains("no job: unknown variant `dart`, expected one of `darts`"));
     write_spec(&dir, &spec(folder.path()));
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }

@@ -19,11 +19,8 @@ pub(super) fn loss(
         for node in 2..net.space.nodes() + 2 {
             let mut sum = states[0].zeros_like();
             for (edge, (from, to)) in net.space.edges().iter().enumerate() {
-                for op in Operation::ALL {
-                    if *to == node && candidates.is_active(edge, op) {
-                        let weight = mix.get(edge as i64).get(op as i64);
-                        sum += operation(net, cell, edge, op, &states[*from]) * weight;
-                    }
+                if *to == node && !candidates.is_gone(edge) {
+                    sum += mixed(net, cell, edge, &states[*from], mix, candidates);
                 }
             }
             states.push(sum.relu());
@@ -35,6 +32,33 @@ pub(super) fn loss(
     let mean = joined.mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float);
     let logits = mean.linear(&net.params[net.head.weight], Some(&net.params[net.head.bias]));
     logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
+}
+
+/// What one edge gives; in a partial supernet weighted by its share, its channels shuffled as Xu et al. 2020 do.
+fn mixed(
+    net: &Supernet,
+    cell: &Cell,
+    edge: usize,
+    x: &Tensor,
+    mix: &Tensor,
+    candidates: &Candidates,
+) -> Tensor {
+    let weight = |column: usize| mix.get(edge as i64).get(column as i64);
+    let through = x.size()[1] / net.partial;
+    let part = x.narrow(1, 0, through);
+    let mut sum = part.zeros_like();
+    for op in Operation::ALL {
+        if candidates.is_active(edge, op) {
+            sum += operation(net, cell, edge, op, &part) * weight(op.index());
+        }
+    }
+    if net.partial == 1 {
+        return sum;
+    }
+    let past = x.narrow(1, through, x.size()[1] - through) * weight(Operation::ALL.len());
+    let whole = Tensor::cat(&[sum, past], 1);
+    let [n, c, h, w] = x.size()[..] else { unreachable!("states have four axes") };
+    whole.reshape([n, net.partial, c / net.partial, h, w]).transpose(1, 2).reshape([n, c, h, w])
 }
 
 fn operation(net: &Supernet, cell: &Cell, edge: usize, op: Operation, x: &Tensor) -> Tensor {

@@ -50,6 +50,12 @@ pub fn search_bytes(skeleton: &Skeleton, space: &Space, batch: u64) -> u64 {
     // Both adapters and their normalised forms; three convolutions an edge; the maximum of a state with its places, of
     // twice the size; each node, and the nodes joined; the terms of one state before they are added.
     let per_cell = 4 + 3 * edges + 3 * (nodes + 2) + 2 * nodes + 3 * nodes + BACKWARD;
+    VALUE_BYTES * (batch * activations(skeleton, per_cell) + WEIGHT_COPIES * weights(skeleton, space))
+}
+
+/// About how many weights a supernet has.
+pub fn weights(skeleton: &Skeleton, space: &Space) -> u64 {
+    let edges = space.edges().len() as u64;
     let mut weights = skeleton.features.unsigned_abs() * skeleton.classes.unsigned_abs();
     for cell in &skeleton.cells {
         let channels = cell.channels.unsigned_abs();
@@ -58,7 +64,7 @@ pub fn search_bytes(skeleton: &Skeleton, space: &Space, batch: u64) -> u64 {
         }
         weights += edges * Operation::ALL.map(|op| op.weights(skeleton.dim, channels)).iter().sum::<u64>();
     }
-    VALUE_BYTES * (batch * activations(skeleton, per_cell) + WEIGHT_COPIES * weights)
+    weights
 }
 
 /// About how many bytes one training step of the derived network takes with `batch` samples.

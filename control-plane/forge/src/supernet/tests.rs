@@ -5,11 +5,11 @@ use crate::{
 };
 
 /// A supernet, a batch and random architecture weights, all from one seed.
-fn setting(input: &[usize], space: Space) -> (Supernet, Tensor, Tensor, Tensor) {
+fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Tensor, Tensor) {
     let skeleton = Skeleton::new(input, 3, 4, 2, space.nodes());
     let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
     let edges = space.edges().len();
-    let net = Supernet::new(skeleton, space, &mut rng);
+    let net = Supernet::partial(skeleton, space, partial, &mut rng);
     let mut random = |shape: &[i64]| {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| seeds::normal(&mut rng)).collect();
         Tensor::from_slice(&values).reshape(shape)
@@ -20,7 +20,8 @@ fn setting(input: &[usize], space: Space) -> (Supernet, Tensor, Tensor, Tensor) 
         _ => unreachable!("tests give two or three axes"),
     };
     let x = channels_last(&random(&shape));
-    let alpha = random(&[edges as i64, 6]).set_requires_grad(true);
+    // The last column holds the strengths of the edges.
+    let alpha = random(&[edges as i64, 7]).set_requires_grad(true);
     (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha)
 }
 
@@ -29,13 +30,26 @@ fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn assert_equal(input: &[usize], space: Space, candidates: &Candidates) {
-    let (net, x, labels, alpha) = setting(input, space);
+    for partial in [1, 2] {
+        assert_equal_partial(input, space.clone(), candidates, partial);
+    }
+}
+
+fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, partial: i64) {
+    let (net, x, labels, alpha) = setting(input, space, partial);
+    let mix = || {
+        let weights = candidates.weights(&alpha.narrow(1, 0, 6), 1.0);
+        match partial {
+            1 => weights,
+            _ => candidates.with_edge_shares(&weights, &alpha.select(1, 6), net.space()),
+        }
+    };
     let both =
         [plain::loss, |net: &Supernet, x: &Tensor, labels: &Tensor, mix: &Tensor, left: &Candidates| {
             net.loss(x, labels, mix, left)
         }]
         .map(|loss| {
-            let loss = loss(&net, &x, &labels, &candidates.weights(&alpha, 1.0), candidates);
+            let loss = loss(&net, &x, &labels, &mix(), candidates);
             let arch = Tensor::run_backward(&[&loss], &[&alpha], true, false).remove(0);
             (loss.double_value(&[]), net.params.gradients(&loss), arch)
         });
@@ -72,4 +86,24 @@ fn it_stays_equal_when_candidates_have_been_pruned() {
         assert_equal(&[1, 9, 9], space(), &left);
         assert_equal(&[2, 21], space(), &left);
     }
+}
+
+#[test]
+fn a_partial_supernet_has_fewer_weights_and_lets_most_channels_pass() {
+    let space = Space::all_earlier(2);
+    let (whole, ..) = setting(&[1, 9, 9], space.clone(), 1);
+    let (partial, x, _, alpha) = setting(&[1, 9, 9], space.clone(), 2);
+    assert!(
+        2 * partial.params.len() < whole.params.len(),
+        "{} of {}",
+        partial.params.len(),
+        whole.params.len()
+    );
+    // With nothing on any edge but zero, what passes by still reaches the head.
+    let zeros = Candidates::from_masks(&[0b10_0000; 5], &space).unwrap();
+    let mix =
+        zeros.with_edge_shares(&zeros.weights(&alpha.narrow(1, 0, 6), 1.0), &alpha.select(1, 6), &space);
+    let logits = to_vec(&partial.forward(&x, &mix, &zeros));
+    assert_ne!(logits[..3], logits[3..6]);
+    assert_eq!([8, 12, 16, 24, 30].map(channel_share), [2, 2, 4, 4, 2]);
 }

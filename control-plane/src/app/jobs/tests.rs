@@ -53,6 +53,7 @@ impl World {
             dataset: "tiny".parse().unwrap(),
             board: "x86-64".parse().unwrap(),
             model: "m".parse().unwrap(),
+            method: SearchMethod::Gdas,
             effort: Effort::default(),
         };
         self.app.start_search(new).await.unwrap().id
@@ -96,6 +97,9 @@ async fn a_job_whose_worker_is_killed_goes_on_and_gives_its_version() {
     assert_eq!((ended.state, ended.error), (JobState::Done, None));
     assert_eq!(ended.version.as_deref(), Some("m@v1.0"));
     assert_eq!(world.starts(job), 3);
+    let spec = std::fs::read(world.app.job_folder(job).join(shared::job::SPEC_FILE)).unwrap();
+    let spec: JobSpec = serde_json::from_slice(&spec).unwrap();
+    assert_eq!(spec.kind, JobKind::Search { method: SearchMethod::Gdas });
     world.app.stop();
     runner.await.unwrap();
 }
@@ -174,6 +178,7 @@ async fn a_version_says_how_it_came_to_be_and_a_retrained_one_what_it_went_on_fr
     let retrain = NewRetrain { version, dataset: "tiny".parse().unwrap(), effort: Effort::default() };
     let retrained = world.ended(world.app.start_retrain(retrain).await.unwrap().id).await;
     assert_eq!(retrained.version.as_deref(), Some("m@v1.1"));
+    assert_eq!((searched.method, retrained.method), (Some(SearchMethod::Gdas), None));
     let shown = world.app.lineage(&"m@v1.1".parse().unwrap()).await.unwrap();
     let words = |index: usize| -> Vec<String> {
         shown[index].steps.iter().map(|step| step.step.to_string()).collect()

@@ -265,6 +265,7 @@ impl JobOrigin<'_> {
             let found = details([
                 ("seed", json!(job.seed)),
                 ("budget", json!(job.budget)),
+                ("method", json!(job.method)),
                 ("board", json!(job.board)),
                 ("cell", json!(search.map(|search| &search.cell))),
                 ("arch_steps", json!(search.map(|search| search.arch_steps))),

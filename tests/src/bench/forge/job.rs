@@ -10,7 +10,7 @@ use shared::{
     board::Board,
     job::{
         ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
-        Stage,
+        SearchMethod, Stage,
     },
 };
 use std::{
@@ -27,18 +27,21 @@ pub enum Contestant {
     /// Our search.
     #[default]
     Ours,
+    /// Cells drawn at random, each trained for a share of the same steps; the best is trained on.
+    Random,
     /// A person: a residual network with as many weights as ours of the same seed.
     HandMade,
 }
 
 impl Contestant {
     /// Ours first: the others are measured by it.
-    pub const ALL: [Self; 2] = [Self::Ours, Self::HandMade];
+    pub const ALL: [Self; 3] = [Self::Ours, Self::Random, Self::HandMade];
 
     /// For people.
     pub fn label(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Random => "random",
             Self::HandMade => "hand-made",
         }
     }
@@ -102,7 +105,8 @@ impl Run<'_> {
 
     fn spec(&self, folder: &Path) -> Result<JobSpec> {
         let kind = match self.contestant {
-            Contestant::Ours => JobKind::Search,
+            Contestant::Ours => JobKind::Search { method: SearchMethod::default() },
+            Contestant::Random => JobKind::Search { method: SearchMethod::Random },
             Contestant::HandMade => {
                 let ours = self.folder_of(Contestant::Ours).join(RESULT_DIR);
                 let found = fs::read_to_string(ours.join(ARCH_FILE)).with_context(|| {
