@@ -1,7 +1,8 @@
 //! Bilevel search by gradients (Liu, Simonyan and Yang 2019): each step trains the supernet's weights on one half of
 //! the training data and its architecture weights on the other. Operations are removed in stages, the weakest first,
 //! down to two an edge. Then the cell is decided: one operation an edge, the two strongest edges a node; the steps that
-//! remain train just that cell, so that the accuracy reported last is the found cell's.
+//! remain train just that cell, so that the accuracy reported last is the found cell's (in a partial supernet, with the
+//! channels that pass by).
 //!
 //! The architecture's loss is the cross entropy, the entropy of the edges, their cost for the board, and the squares of
 //! the architecture weights. [`super::guard`] keeps skip connections from taking over.
