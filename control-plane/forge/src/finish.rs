@@ -261,7 +261,8 @@ pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Optio
     };
     let us = board.runtime.allowed.iter().filter_map(us).fold(f64::INFINITY, f64::min);
     let allowed = board.limits.latency_us_max;
-    if us <= allowed as f64 {
+    // Where nothing that the board allows runs the model, there is no time to judge.
+    if us <= allowed as f64 || us.is_infinite() {
         return Ok(None);
     }
     let board_id = board.id.to_string();

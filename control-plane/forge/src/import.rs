@@ -54,7 +54,7 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] crate::data::Error),
     /// The model cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Model {
         /// Its file.
         path: PathBuf,
@@ -315,7 +315,7 @@ fn measure(
             difference_max = difference_max.max(loaded.difference_max);
         }
         Err(reason) => {
-            remarks.push(format!("it runs on ONNX Runtime only: {}", one_line(&reason.to_string())))
+            remarks.push(format!("it runs on ONNX Runtime only; tract: {}", one_line(&reason.to_string())));
         }
     }
     remarks.extend(where_int8_does_not_pay(&table));

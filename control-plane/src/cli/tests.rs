@@ -52,6 +52,7 @@ fn ids_are_checked_before_anything_is_sent() {
         "model lineage --dir folder --keyring k",
         "model export m@v1.0 --out folder",
         "model download m@v1.0 --out folder",
+        "model import m.onnx --model m --board b --calibrate d --output y --freeze h --freeze c=1 --sqnr-min 25",
     ] {
         parse(line).unwrap();
     }

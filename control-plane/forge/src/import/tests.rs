@@ -88,7 +88,7 @@ impl World {
     fn refused(&self, ort: &Ort, calibrate: &str) -> String {
         let error = self.import(ort, calibrate, None, None).unwrap_err();
         assert!(error.is_input(), "{error}");
-        error.to_string()
+        format!("{:#}", anyhow::Error::new(error))
     }
 }
 
@@ -150,7 +150,7 @@ fn a_model_that_tract_does_not_run_is_said_to_be_for_onnx_runtime_only() {
     let report = &done.report.model;
     assert_eq!((report.us_per_inference.tract_int8, report.accuracy_int8_tract), (None, None));
     assert!(
-        report.remarks.iter().any(|remark| remark.starts_with("it runs on ONNX Runtime only: tract ")),
+        report.remarks.iter().any(|remark| remark.starts_with("it runs on ONNX Runtime only; tract: ")),
         "{:?}",
         report.remarks
     );
