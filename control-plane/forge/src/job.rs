@@ -27,10 +27,7 @@ use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
-    job::{
-        self, Budget, JobKind, JobReport, JobSpec, Progress, SearchMethod, SearchReport, Stage,
-        TeachersReport,
-    },
+    job::{self, JobKind, JobReport, JobSpec, Progress, SearchMethod, SearchReport, Stage, TeachersReport},
 };
 use std::{
     path::{Path, PathBuf},

@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype;
 use rand::RngExt;
-use shared::job::{DataFormat, DatasetRef};
+use shared::job::{Budget, DataFormat, DatasetRef};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
