@@ -58,6 +58,10 @@ const TESTS: &[(&str, Test)] = &[
         forge::a_data_set_becomes_a_model_in_the_time_that_it_is_given,
     ),
     (
+        "forge::a_model_from_elsewhere_is_taken_in_and_runs_on_devices",
+        forge::a_model_from_elsewhere_is_taken_in_and_runs_on_devices,
+    ),
+    (
         "hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign",
         hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign,
     ),

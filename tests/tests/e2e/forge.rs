@@ -1,11 +1,14 @@
-//! The forge by itself: one command from a data set to a model.
+//! The forge by itself: one command from a data set, or from a model made elsewhere, to a version.
 
 use super::world::World;
 use anyhow::{Context, Result, ensure};
 use edgewright_tests::harness::{
     cache,
     control::{list_of, number_of, text_of},
+    oip::argmax,
 };
+use shared::job::MODEL_FP32_FILE;
+use std::path::Path;
 
 pub(crate) fn a_data_set_becomes_a_model_in_the_time_that_it_is_given(world: &mut World) -> Result<()> {
     let control = &world.control;
@@ -44,4 +47,44 @@ pub(crate) fn a_data_set_becomes_a_model_in_the_time_that_it_is_given(world: &mu
     let same = list_of(&sets, "/items")?.iter().filter(|set| set["path"] == data).count();
     ensure!(same == 1, "{same} data sets lie at {data}");
     Ok(())
+}
+
+pub(crate) fn a_model_from_elsewhere_is_taken_in_and_runs_on_devices(world: &mut World) -> Result<()> {
+    let control = &world.control;
+    // As any trainer leaves it: plain f32, without a word of the forge beside it.
+    let file = world.folder.path().join("foreign.onnx");
+    std::fs::copy(world.image.result.join(MODEL_FP32_FILE), &file)?;
+    let (file, mnist) = (text(&file)?, cache()?.join("data/mnist"));
+    let import =
+        ["model", "import", file, "--model", "foreign", "--board", "x86-64", "--calibrate", text(&mnist)?];
+    let version = control.cli(&import)?;
+    ensure!(text_of(&version, "/name")? == "foreign@v1.0", "it gave {version}");
+    let agreement = number_of(&version, "/report/import/closeness/agreement")?;
+    ensure!(agreement >= 0.97, "INT8 gives the answer of FP32 for {agreement} of the samples");
+
+    let ended = world.roll_out("foreign@v1.0", "foreign")?;
+    ensure!(text_of(&ended, "/state")? == "completed", "the rollout ended as {ended}");
+    let test = &world.image.test;
+    let shape: Vec<usize> = std::iter::once(1).chain(test.shape.iter().copied()).collect();
+    let client = world.agents[0].client();
+    let mut right = 0;
+    for (input, label) in test.inputs.iter().zip(&test.labels).take(IMAGES) {
+        right += usize::from(argmax(&client.infer("foreign", &shape, input)?).to_string() == *label);
+    }
+    ensure!(right * 10 >= IMAGES * 9, "{right} of {IMAGES} images are classified right");
+
+    let none = world.folder.path().join("none.onnx");
+    std::fs::write(&none, "not a model")?;
+    let refused =
+        ["model", "import", text(&none)?, "--model", "m", "--board", "x86-64", "--calibrate", text(&mnist)?];
+    let (code, said) = control.cli_refused(&refused)?;
+    ensure!(code == 2 && said.contains("not an ONNX model"), "it ended with {code}: {said}");
+    Ok(())
+}
+
+/// Images that a device classifies.
+const IMAGES: usize = 100;
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path is not UTF-8")
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::genotype;
+use crate::genotype::{self, Dim};
 use rand::RngExt;
 use shared::job::{Budget, DataFormat, DatasetRef};
 use std::{fmt::Write, fs};
