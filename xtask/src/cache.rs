@@ -66,9 +66,20 @@ impl Cache {
         )
     }
 
-    /// `cargo`, the one that runs this program.
+    /// `cargo`, the one that runs this program. What it has told this program about its package is kept from it: build
+    /// scripts look at those variables, and would run again, and all that hangs on them, whenever a person's own
+    /// `cargo build` came between.
     pub(crate) fn cargo(&self) -> Command {
-        self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut cargo = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in std::env::vars_os() {
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+            {
+                cargo.env_remove(name);
+            }
+        }
+        cargo
     }
 }
 

@@ -1,5 +1,6 @@
 //! How loss and accuracy went: kept while a job runs, in its checkpoint, and drawn when it is done. Every step counts, and
-//! memory is bounded: a curve that is full is halved by taking the mean of each two points.
+//! memory is bounded: a curve that is full is halved by taking the mean of each two points. Values are f32: unlike f64 they come out of JSON as
+//! they went in, so that a job that was killed draws the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +11,13 @@ const POINTS_MAX: usize = 400;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// Mean loss of the steps up to this one, since the point before.
-    pub loss: Vec<(u64, f64)>,
+    pub loss: Vec<(u64, f32)>,
     /// Share of right answers on data held back, at this step.
-    pub accuracy: Vec<(u64, f64)>,
+    pub accuracy: Vec<(u64, f32)>,
     /// Steps of one point.
     every: u64,
     /// Of the steps since the last point.
-    sum: f64,
+    sum: f32,
     count: u64,
 }
 
@@ -29,11 +30,13 @@ impl Default for Curve {
 impl Curve {
     /// Adds one step.
     pub fn push(&mut self, step: u64, loss: f64, accuracy: Option<f64>) {
+        #[expect(clippy::cast_possible_truncation)]
+        let loss = loss as f32;
         self.sum += loss;
         self.count += 1;
         if self.count >= self.every {
             #[expect(clippy::cast_precision_loss)]
-            self.loss.push((step, self.sum / self.count as f64));
+            self.loss.push((step, self.sum / self.count as f32));
             (self.sum, self.count) = (0.0, 0);
         }
         if self.loss.len() >= POINTS_MAX {
@@ -41,7 +44,8 @@ impl Curve {
             self.every *= 2;
         }
         if let Some(accuracy) = accuracy {
-            self.accuracy.push((step, accuracy));
+            #[expect(clippy::cast_possible_truncation)]
+            self.accuracy.push((step, accuracy as f32));
             if self.accuracy.len() >= POINTS_MAX {
                 self.accuracy = halved(&self.accuracy);
             }
@@ -49,8 +53,8 @@ impl Curve {
     }
 }
 
-fn halved(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    points.chunks_exact(2).map(|pair| (pair[1].0, f64::midpoint(pair[0].1, pair[1].1))).collect()
+fn halved(points: &[(u64, f32)]) -> Vec<(u64, f32)> {
+    points.chunks_exact(2).map(|pair| (pair[1].0, f32::midpoint(pair[0].1, pair[1].1))).collect()
 }
 
 /// All of a job.
@@ -85,7 +89,7 @@ mod tests {
             curve.push(step, f64::from(u32::try_from(step % 7).unwrap()), (step % 100 == 0).then_some(0.5));
         }
         assert!((POINTS_MAX / 4..POINTS_MAX).contains(&curve.loss.len()), "{}", curve.loss.len());
-        let mean = curve.loss.iter().map(|(_, loss)| loss).sum::<f64>() / curve.loss.len() as f64;
+        let mean = curve.loss.iter().map(|(_, loss)| loss).sum::<f32>() / curve.loss.len() as f32;
         assert!((mean - 3.0).abs() < 0.05, "{mean}");
         assert!(curve.loss.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert_eq!(curve.accuracy.len(), 100);

@@ -37,7 +37,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn chart(area: &Area<'_>, name: &str, curve: &Curve) -> Result<(), Box<dyn std::error::Error>> {
     let last = curve.loss.last().map_or(1, |(step, _)| *step).max(1);
-    let high = curve.loss.iter().fold(0f64, |most, (_, loss)| most.max(*loss));
+    let high = curve.loss.iter().fold(0f32, |most, (_, loss)| most.max(*loss));
     // What a few first steps lose would flatten all that follows.
     let low = curve.loss.iter().fold(high, |least, (_, loss)| least.min(*loss));
     let margin = ((high - low) * 0.05).max(1e-6);
@@ -48,7 +48,7 @@ fn chart(area: &Area<'_>, name: &str, curve: &Curve) -> Result<(), Box<dyn std::
         .y_label_area_size(56)
         .right_y_label_area_size(56)
         .build_cartesian_2d(0..last, (low - margin)..(high + margin))?
-        .set_secondary_coord(0..last, 0f64..1f64);
+        .set_secondary_coord(0..last, 0f32..1f32);
     chart.configure_mesh().light_line_style(WHITE).x_desc("step").y_desc("loss").draw()?;
     chart
         .draw_series(LineSeries::new(curve.loss.iter().copied(), &LOSS))?

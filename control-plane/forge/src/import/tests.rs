@@ -110,7 +110,11 @@ fn a_model_with_arrays_becomes_a_result_folder_that_passes_the_check() {
     let passed = finish::check(&out, None).unwrap();
     assert_eq!(passed.iter().map(|checked| checked.runtime).collect::<Vec<_>>(), ["tract", "onnxruntime"]);
     let text = fs::read(out.join(job::REPORT_FILE)).unwrap();
-    assert_eq!(serde_json::from_slice::<JobReport>(&text).unwrap(), *report);
+    let read: JobReport = serde_json::from_slice(&text).unwrap();
+    assert_eq!(
+        (read.job, &read.dataset, read.import.unwrap().way),
+        (None, &report.dataset, import.way.clone())
+    );
     let again = world.import(&ort, "arrays", None, None).unwrap();
     assert_eq!((again.onnx_int8, again.golden), (done.onnx_int8, done.golden));
 }
