@@ -172,7 +172,7 @@ fn trains_what_it_is_given(data: &Path, parent: &Path) {
     let wider = Architecture::from_json(&arch(&result_dir(&dir))).unwrap();
     assert!(wider.channels > Architecture::from_json(&given).unwrap().channels);
     fs::write(&file, given.replace("\"classes\": 2", "\"classes\": 3")).unwrap();
-    let (result, dir) = train("other", None);
+    let (result, dir) = train("misfit", None);
     let error = result.unwrap_err();
     assert!(error.is_input() && error.to_string().contains("given.json: the model takes"), "{error}");
     assert!(!result_dir(&dir).exists());
