@@ -62,7 +62,9 @@ pub(crate) fn a_model_from_elsewhere_is_taken_in_and_runs_on_devices(world: &mut
     let agreement = number_of(&version, "/report/import/closeness/agreement")?;
     ensure!(agreement >= 0.97, "INT8 gives the answer of FP32 for {agreement} of the samples");
 
-    let ended = world.roll_out("foreign@v1.0", "foreign")?;
+    // The world may hold devices of other tests, which nobody starts again.
+    let policy = ["--wave", "100%", "--device", "device-1", "--trial-duration-ms", "500"];
+    let ended = control.wait_rollout(&control.start_rollout("foreign@v1.0", "foreign", &policy)?)?;
     ensure!(text_of(&ended, "/state")? == "completed", "the rollout ended as {ended}");
     let test = &world.image.test;
     let shape: Vec<usize> = std::iter::once(1).chain(test.shape.iter().copied()).collect();
