@@ -288,6 +288,20 @@ pub enum Stage {
     Done,
 }
 
+impl Stage {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Search => "search",
+            Self::Train => "train",
+            Self::Quantise => "quantise",
+            Self::Check => "check",
+            Self::Done => "done",
+        }
+    }
+}
+
 /// One line of a worker's standard output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

@@ -185,6 +185,34 @@ impl Order {
     }
 }
 
+/// The batches of an [`Order`] by their number, of which one pass is kept.
+#[derive(Debug)]
+pub struct Batches {
+    order: Order,
+    pass: Option<(u64, Vec<Vec<i64>>)>,
+}
+
+impl Batches {
+    /// Of all passes of `order`.
+    pub fn new(order: Order) -> Self {
+        Self { order, pass: None }
+    }
+
+    /// Steps of one pass.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch()
+    }
+
+    /// The batch of step `number`.
+    pub fn get(&mut self, number: u64) -> &[i64] {
+        let per_epoch = self.steps_per_epoch();
+        let (epoch, index) = (number / per_epoch, (number % per_epoch) as usize);
+        let pass = self.pass.take().filter(|pass| pass.0 == epoch);
+        let (_, batches) = self.pass.insert(pass.unwrap_or_else(|| (epoch, self.order.epoch(epoch))));
+        &batches[index]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -127,6 +127,28 @@ impl Checkpoint {
     }
 }
 
+/// Copies tensors of a checkpoint, which `tensor` gives by name, to where they belong.
+///
+/// # Errors
+/// A sentence that names the first that is missing or has another number of values.
+pub fn copy_back(
+    into: &[(&str, Tensor)],
+    mut tensor: impl FnMut(&str) -> Option<Tensor>,
+) -> Result<(), String> {
+    for (name, into) in into {
+        let found = tensor(name).ok_or_else(|| format!("the checkpoint lacks {name}"))?;
+        if found.numel() != into.numel() {
+            return Err(format!(
+                "{name} in the checkpoint has {} values, not {}",
+                found.numel(),
+                into.numel()
+            ));
+        }
+        tch::no_grad(|| into.detach().copy_(&found.reshape(into.size())));
+    }
+    Ok(())
+}
+
 /// Bytes of a safetensors file.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! How loss and accuracy went: kept while a job runs, in its checkpoint, and drawn when it is done. Every step counts, and
-//! memory is bounded: a curve that is full is halved by taking the mean of each two points. Values are f32: unlike f64 they come out of JSON as
-//! they went in, so that a job that was killed draws the same.
+//! How loss and accuracy went: kept while a job runs, in its checkpoint, and drawn when it is done. Every step counts,
+//! and memory is bounded: a curve that is full is halved by taking the mean of each two points. Values are f32: unlike
+//! f64 they come out of JSON as they went in, so that a job that was killed draws the same.
 
 use serde::{Deserialize, Serialize};
 

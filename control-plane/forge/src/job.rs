@@ -19,7 +19,7 @@ use crate::{
     search::{self, SearchState, Setting},
     seeds::{self, Purpose},
     supernet,
-    train::{self, TrainState},
+    train::TrainState,
 };
 use clock::Clock;
 use pace::Paced;
@@ -229,9 +229,7 @@ impl Driver<'_, '_> {
                 "the checkpoint lacks its architecture: delete the checkpoint folder".into(),
             ));
         };
-        let batch = train::batch_of(self.samples.len()) as u64;
-        spec::check_memory("training", supernet::training_bytes(&architecture, batch))?;
-        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&architecture.skeleton()));
+        self.make_room("training", &architecture)?;
         let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 0);
         let mut net = Network::new(architecture, &mut rng).map_err(Error::Input)?;
         if let (Some(from), Some(weights)) = (&parent, weights) {

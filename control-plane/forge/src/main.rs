@@ -220,14 +220,7 @@ impl Bar {
     }
 
     fn show(&self, said: &Progress) {
-        let name = match said.stage {
-            Stage::Load => "load",
-            Stage::Search => "search",
-            Stage::Train => "train",
-            Stage::Quantise => "quantise",
-            Stage::Check => "check",
-            Stage::Done => "done",
-        };
+        let name = said.stage.name();
         if self.0.prefix() != name {
             self.0.set_prefix(name);
             self.0.reset_eta();

@@ -179,16 +179,6 @@ pub fn bytes(method: SearchMethod, setting: &Setting<'_>) -> u64 {
     }
 }
 
-/// Copies one tensor of a checkpoint to where it belongs.
-fn take(tensor: &mut dyn FnMut(&str) -> Option<Tensor>, name: &str, into: &Tensor) -> Result<(), String> {
-    let found = tensor(name).ok_or_else(|| format!("the checkpoint lacks {name}"))?;
-    if found.numel() != into.numel() {
-        return Err(format!("{name} in the checkpoint has {} values, not {}", found.numel(), into.numel()));
-    }
-    tch::no_grad(|| into.detach().copy_(&found.reshape(into.size())));
-    Ok(())
-}
-
 /// What [`Search::restore`] says of a state that it cannot have given.
 const FOREIGN: &str = "the checkpoint is of another search";
 

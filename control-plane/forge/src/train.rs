@@ -2,8 +2,8 @@
 //! an average over the last steps that is what gets exported.
 
 use crate::{
-    batch::{Augment, Order, Samples},
-    distil,
+    batch::{Augment, Batches, Order, Samples},
+    checkpoint, distil,
     network::Network,
     optim::{self, Sgd},
     seeds::{self, Purpose},
@@ -56,10 +56,9 @@ pub struct Training<'a> {
     average: Tensor,
     average_stats: Tensor,
     plan: Plan,
-    order: Order,
+    batches: Batches,
     used: Vec<i64>,
     held_back: Vec<i64>,
-    pass: Option<(u64, Vec<Vec<i64>>)>,
     seed: u64,
     step: u64,
     total: u64,
@@ -73,8 +72,8 @@ impl<'a> Training<'a> {
         let held_back =
             if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
         let batch = batch_of(used.len());
-        let order = Order::new(seed, Purpose::TrainOrder, used.len(), batch);
-        let total = order.steps_per_epoch() * u64::from(plan.epochs);
+        let batches = Batches::new(Order::new(seed, Purpose::TrainOrder, used.len(), batch));
+        let total = batches.steps_per_epoch() * u64::from(plan.epochs);
         let total = plan.steps_max.map_or(total, |most| total.min(most.max(1)));
         Self {
             samples,
@@ -84,10 +83,9 @@ impl<'a> Training<'a> {
             average_stats: net.stats.flat().copy(),
             net,
             plan,
-            order,
+            batches,
             used,
             held_back,
-            pass: None,
             seed,
             step: 0,
             total,
@@ -106,20 +104,12 @@ impl<'a> Training<'a> {
 
     /// Steps of one pass over the training data.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.order.steps_per_epoch()
+        self.batches.steps_per_epoch()
     }
 
     /// One step; gives its loss.
     pub fn step(&mut self) -> f64 {
-        let per_epoch = self.order.steps_per_epoch();
-        let epoch = self.step / per_epoch;
-        let pass = match self.pass.take() {
-            Some(pass) if pass.0 == epoch => pass,
-            _ => (epoch, self.order.epoch(epoch)),
-        };
-        let chosen: Vec<i64> =
-            pass.1[(self.step % per_epoch) as usize].iter().map(|at| self.used[*at as usize]).collect();
-        self.pass = Some(pass);
+        let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
         let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
         let logits = self.net.forward(&x, true);
@@ -180,22 +170,12 @@ impl<'a> Training<'a> {
     pub fn restore(
         &mut self,
         state: &TrainState,
-        mut tensor: impl FnMut(&str) -> Option<Tensor>,
+        tensor: impl FnMut(&str) -> Option<Tensor>,
     ) -> Result<(), String> {
         if state.step > self.total {
             return Err("the checkpoint is of another training".to_owned());
         }
-        for (name, mut into) in self.save().1 {
-            let found = tensor(name).ok_or_else(|| format!("the checkpoint lacks {name}"))?;
-            if found.numel() != into.numel() {
-                return Err(format!(
-                    "{name} in the checkpoint has {} values, not {}",
-                    found.numel(),
-                    into.numel()
-                ));
-            }
-            tch::no_grad(|| into.copy_(&found));
-        }
+        checkpoint::copy_back(&self.save().1, tensor)?;
         self.step = state.step;
         Ok(())
     }

@@ -49,6 +49,25 @@ impl Pupil {
 }
 
 impl Driver<'_, '_> {
+    /// Refuses a training that needs more memory than there is, else gives it the threads that it feeds.
+    pub(super) fn make_room(&self, what: &str, architecture: &Architecture) -> Result<(), Error> {
+        spec::check_memory(what, supernet::training_bytes(architecture, self.batch()))?;
+        self.set_threads_for(architecture);
+        Ok(())
+    }
+
+    fn set_threads_for(&self, architecture: &Architecture) {
+        spec::set_threads(
+            self.spec.threads,
+            self.batch() * supernet::largest_state(&architecture.skeleton()),
+        );
+    }
+
+    /// Samples in one step.
+    fn batch(&self) -> u64 {
+        train::batch_of(self.samples.len()) as u64
+    }
+
     /// The first phase behind the search.
     pub(super) fn after_search(&self) -> Phase {
         let first = if self.spec.budget.teachers > 0 { Pupil::Teacher(0) } else { Pupil::Network };
@@ -80,9 +99,7 @@ impl Driver<'_, '_> {
             return Ok(Vec::new());
         }
         let wide = Architecture { channels: network.channels * TEACHER_WIDTH, ..network.clone() };
-        let batch = train::batch_of(self.samples.len()) as u64;
-        spec::check_memory("training of a teacher", supernet::training_bytes(&wide, batch))?;
-        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&wide.skeleton()));
+        self.make_room("training of a teacher", &wide)?;
         let mut teachers = Vec::new();
         for index in 0..count {
             let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 1 + u64::from(index));
@@ -109,7 +126,7 @@ impl Driver<'_, '_> {
             (self.hooks.progress)(&Progress { message: Some(message), ..plain(Stage::Train, 0, 1) });
             self.state.teachers = Some(report);
         }
-        spec::set_threads(self.spec.threads, batch * supernet::largest_state(&network.skeleton()));
+        self.set_threads_for(network);
         Ok(teachers)
     }
 

@@ -13,9 +13,9 @@ use super::{
     guard::Guard,
     relaxed::{Form, GRADIENT_NORM_MAX, Mix, Relaxed},
     schedule::Schedule,
-    take,
 };
 use crate::{
+    checkpoint,
     genotype::{Architecture, Genotype},
     network::load_on,
     optim::{self, Adam, Sgd},
@@ -251,9 +251,7 @@ impl Search for Bilevel<'_> {
         let candidates = Candidates::from_masks(&state.masks, self.net.space())
             .filter(|_| state.step <= self.schedule.total)
             .ok_or(FOREIGN)?;
-        for (name, into) in self.save().1 {
-            take(tensor, name, &into)?;
-        }
+        checkpoint::copy_back(&self.save().1, tensor)?;
         self.candidates = candidates;
         self.guard.repairs.clone_from(&state.repairs);
         self.step = state.step;

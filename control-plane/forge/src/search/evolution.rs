@@ -8,9 +8,9 @@ use super::{
     judge::{Judged, best},
     relaxed::GRADIENT_NORM_MAX,
     schedule::Schedule,
-    take,
 };
 use crate::{
+    checkpoint,
     genotype::{Architecture, Genotype, Operation},
     network::load_on,
     optim::{self, Sgd},
@@ -189,9 +189,7 @@ impl Search for Evolution<'_> {
         {
             return Err(FOREIGN.to_owned());
         }
-        for (name, into) in self.save().1 {
-            take(tensor, name, &into)?;
-        }
+        checkpoint::copy_back(&self.save().1, tensor)?;
         self.judged.clone_from(&state.judged);
         self.step = state.step;
         Ok(())

@@ -1,7 +1,7 @@
 //! What a search learns from and what it is judged on: two halves of the training data.
 
 use crate::{
-    batch::{Augment, Order, Samples},
+    batch::{Augment, Batches, Order, Samples},
     genotype::Dim,
     seeds::{self, Purpose},
 };
@@ -21,9 +21,7 @@ pub(super) type Batch = (Tensor, Tensor);
 pub(super) struct Feed<'a> {
     samples: &'a Samples,
     halves: [Vec<i64>; 2],
-    orders: [Order; 2],
-    /// The pass that each half is in, and its batches.
-    passes: [Option<(u64, Vec<Vec<i64>>)>; 2],
+    batches: [Batches; 2],
     augment: Augment,
     seed: u64,
 }
@@ -32,9 +30,9 @@ impl<'a> Feed<'a> {
     pub(super) fn new(samples: &'a Samples, dim: Dim, batch: usize, seed: u64) -> Self {
         let halves = halves(&samples.classes(), &mut seeds::stream(seed, Purpose::Split, 0));
         // The halves draw from streams of their own.
-        let orders = [(seed, &halves[0]), (!seed, &halves[1])]
-            .map(|(seed, half)| Order::new(seed, Purpose::SearchOrder, half.len(), batch));
-        Self { samples, halves, orders, passes: [None, None], augment: Augment::for_dim(dim), seed }
+        let batches = [(seed, &halves[0]), (!seed, &halves[1])]
+            .map(|(seed, half)| Batches::new(Order::new(seed, Purpose::SearchOrder, half.len(), batch)));
+        Self { samples, halves, batches, augment: Augment::for_dim(dim), seed }
     }
 
     /// A batch of the training half, augmented.
@@ -51,15 +49,7 @@ impl<'a> Feed<'a> {
     }
 
     fn chosen(&mut self, half: usize, number: u64) -> Vec<i64> {
-        let per_epoch = self.orders[half].steps_per_epoch();
-        let (epoch, index) = (number / per_epoch, (number % per_epoch) as usize);
-        let pass = match self.passes[half].take() {
-            Some(pass) if pass.0 == epoch => pass,
-            _ => (epoch, self.orders[half].epoch(epoch)),
-        };
-        let chosen = pass.1[index].iter().map(|at| self.halves[half][*at as usize]).collect();
-        self.passes[half] = Some(pass);
-        chosen
+        self.batches[half].get(number).iter().map(|at| self.halves[half][*at as usize]).collect()
     }
 
     /// Up to 256 samples of the validation half, always the same.

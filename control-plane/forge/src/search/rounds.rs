@@ -14,9 +14,9 @@ use super::{
     proxy,
     relaxed::GRADIENT_NORM_MAX,
     schedule::Schedule,
-    take,
 };
 use crate::{
+    checkpoint,
     genotype::{Architecture, Genotype},
     network::Network,
     optim::{self, Sgd},
@@ -277,9 +277,7 @@ impl Search for Rounds<'_> {
             .map(|cell| (cell, Trained::new(&self.cells[cell], self.setting.seed, cell)))
             .collect();
         let (_, joined) = self.save();
-        for (name, into) in &joined {
-            take(tensor, name, into)?;
-        }
+        checkpoint::copy_back(&joined, tensor)?;
         let [(_, weights), (_, velocities)] = joined.as_slice() else {
             unreachable!("there are two tensors");
         };

@@ -10,7 +10,7 @@ use shared::{
     board::Board,
     job::{
         ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
-        SearchMethod, Stage,
+        SearchMethod,
     },
 };
 use std::{
@@ -183,14 +183,7 @@ impl Run<'_> {
 }
 
 fn show(bar: &ProgressBar, run: &Run<'_>, progress: &Progress) {
-    let stage = match progress.stage {
-        Stage::Load => "load",
-        Stage::Search => "search",
-        Stage::Train => "train",
-        Stage::Quantise => "quantise",
-        Stage::Check => "check",
-        Stage::Done => "done",
-    };
+    let stage = progress.stage.name();
     bar.set_prefix(format!("{} {} {} {stage}", run.set.name, run.seed, run.contestant.label()));
     bar.set_length(progress.total);
     bar.set_position(progress.step);

@@ -40,19 +40,9 @@ pub fn chosen(names: &[String]) -> Result<Vec<Set>> {
 }
 
 fn all() -> Vec<Set> {
-    let image = |train_epochs, channels| Budget {
-        search_steps: 200,
-        search_batch: 64,
-        train_epochs,
-        channels,
-        cells: 3,
-        nodes: 2,
-        teachers: 0,
-        seconds: None,
-    };
-    let series = |search_steps, train_epochs, channels| Budget {
+    let budget = |search_batch, search_steps, train_epochs, channels| Budget {
         search_steps,
-        search_batch: 32,
+        search_batch,
         train_epochs,
         channels,
         cells: 3,
@@ -60,6 +50,8 @@ fn all() -> Vec<Set> {
         teachers: 0,
         seconds: None,
     };
+    let image = |train_epochs, channels| budget(64, 200, train_epochs, channels);
+    let series = |search_steps, train_epochs, channels| budget(32, search_steps, train_epochs, channels);
     let ucr = DataFormat::UcrTsv;
     let set = |name, place, format, budget, goal| Set { name, place, format, budget, goal, bytes_goal: None };
     vec![
