@@ -4,10 +4,11 @@ use super::CHUNK_EXPIRY_MS;
 use shared::{DeviceId, Timestamp};
 use std::collections::BTreeMap;
 
-/// A blob that a whole wave will ask for waits until nobody new has asked for it for so long …
+/// A blob that a whole wave will ask for waits until nobody new has asked for it for so long, or for as long as they had
+/// been coming: who takes a second to come may well pause for one …
 const QUIET_MS: u64 = 300;
 /// … or until its first device has waited for so long.
-const HOLD_MS_MAX: u64 = 3_000;
+const HOLD_MS_MAX: u64 = 10_000;
 /// A device subscribes right before it asks. Who asks for the first time this soon after a chunk went out to everybody may
 /// have subscribed before: the chunk is on its way.
 const JOIN_MS: u64 = 250;
@@ -126,7 +127,8 @@ impl Audience {
         if self.members.len() >= expected {
             self.opens_at = self.opens_at.min(now);
         } else if is_first || now < self.opens_at {
-            self.opens_at = now.plus_ms(QUIET_MS).min(self.first_at.plus_ms(HOLD_MS_MAX));
+            let quiet_ms = now.since_ms(self.first_at).max(QUIET_MS);
+            self.opens_at = now.plus_ms(quiet_ms).min(self.first_at.plus_ms(HOLD_MS_MAX));
         }
     }
 

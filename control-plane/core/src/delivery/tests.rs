@@ -136,13 +136,17 @@ fn targets(sent: &[(Timestamp, Send)]) -> Vec<(u32, &Target)> {
 #[test]
 fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
     let mut delivery = Delivery::new(0, 1024, false);
-    for (number, at) in [(1, 0), (2, 250), (3, 500)] {
+    for (number, at) in [(1, 0), (2, 250), (3, 500), (4, 900)] {
         assert_eq!(delivery.poll_send(Timestamp(at)), None);
-        delivery.want(&id(number), [chunk(0)], 4, Timestamp(at)).unwrap();
+        delivery.want(&id(number), [chunk(0)], 5, Timestamp(at)).unwrap();
     }
-    // The fourth does not come.
-    assert_eq!(delivery.poll_timeout(), Some(Timestamp(800)));
-    assert_eq!(targets(&drain(&mut delivery, Timestamp(800))), [(0, &Target::Everybody)]);
+    // The fifth does not come: they are waited for as long again as they had been coming.
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(1_800)));
+    assert_eq!(targets(&drain(&mut delivery, Timestamp(1_800))), [(0, &Target::Everybody)]);
+
+    let mut delivery = Delivery::new(0, 1024, false);
+    delivery.want(&id(1), [chunk(0)], 2, Timestamp(0)).unwrap();
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(300)), "one that is late does not hold up the other");
 
     let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=2 {
@@ -152,9 +156,9 @@ fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
 
     let mut delivery = Delivery::new(0, 1024, false);
     for number in 0..100 {
-        delivery.want(&id(number), [chunk(0)], 1000, Timestamp(u64::from(number) * 100)).unwrap();
+        delivery.want(&id(number), [chunk(0)], 1000, Timestamp(u64::from(number) * 200)).unwrap();
     }
-    assert_eq!(delivery.poll_timeout(), Some(Timestamp(3_000)), "the first waits no longer");
+    assert_eq!(delivery.poll_timeout(), Some(Timestamp(10_000)), "the first waits no longer");
 }
 
 #[test]
