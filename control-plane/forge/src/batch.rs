@@ -48,6 +48,17 @@ impl Samples {
         self.count == 0
     }
 
+    /// Axes that a network slides over.
+    pub fn dim(&self) -> Dim {
+        self.dim
+    }
+
+    /// Mean and variance of all values.
+    pub fn moments(&self) -> (f64, f64) {
+        let mean = self.values.mean(Kind::Float).double_value(&[]);
+        (mean, self.deviation * self.deviation)
+    }
+
     /// The class of every sample.
     pub fn classes(&self) -> Vec<i64> {
         let mut classes = vec![0; self.count];
@@ -99,6 +110,18 @@ impl Augment {
             Dim::Series => {
                 Self { rotate_degrees: 0.0, stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05 }
             }
+        }
+    }
+
+    /// Everything but the noise `times` as far.
+    pub fn stronger(self, times: f32) -> Self {
+        Self {
+            rotate_degrees: self.rotate_degrees * times,
+            stretch: self.stretch * times,
+            shift: self.shift * times,
+            warp: self.warp * times,
+            gain: self.gain * times,
+            jitter: self.jitter,
         }
     }
 

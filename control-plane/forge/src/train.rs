@@ -39,6 +39,27 @@ pub struct Plan {
     pub augment: Augment,
 }
 
+/// What is learned step by step, and goes on from a checkpoint as if it had never stopped.
+pub trait Course {
+    /// Steps done and steps in all.
+    fn progress(&self) -> (u64, u64);
+    /// One step; gives its loss.
+    fn step(&mut self) -> f64;
+    /// Share of right answers on what is held back, 0 to 1; `None` where nothing is.
+    fn accuracy(&mut self) -> Option<f64>;
+    /// What a checkpoint needs beside the number of steps.
+    fn save(&self) -> Vec<(&'static str, Tensor)>;
+    /// Goes on from a checkpoint of `step` steps.
+    ///
+    /// # Errors
+    /// A sentence, if it is not one of this course.
+    fn restore(
+        &mut self,
+        step: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
+    ) -> Result<(), String>;
+}
+
 /// What a training's checkpoint says beside its tensors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainState {
@@ -97,25 +118,38 @@ impl<'a> Training<'a> {
         Self { teachers, ..self }
     }
 
-    /// Steps done and steps in all.
-    pub fn progress(&self) -> (u64, u64) {
-        (self.step, self.total)
-    }
-
     /// Steps of one pass over the training data.
     pub fn steps_per_epoch(&self) -> u64 {
         self.batches.steps_per_epoch()
     }
 
-    /// One step; gives its loss.
-    pub fn step(&mut self) -> f64 {
+    /// The network with the average weights.
+    pub fn finish(mut self) -> Network {
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        self.net
+    }
+}
+
+impl Course for Training<'_> {
+    fn progress(&self) -> (u64, u64) {
+        (self.step, self.total)
+    }
+
+    fn step(&mut self) -> f64 {
         let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
         let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
-        let logits = self.net.forward(&x, true);
-        let hard =
-            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING);
-        let loss = distil::loss(self.teachers, &x, &logits, hard);
+        let hard = |logits: &Tensor| {
+            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING)
+        };
+        let loss = if self.teachers.is_empty() {
+            hard(&self.net.forward(&x, true))
+        } else {
+            let pupil = self.net.traced(&x, true);
+            let hard = hard(&pupil.logits);
+            distil::loss(self.teachers, &x, &pupil, hard)
+        };
         let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
         let mut flat = self.net.params.flat();
@@ -130,15 +164,8 @@ impl<'a> Training<'a> {
         loss.double_value(&[])
     }
 
-    /// The network with the average weights.
-    pub fn finish(mut self) -> Network {
-        self.net.params.set_flat(&self.average);
-        self.net.stats.set_flat(&self.average_stats);
-        self.net
-    }
-
-    /// Accuracy of the average weights on what is held back; `None` for small sets, which hold nothing back.
-    pub fn accuracy(&mut self) -> Option<f64> {
+    /// Of the average weights; small sets hold nothing back.
+    fn accuracy(&mut self) -> Option<f64> {
         if self.held_back.is_empty() {
             return None;
         }
@@ -151,32 +178,26 @@ impl<'a> Training<'a> {
         Some(accuracy)
     }
 
-    /// What a checkpoint needs.
-    pub fn save(&self) -> (TrainState, Vec<(&'static str, Tensor)>) {
-        let tensors = vec![
+    fn save(&self) -> Vec<(&'static str, Tensor)> {
+        vec![
             ("weights", self.net.params.flat()),
             ("stats", self.net.stats.flat()),
             ("velocity", self.sgd.velocity.shallow_clone()),
             ("average", self.average.shallow_clone()),
             ("average_stats", self.average_stats.shallow_clone()),
-        ];
-        (TrainState { step: self.step }, tensors)
+        ]
     }
 
-    /// Goes on from a checkpoint.
-    ///
-    /// # Errors
-    /// A sentence, if it is not one of this training.
-    pub fn restore(
+    fn restore(
         &mut self,
-        state: &TrainState,
-        tensor: impl FnMut(&str) -> Option<Tensor>,
+        step: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
     ) -> Result<(), String> {
-        if state.step > self.total {
+        if step > self.total {
             return Err("the checkpoint is of another training".to_owned());
         }
-        checkpoint::copy_back(&self.save().1, tensor)?;
-        self.step = state.step;
+        checkpoint::copy_back(&self.save(), tensor)?;
+        self.step = step;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
+    job::{Budget, DatasetRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
 };
 use std::{
     path::{Path, PathBuf},
@@ -72,6 +72,15 @@ pub struct Effort {
     /// Teachers to train first and to learn from.
     #[serde(default)]
     pub teachers: Option<u32>,
+    /// What to learn from the samples alone, first.
+    #[serde(default)]
+    pub pretext: Option<Pretext>,
+    /// Passes over all training samples for that.
+    #[serde(default)]
+    pub pretext_epochs: Option<u32>,
+    /// Per cent of the training samples whose labels are used.
+    #[serde(default)]
+    pub labelled_percent: Option<u32>,
 }
 
 /// What a job is to do.
@@ -131,6 +140,9 @@ impl App {
         budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
         budget.teachers = effort.teachers.unwrap_or(budget.teachers);
+        budget.pretext = effort.pretext.or(budget.pretext);
+        budget.pretext_epochs = effort.pretext_epochs.or(budget.pretext_epochs);
+        budget.labelled_percent = effort.labelled_percent.or(budget.labelled_percent);
         budget.validate().map_err(Error::Invalid)?;
         let (task, method, parent) = match work {
             Work::Search(method) => (JobTask::Search, Some(method), None),

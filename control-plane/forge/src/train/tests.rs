@@ -62,7 +62,7 @@ fn what_is_held_back_is_not_trained_on_and_looking_at_it_changes_nothing() {
     assert!(training.held_back.iter().all(|sample| !used.contains(sample)));
     training.step();
     let state = |training: &Training<'_>| {
-        training.save().1.iter().map(|(_, tensor)| to_vec(tensor)).collect::<Vec<_>>()
+        training.save().iter().map(|(_, tensor)| to_vec(tensor)).collect::<Vec<_>>()
     };
     let before = state(&training);
     assert!(training.accuracy().is_some());

@@ -8,7 +8,7 @@ use crate::{
         WIDTH_FACTOR,
         tests::{SIDE, World, board, stripes},
     },
-    train::{self, Plan, Training},
+    train::{self, Course, Plan, Training},
 };
 use rand::RngExt;
 
