@@ -6,6 +6,7 @@ use crate::{
     checkpoint, distil,
     network::Network,
     optim::{self, Sgd},
+    params::channels_last,
     seeds::{self, Purpose},
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,15 @@ const EVALUATION_BATCH: usize = 500;
 /// Training sets from this size on give a fiftieth away to watch progress on.
 const HELD_BACK_FROM: usize = 5000;
 
+/// Share of the steps after which mirrored images are tried.
+const MIRROR_FROM: f64 = 0.15;
+/// Share of its right answers that a network keeps on mirrored images, of which it has seen none, where labels survive
+/// mirroring: of digits it keeps less than half, of clothes most.
+const MIRROR_KEPT_MIN: f64 = 0.6;
+/// Images that are looked at for it.
+const MIRROR_LOOK: usize = 1000;
+/// Erasing parts of images pays where each image is seen so many times.
+const ERASE_FROM_PASSES: u64 = 12;
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
@@ -77,6 +87,8 @@ pub struct Training<'a> {
     average: Tensor,
     average_stats: Tensor,
     plan: Plan,
+    /// One value: 1 where images are mirrored, -1 while that is not known.
+    mirrors: Tensor,
     batches: Batches,
     used: Vec<i64>,
     held_back: Vec<i64>,
@@ -96,7 +108,12 @@ impl<'a> Training<'a> {
         let batches = Batches::new(Order::new(seed, Purpose::TrainOrder, used.len(), batch));
         let total = batches.steps_per_epoch() * u64::from(plan.epochs);
         let total = plan.steps_max.map_or(total, |most| total.min(most.max(1)));
+        let mut plan = plan;
+        if total / batches.steps_per_epoch().max(1) < ERASE_FROM_PASSES {
+            plan.augment.erase = 0.0;
+        }
         Self {
+            mirrors: Tensor::from_slice(&[-1f32]),
             samples,
             teachers: &[],
             sgd: Sgd::new(net.params.len(), MOMENTUM, WEIGHT_DECAY),
@@ -123,6 +140,31 @@ impl<'a> Training<'a> {
         self.batches.steps_per_epoch()
     }
 
+    /// Whether mirrored images are trained on; decided early, and not before.
+    pub fn mirrors_images(&self) -> bool {
+        self.plan.augment.mirror && self.mirrors.double_value(&[0]) > 0.0
+    }
+
+    fn labels_survive_mirroring(&mut self) -> bool {
+        self.with_average(|net, training| {
+            let from = if training.held_back.is_empty() { &training.used } else { &training.held_back };
+            let some = &from[..from.len().min(MIRROR_LOOK)];
+            let right = |mirrored| share_right(net, training.samples, some, mirrored);
+            right(true) >= right(false) * MIRROR_KEPT_MIN
+        })
+    }
+
+    /// What `look` makes of the network with the average weights; it has its own again afterwards.
+    fn with_average<T>(&mut self, look: impl FnOnce(&Network, &Self) -> T) -> T {
+        let (weights, stats) = (self.net.params.flat().copy(), self.net.stats.flat().copy());
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        let found = look(&self.net, self);
+        self.net.params.set_flat(&weights);
+        self.net.stats.set_flat(&stats);
+        found
+    }
+
     /// The network with the average weights.
     pub fn finish(mut self) -> Network {
         self.net.params.set_flat(&self.average);
@@ -139,7 +181,173 @@ impl Course for Training<'_> {
     fn step(&mut self) -> f64 {
         let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
-        let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
+        if self.plan.augment.mirror && self.step == (self.total as f64 * MIRROR_FROM) as u64 {
+            let kept = f32::from(u8::from(self.labels_survive_mirroring()));
+            let _ = self.mirrors.fill_(f64::from(kept));
+        }
+        let augment = Augment { mirror: self.mirrors_images(), ..self.plan.augment };
+        let (x, labels) = self.samples.augmented(&chosen, &augment, &mut rng);
+        let hard = |logits: &Tensor| {
+            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING)
+        };
+        let loss = if self.teachers.is_empty() {
+            hard(&self.net.forward(&x, true))
+        } else {
+            let pupil = self.net.traced(&x, true);
+            let hard = hard(&pupil.logits);
+            distil::loss(self.teachers, &x, &pupil, hard)
+        };
+        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
+        let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
+        let mut flat = self.net.params.flat();
+        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.step += 1;
+        let window = (self.total as f64 * AVERAGE_SHARE).max(4.0);
+        let newest = (1.0 / self.step as f64).max(1.0 / window);
+        tch::no_grad(|| {
+            let _ = self.average.lerp_(&flat, newest);
+            let _ = self.average_stats.lerp_(&self.net.stats.flat(), newest);
+        });
+        loss.double_value(&[])
+    }
+
+    /// Of the average weights; small sets hold nothing back.
+    fn accuracy(&mut self) -> Option<f64> {
+        if self.held_back.is_empty() {
+            return None;
+        }
+        Some(self.with_average(|net, training| accuracy(net, training.samples, &training.held_back)))
+    }
+
+    fn save(&self) -> Vec<(&'static str, Tensor)>;
+    /// Goes on from a checkpoint of `step` steps.
+    ///
+    /// # Errors
+    /// A sentence, if it is not one of this course.
+    fn restore(
+        &mut self,
+        step: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
+    ) -> Result<(), String>;
+}
+
+/// What a training's checkpoint says beside its tensors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainState {
+    /// Steps done.
+    pub step: u64,
+}
+
+/// A training in progress.
+#[derive(Debug)]
+pub struct Training<'a> {
+    samples: &'a Samples,
+    teachers: &'a [Network],
+    net: Network,
+    sgd: Sgd,
+    average: Tensor,
+    average_stats: Tensor,
+    plan: Plan,
+    /// One value: 1 where images are mirrored, -1 while that is not known.
+    mirrors: Tensor,
+    batches: Batches,
+    used: Vec<i64>,
+    held_back: Vec<i64>,
+    seed: u64,
+    step: u64,
+    total: u64,
+}
+
+impl<'a> Training<'a> {
+    /// Trains `net` on, from the weights that it has.
+    pub fn new(net: Network, samples: &'a Samples, plan: Plan, seed: u64) -> Self {
+        let mut used: Vec<i64> = (0..samples.len() as i64).collect();
+        seeds::shuffle(&mut used, &mut seeds::stream(seed, Purpose::Split, 1));
+        let held_back =
+            if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
+        let batch = batch_of(used.len());
+        let batches = Batches::new(Order::new(seed, Purpose::TrainOrder, used.len(), batch));
+        let total = batches.steps_per_epoch() * u64::from(plan.epochs);
+        let total = plan.steps_max.map_or(total, |most| total.min(most.max(1)));
+        let mut plan = plan;
+        if total / batches.steps_per_epoch().max(1) < ERASE_FROM_PASSES {
+            plan.augment.erase = 0.0;
+        }
+        Self {
+            mirrors: Tensor::from_slice(&[-1f32]),
+            samples,
+            teachers: &[],
+            sgd: Sgd::new(net.params.len(), MOMENTUM, WEIGHT_DECAY),
+            average: net.params.flat().copy(),
+            average_stats: net.stats.flat().copy(),
+            net,
+            plan,
+            batches,
+            used,
+            held_back,
+            seed,
+            step: 0,
+            total,
+        }
+    }
+
+    /// Has it learn from the answers of `teachers` too.
+    pub fn taught_by(self, teachers: &'a [Network]) -> Self {
+        Self { teachers, ..self }
+    }
+
+    /// Steps of one pass over the training data.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.batches.steps_per_epoch()
+    }
+
+    /// Whether mirrored images are trained on; decided early, and not before.
+    pub fn mirrors_images(&self) -> bool {
+        self.plan.augment.mirror && self.mirrors.double_value(&[0]) > 0.0
+    }
+
+    fn labels_survive_mirroring(&mut self) -> bool {
+        self.with_average(|net, training| {
+            let from = if training.held_back.is_empty() { &training.used } else { &training.held_back };
+            let some = &from[..from.len().min(MIRROR_LOOK)];
+            let right = |mirrored| share_right(net, training.samples, some, mirrored);
+            right(true) >= right(false) * MIRROR_KEPT_MIN
+        })
+    }
+
+    /// What `look` makes of the network with the average weights; it has its own again afterwards.
+    fn with_average<T>(&mut self, look: impl FnOnce(&Network, &Self) -> T) -> T {
+        let (weights, stats) = (self.net.params.flat().copy(), self.net.stats.flat().copy());
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        let found = look(&self.net, self);
+        self.net.params.set_flat(&weights);
+        self.net.stats.set_flat(&stats);
+        found
+    }
+
+    /// The network with the average weights.
+    pub fn finish(mut self) -> Network {
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        self.net
+    }
+}
+
+impl Course for Training<'_> {
+    fn progress(&self) -> (u64, u64) {
+        (self.step, self.total)
+    }
+
+    fn step(&mut self) -> f64 {
+        let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
+        let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
+        if self.plan.augment.mirror && self.step == (self.total as f64 * MIRROR_FROM) as u64 {
+            let kept = f32::from(u8::from(self.labels_survive_mirroring()));
+            let _ = self.mirrors.fill_(f64::from(kept));
+        }
+        let augment = Augment { mirror: self.mirrors_images(), ..self.plan.augment };
+        let (x, labels) = self.samples.augmented(&chosen, &augment, &mut rng);
         let hard = |logits: &Tensor| {
             logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING)
         };
@@ -185,6 +393,7 @@ impl Course for Training<'_> {
             ("velocity", self.sgd.velocity.shallow_clone()),
             ("average", self.average.shallow_clone()),
             ("average_stats", self.average_stats.shallow_clone()),
+            ("mirrors", self.mirrors.shallow_clone()),
         ]
     }
 
@@ -209,9 +418,14 @@ pub fn batch_of(count: usize) -> usize {
 
 /// Share of right answers of `net` on the samples at `indices`.
 pub fn accuracy(net: &Network, samples: &Samples, indices: &[i64]) -> f64 {
+    share_right(net, samples, indices, false)
+}
+
+fn share_right(net: &Network, samples: &Samples, indices: &[i64], mirrored: bool) -> f64 {
     let mut right = 0;
     for chunk in indices.chunks(EVALUATION_BATCH) {
         let (x, labels) = samples.batch(chunk);
+        let x = if mirrored { channels_last(&x.flip([3])) } else { x };
         right +=
             net.probabilities(&x).argmax(1, false).eq_tensor(&labels).sum(tch::Kind::Int64).int64_value(&[]);
     }

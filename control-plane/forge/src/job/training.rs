@@ -17,10 +17,14 @@ use tch::Tensor;
 
 /// A training of weights that are good already starts with this share of the usual rate.
 const WARM_RATE_SHARE: f64 = 0.3;
+/// Longest side of what is erased of an image, as a share of the image's.
+const ERASE: f32 = 0.4;
 /// How often the accuracy of a training is looked at.
 const ACCURACY_TIMES: u64 = 10;
 /// How many times as wide as the network its teachers are: the board's limits are not theirs.
 const TEACHER_WIDTH: usize = 3;
+/// What is said of a training on mirrored images.
+const MIRRORED: &str = "labels survive mirroring: trained on mirrored images too";
 const AFRESH: &str = "the checkpoint does not fit its job: delete the checkpoint folder";
 
 /// Where the training of the teachers stands.
@@ -103,6 +107,9 @@ impl Driver<'_, '_> {
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
+        if training.mirrors_images() {
+            self.state.paced.remarks.push(MIRRORED.to_owned());
+        }
         let net = training.finish();
         self.state.phase = Phase::Trained;
         self.checkpoint.save(&self.state, &[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
@@ -365,5 +372,7 @@ fn plan(dim: Dim, epochs: u32, warm: bool) -> Plan {
         Dim::Series => 0.05,
     };
     let share = if warm { WARM_RATE_SHARE } else { 1.0 };
-    Plan { epochs, steps_max: None, rate: rate * share, augment: Augment::for_dim(dim) }
+    let image = dim == Dim::Image;
+    let augment = Augment { mirror: image, erase: if image { ERASE } else { 0.0 }, ..Augment::for_dim(dim) };
+    Plan { epochs, steps_max: None, rate: rate * share, augment }
 }
