@@ -34,6 +34,8 @@ pub const MODEL_FP32_FILE: &str = "model-fp32.onnx";
 pub enum DataFormat {
     /// A folder with the four files of MNIST, plain or gzip.
     Idx,
+    /// A folder of PNG or JPEG files for each class, in `train` and `test` or split by the reader.
+    ImageFolder,
     /// `NAME_TRAIN.tsv` and `NAME_TEST.tsv`, label first.
     UcrTsv,
     /// `NAME_TRAIN.ts` and `NAME_TEST.ts`.

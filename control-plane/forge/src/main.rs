@@ -146,6 +146,8 @@ fn frozen(text: &str) -> Result<(String, f64), String> {
 enum Format {
     #[value(name = "idx")]
     Idx,
+    #[value(name = "image_folder", alias = "images")]
+    ImageFolder,
     #[value(name = "ucr_tsv", alias = "ucr-tsv", alias = "tsv")]
     UcrTsv,
     #[value(name = "ts")]
@@ -156,6 +158,7 @@ impl From<Format> for DataFormat {
     fn from(format: Format) -> Self {
         match format {
             Format::Idx => Self::Idx,
+            Format::ImageFolder => Self::ImageFolder,
             Format::UcrTsv => Self::UcrTsv,
             Format::Ts => Self::Ts,
         }
