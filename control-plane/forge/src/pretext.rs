@@ -92,7 +92,7 @@ impl<'a> Pretraining<'a> {
         self.told.double_value(&[0]) / self.told.double_value(&[1])
     }
 
-    /// The network; its head is as it was.
+    /// The network; its head has learned nothing.
     pub fn finish(self) -> Network {
         self.net
     }

@@ -13,7 +13,7 @@ pub(super) fn part(train: &Split, percent: u32, seed: u64) -> Split {
         classes.entry(*label).or_default().push(sample);
     }
     let mut rng = seeds::stream(seed, Purpose::Labelled, 0);
-    let mut kept = Vec::new();
+    let mut kept: Vec<usize> = Vec::new();
     for samples in classes.values_mut() {
         seeds::shuffle(samples, &mut rng);
         let count = (samples.len() as u64 * u64::from(percent)).div_ceil(100).max(1);
