@@ -2,6 +2,7 @@
 //! `result/` that appears whole or not at all. A killed job goes on from its checkpoint and ends the same.
 
 mod clock;
+mod gain;
 mod labels;
 mod lock;
 mod pace;
@@ -358,6 +359,15 @@ impl Driver<'_, '_> {
             }
             if (self.hooks.stop)() {
                 return Err(Error::Stopped);
+            }
+            if look && gain::is_over(&self.state.history.search.accuracy, step, total) {
+                let said = format!("the search ended at step {step} of {total}: nothing more to gain");
+                (self.hooks.progress)(&Progress {
+                    message: Some(said.clone()),
+                    ..plain(Stage::Search, step, total)
+                });
+                self.state.paced.remarks.push(said);
+                break;
             }
         }
         let found = search.derive().fit(&self.spec.board)?;
