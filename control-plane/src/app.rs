@@ -121,7 +121,7 @@ pub struct Settings {
     pub chunk_bytes: u32,
     /// Zero is no limit.
     pub blob_bytes_per_s: u64,
-    /// Jobs at one time.
+    /// Most jobs at one time, where the machine has room for more than one.
     pub jobs: usize,
     /// Where devices find the broker.
     pub mqtt_host: String,

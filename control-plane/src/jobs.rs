@@ -349,6 +349,7 @@ fn verdict(status: io::Result<ExitStatus>, last_line: String) -> Result<(), Erro
 fn format_word(format: DataFormat) -> &'static str {
     match format {
         DataFormat::Idx => "idx",
+        DataFormat::ImageFolder => "image_folder",
         DataFormat::UcrTsv => "ucr_tsv",
         DataFormat::Ts => "ts",
         DataFormat::Npy => "npy",

@@ -38,6 +38,7 @@ pub struct Options {
     pub boards: PathBuf,
     pub blob_bytes_per_s: u64,
     pub chunk_bytes: u32,
+    /// Most at one time.
     pub jobs: usize,
     /// Life of a device's certificate.
     pub certificate_days: u32,

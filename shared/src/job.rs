@@ -34,6 +34,8 @@ pub const MODEL_FP32_FILE: &str = "model-fp32.onnx";
 pub enum DataFormat {
     /// A folder with the four files of MNIST, plain or gzip.
     Idx,
+    /// A folder of PNG or JPEG files for each class, in `train` and `test` or split by the reader.
+    ImageFolder,
     /// `NAME_TRAIN.tsv` and `NAME_TEST.tsv`, label first.
     UcrTsv,
     /// `NAME_TRAIN.ts` and `NAME_TEST.ts`.
@@ -185,6 +187,52 @@ impl FromStr for SearchMethod {
     }
 }
 
+/// What a network can learn from samples without labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pretext {
+    /// To fill in what was hidden of a sample: three patches of ten (He et al. 2022).
+    Masked,
+    /// To tell which of many changed samples was the same one before (van den Oord, Li and Vinyals 2018; Chen et al.
+    /// 2020).
+    Contrastive,
+}
+
+/// No pretext has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no pretext {name:?}, allowed are {}", Pretext::ALL.map(Pretext::name).join(", "))]
+pub struct UnknownPretext {
+    name: String,
+}
+
+impl Pretext {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Masked, Self::Contrastive];
+
+    /// As in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Masked => "masked",
+            Self::Contrastive => "contrastive",
+        }
+    }
+}
+
+impl fmt::Display for Pretext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Pretext {
+    type Err = UnknownPretext;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPretext> {
+        let found = Self::ALL.into_iter().find(|pretext| pretext.name() == name);
+        found.ok_or_else(|| UnknownPretext { name: name.to_owned() })
+    }
+}
+
 /// Least and most time that a job may be given: what loading and measuring alone take, and four weeks.
 const SECONDS_MIN: u32 = 10;
 const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
@@ -210,6 +258,16 @@ pub struct Budget {
     /// their answers too.
     #[serde(default)]
     pub teachers: u32,
+    /// What the network learns from the samples alone, before it learns their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretext: Option<Pretext>,
+    /// Passes over all training samples for that; as many as over the labelled ones where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretext_epochs: Option<u32>,
+    /// Per cent of the training samples whose labels are used, the same share of each class and at least one; all where not
+    /// given. The others are seen without their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_percent: Option<u32>,
     /// Seconds for everything, if they are limited: the steps and passes above are then the most that is done, and the
     /// worker takes as many of them as it measures that there is time for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,6 +286,9 @@ impl Budget {
                 cells: 3,
                 nodes: 2,
                 teachers: 0,
+                pretext: None,
+                pretext_epochs: None,
+                labelled_percent: None,
                 seconds: None,
             },
             Task::SeriesClassification => Self {
@@ -238,6 +299,9 @@ impl Budget {
                 cells: 3,
                 nodes: 2,
                 teachers: 0,
+                pretext: None,
+                pretext_epochs: None,
+                labelled_percent: None,
                 seconds: None,
             },
         }
@@ -267,10 +331,19 @@ impl Budget {
                 return Err(format!("budget.{key} is {value}, allowed are {low} to {high}"));
             }
         }
-        if let Some(seconds) = self.seconds
-            && !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds)
-        {
-            return Err(format!("budget.seconds is {seconds}, allowed are {SECONDS_MIN} to {SECONDS_MAX}"));
+        for (key, value, low, high) in [
+            ("pretext_epochs", self.pretext_epochs, 1, 100_000),
+            ("labelled_percent", self.labelled_percent, 1, 100),
+            ("seconds", self.seconds, SECONDS_MIN, SECONDS_MAX),
+        ] {
+            if let Some(value) = value
+                && !(low..=high).contains(&value)
+            {
+                return Err(format!("budget.{key} is {value}, allowed are {low} to {high}"));
+            }
+        }
+        if self.pretext_epochs.is_some() && self.pretext.is_none() {
+            return Err("budget.pretext_epochs is given without budget.pretext".to_owned());
         }
         Ok(())
     }
@@ -331,6 +404,12 @@ pub struct JobReport {
     /// `None` without teachers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teachers: Option<TeachersReport>,
+    /// `None` where the network began at random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretext: Option<PretextReport>,
+    /// Training samples whose labels were used; `None` where that is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled: Option<u64>,
     pub train_seconds: f64,
     pub train_epochs: u32,
     pub quantise_seconds: f64,
@@ -436,6 +515,18 @@ pub struct TeachersReport {
     pub seconds: f64,
 }
 
+/// What the network learned from samples without labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretextReport {
+    pub pretext: Pretext,
+    pub steps: u64,
+    /// Training samples that it saw.
+    pub samples: u64,
+    /// Mean loss of its last tenth. Masked: the error over the variance of the data; contrastive: cross-entropy.
+    pub loss: f64,
+    pub seconds: f64,
+}
+
 /// What the model is and does, measured on the exported files with the real test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelReport {
@@ -538,6 +629,19 @@ mod tests {
             SearchMethod::PartialChannels.validate(&odd).unwrap_err(),
             "budget.channels is 7, partial-channels needs an even number"
         );
+    }
+
+    #[test]
+    fn what_a_budget_says_of_labels_is_checked() {
+        let quick = Budget::quick(Task::ImageClassification);
+        let masked = Budget { pretext: Some(Pretext::Masked), labelled_percent: Some(1), ..quick };
+        masked.validate().unwrap();
+        assert_eq!(serde_json::from_str::<Budget>(&serde_json::to_string(&masked).unwrap()).unwrap(), masked);
+        let none = Budget { labelled_percent: Some(0), ..quick };
+        assert_eq!(none.validate().unwrap_err(), "budget.labelled_percent is 0, allowed are 1 to 100");
+        let idle = Budget { pretext_epochs: Some(3), ..quick };
+        assert_eq!(idle.validate().unwrap_err(), "budget.pretext_epochs is given without budget.pretext");
+        assert!("mask".parse::<Pretext>().unwrap_err().to_string().ends_with("masked, contrastive"));
     }
 
     #[test]

@@ -4,12 +4,14 @@ pub mod delivery;
 pub mod forge;
 pub mod infer;
 pub mod kill;
+pub mod labels;
 pub mod machine;
 pub mod peer;
 pub mod quantise;
 pub mod search;
 pub mod spread;
 pub mod turns;
+pub mod worker;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ pub enum Bench {
     Search(search::Options),
     /// The forge from a data set to a measured INT8 model: our search, random search, a hand-made network.
     Forge(forge::Options),
+    /// The same network from few labels, with and without a start that needs none.
+    FewLabels(labels::Options),
     /// Microseconds of one inference: our agent, raw runtimes, Python's onnxruntime.
     Infer(infer::Options),
     /// A model to many devices, against HTTPS; deltas between versions, against other tools.
@@ -53,6 +57,7 @@ pub fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Search(search) => write_report(options.report.as_deref(), &search::run(search)?),
         Bench::Forge(forge) => write_report(options.report.as_deref(), &forge::run(forge)?),
+        Bench::FewLabels(labels) => write_report(options.report.as_deref(), &labels::run(labels)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
         Bench::Delivery(delivery) => write_report(options.report.as_deref(), &delivery::run(delivery)?),
         Bench::Quantise(quantise) => write_report(options.report.as_deref(), &quantise::run(quantise)?),

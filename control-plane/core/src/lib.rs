@@ -1,7 +1,7 @@
 //! What the control plane decides and the things that it decides about, without any input or output.
 //!
 //! [`entity`] names what the store keeps, [`rollout`] plans who gets a version next, [`delivery`] plans which chunk
-//! goes to whom, [`restart`] says when a killed worker starts again, [`admission`] holds back those who are refused
+//! goes to whom, [`restart`] says when a killed worker starts again, [`scheduling`] says whether another may start, [`admission`] holds back those who are refused
 //! again and again, [`refusals`] counts what was refused. All take time as an argument.
 
 pub mod admission;
@@ -11,3 +11,4 @@ pub mod entity;
 pub mod refusals;
 pub mod restart;
 pub mod rollout;
+pub mod scheduling;

@@ -1,4 +1,4 @@
-//! Data sets: labelled images (IDX) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory; and
+//! Data sets: labelled images (IDX, folders of PNG and JPEG) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory; and
 //! samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
@@ -7,6 +7,7 @@
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
 mod idx;
+mod images;
 pub mod npy;
 mod series;
 
@@ -164,6 +165,7 @@ pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
 pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
     let found = match format {
         Some(DataFormat::Idx) => Files::idx(path),
+        Some(DataFormat::ImageFolder) => Files::images(path),
         Some(DataFormat::UcrTsv) => Files::pair(path, "tsv")?,
         Some(DataFormat::Ts) => Files::pair(path, "ts")?,
         // Without labels: nothing is trained on it.
@@ -172,7 +174,10 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
             Some(files) => Some(files),
             None => match Files::pair(path, "tsv")? {
                 Some(files) => Some(files),
-                None => Files::pair(path, "ts")?,
+                None => match Files::pair(path, "ts")? {
+                    Some(files) => Some(files),
+                    None => Files::images(path),
+                },
             },
         },
     };
@@ -180,6 +185,7 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
     let mut hasher = Hasher::new();
     let raw = match files {
         Files::Idx(paths) => idx::read(&paths, &mut hasher)?,
+        Files::Images(folder) => images::read(&folder, &mut hasher)?,
         Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
         Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
     };
@@ -191,10 +197,14 @@ fn expected(format: Option<DataFormat>) -> String {
                t10k-labels-idx1-ubyte (plain or .gz)";
     match format {
         Some(DataFormat::Idx) => idx.to_owned(),
+        Some(DataFormat::ImageFolder) => {
+            "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png (or .jpg)".to_owned()
+        }
         Some(DataFormat::UcrTsv) => "NAME_TRAIN.tsv and NAME_TEST.tsv".to_owned(),
         Some(DataFormat::Ts) => "NAME_TRAIN.ts and NAME_TEST.ts".to_owned(),
         Some(DataFormat::Npy) => "a format with labels (.npy holds samples to calibrate by)".to_owned(),
-        None => format!("{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts"),
+        None => format!("{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, \
+            or a folder of images for each class"),
     }
 }
 
@@ -202,11 +212,17 @@ fn expected(format: Option<DataFormat>) -> String {
 enum Files {
     /// Images and labels for training, images and labels for testing.
     Idx([PathBuf; 4]),
+    /// A folder that holds one of images for each class.
+    Images(PathBuf),
     Tsv(PathBuf, PathBuf),
     Ts(PathBuf, PathBuf),
 }
 
 impl Files {
+    fn images(path: &Path) -> Option<Self> {
+        images::is(path).then(|| Self::Images(path.to_owned()))
+    }
+
     fn idx(path: &Path) -> Option<Self> {
         let find = |stem: &str| {
             // The names with a dot are those of the original site's unpacked files.

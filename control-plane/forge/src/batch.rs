@@ -48,6 +48,17 @@ impl Samples {
         self.count == 0
     }
 
+    /// Axes that a network slides over.
+    pub fn dim(&self) -> Dim {
+        self.dim
+    }
+
+    /// Mean and variance of all values.
+    pub fn moments(&self) -> (f64, f64) {
+        let mean = self.values.mean(Kind::Float).double_value(&[]);
+        (mean, self.deviation * self.deviation)
+    }
+
     /// The class of every sample.
     pub fn classes(&self) -> Vec<i64> {
         let mut classes = vec![0; self.count];
@@ -87,18 +98,47 @@ pub struct Augment {
     pub gain: f32,
     /// Standard deviation of added noise relative to that of the data, series only.
     pub jitter: f32,
+    /// Whether every other image is mirrored, left to right.
+    pub mirror: bool,
+    /// Longest side of the dark rectangle on every other image (Zhong et al. 2020, "Random Erasing"), as a share of the
+    /// image's; none where it is 0.
+    pub erase: f32,
 }
 
 impl Augment {
+    /// Samples as they are.
+    pub const NONE: Self = Self {
+        rotate_degrees: 0.0,
+        stretch: 0.0,
+        shift: 0.0,
+        warp: 0.0,
+        gain: 0.0,
+        jitter: 0.0,
+        mirror: false,
+        erase: 0.0,
+    };
+
     /// What helps small classifiers and keeps labels true.
     pub fn for_dim(dim: Dim) -> Self {
         match dim {
             Dim::Image => {
-                Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, warp: 0.0, gain: 0.0, jitter: 0.0 }
+                Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, ..Self::NONE }
             }
             Dim::Series => {
-                Self { rotate_degrees: 0.0, stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05 }
+                Self { stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05, ..Self::NONE }
             }
+        }
+    }
+
+    /// Everything but the noise `times` as far.
+    pub fn stronger(self, times: f32) -> Self {
+        Self {
+            rotate_degrees: self.rotate_degrees * times,
+            stretch: self.stretch * times,
+            shift: self.shift * times,
+            warp: self.warp * times,
+            gain: self.gain * times,
+            ..self
         }
     }
 
@@ -117,10 +157,11 @@ impl Augment {
             // The grid spans -1 to 1, so a share of the length counts twice.
             let (shift_x, shift_y) = (2.0 * symmetric(self.shift, rng), 2.0 * symmetric(self.shift, rng));
             let (sin, cos) = angle.sin_cos();
+            let side = if self.mirror && rng.random_range(0.0..1.0f32) < 0.5 { -1.0 } else { 1.0 };
             match dim {
                 Dim::Image => theta.extend([
-                    cos * along_x,
-                    -sin * along_x,
+                    side * cos * along_x,
+                    side * -sin * along_x,
                     shift_x,
                     sin * along_y,
                     cos * along_y,
@@ -146,6 +187,9 @@ impl Augment {
         // Images are dark beyond their border; a series goes on as it ended.
         let padding_mode = i64::from(dim == Dim::Series);
         let mut out = x.grid_sampler_2d(&grid, 0, padding_mode, false);
+        if self.erase > 0.0 {
+            out *= self.left_visible(&size, rng);
+        }
         if self.gain > 0.0 {
             out *= Tensor::from_slice(&gain).reshape([n, 1, 1, 1]);
         }
@@ -154,6 +198,29 @@ impl Augment {
             out += Tensor::from_slice(&noise).reshape(&size) * (f64::from(self.jitter) * deviation);
         }
         out
+    }
+}
+
+impl Augment {
+    /// 0 where an image of `[N, C, H, W]` is erased, 1 elsewhere: `[N, 1, H, W]`.
+    fn left_visible(&self, size: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
+        let [n, h, w] = [size[0], size[2], size[3]].map(|axis| usize::try_from(axis).unwrap_or(0));
+        let mut visible = vec![1f32; n * h * w];
+        for image in visible.chunks_exact_mut((h * w).max(1)) {
+            if rng.random_range(0.0..1.0f32) < 0.5 {
+                continue;
+            }
+            let mut stretch = |length: usize| {
+                let side = ((length as f32 * rng.random_range(0.0..self.erase)).ceil() as usize).min(length);
+                let start = rng.random_range(0..=length - side);
+                start..start + side
+            };
+            let (rows, columns) = (stretch(h), stretch(w));
+            for row in rows {
+                image[row * w..][columns.clone()].fill(0.0);
+            }
+        }
+        Tensor::from_slice(&visible).reshape([size[0], 1, size[2], size[3]])
     }
 }
 
@@ -237,6 +304,31 @@ mod tests {
                 assert_ne!(changed, plain);
             }
         }
+    }
+
+    #[test]
+    fn mirrored_images_are_images_from_the_other_side_and_erased_ones_lack_a_rectangle() {
+        let values: Vec<f32> = (0..8 * 100).map(|i| 1.0 + (i % 100) as f32).collect();
+        let samples = Samples::new(&Split { samples: values, labels: vec![0; 8] }, &[1, 10, 10]);
+        let all: Vec<i64> = (0..8).collect();
+        let draw = |augment: Augment| {
+            let mut rng = seeds::stream(5, Purpose::Augment, 0);
+            to_vec(&samples.augmented(&all, &augment, &mut rng).0)
+        };
+        let (plain, _) = samples.batch(&all);
+        let (plain, other) = (to_vec(&plain), to_vec(&plain.flip([3])));
+        let mirrored = draw(Augment { mirror: true, ..Augment::NONE });
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-2);
+        let sides: Vec<bool> = mirrored.chunks(100).map(|image| near(image, &plain[..100])).collect();
+        assert!(sides.contains(&true) && sides.contains(&false), "{sides:?}");
+        for image in mirrored.chunks(100) {
+            assert!(near(image, &plain[..100]) || near(image, &other[..100]));
+        }
+        let erased = draw(Augment { erase: 0.5, ..Augment::NONE });
+        let dark: Vec<usize> =
+            erased.chunks(100).map(|image| image.iter().filter(|value| **value == 0.0).count()).collect();
+        assert!(dark.contains(&0) && dark.iter().any(|count| *count > 0), "{dark:?}");
+        assert!(dark.iter().all(|count| *count <= 25));
     }
 
     #[test]

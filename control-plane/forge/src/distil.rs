@@ -1,35 +1,55 @@
 //! Distillation: a small network learns from what larger ones answer, not from the labels alone (Hinton, Vinyals and
-//! Dean 2015, "Distilling the Knowledge in a Neural Network").
+//! Dean 2015, "Distilling the Knowledge in a Neural Network"), and from where in a sample they look.
 
-use crate::network::Network;
+use crate::network::{Network, Traced};
 use tch::{Kind, Tensor};
 
 /// Softens the answers of teachers and network, so that what a teacher thinks of the other classes counts.
 pub const TEMPERATURE: f64 = 3.0;
 /// Weight of the teachers in the loss; the labels have the rest.
 const TEACHERS_SHARE: f64 = 0.7;
+/// Weight of what the cells look at, beside answers and labels.
+const ATTENTION_WEIGHT: f64 = 1.0;
 /// Keeps the logarithm of a probability of zero finite.
 const PROBABILITY_MIN: f64 = 1e-8;
 
-/// The loss of `logits` `[N, classes]` for samples `x`, of which `hard` is the loss by the labels. The teachers are one
-/// by the mean of their probabilities; the square of the temperature keeps the size of the gradient. Without teachers,
+/// The loss of a pupil for samples `x`, of which `hard` is the loss by the labels: its answers against those of the
+/// teachers, who are one by the mean of their probabilities, and what its cells look at against what theirs do
+/// (Zagoruyko and Komodakis 2017). The square of the temperature keeps the size of the gradient. Without teachers,
 /// `hard`.
-pub fn loss(teachers: &[Network], x: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
-    let Some(targets) = targets(teachers, x) else { return hard };
-    let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
+pub fn loss(teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> Tensor {
+    let traced: Vec<Traced> = tch::no_grad(|| teachers.iter().map(|one| one.traced(x, false)).collect());
+    let Some(targets) = targets(&traced) else { return hard };
+    let answers = (&pupil.logits / TEMPERATURE).log_softmax(1, Kind::Float);
     let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
-    let rows = (&targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
-    let divergence = rows.mean(Kind::Float);
-    hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE)
+    let divergence = row_sums(&(&targets * (targets_log - answers))).mean(Kind::Float);
+    let loss = hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE);
+    match looks_elsewhere(&traced, pupil) {
+        Some(distance) => loss + distance * ATTENTION_WEIGHT,
+        None => loss,
+    }
 }
 
 /// Mean of the teachers' softened probabilities `[N, classes]`; none without teachers.
-fn targets(teachers: &[Network], x: &Tensor) -> Option<Tensor> {
-    tch::no_grad(|| {
-        let one = |teacher: &Network| (teacher.forward(x, false) / TEMPERATURE).softmax(1, Kind::Float);
-        let sum = teachers.iter().map(one).reduce(|sum, next| sum + next)?;
-        Some(sum / teachers.len() as f64)
-    })
+fn targets(teachers: &[Traced]) -> Option<Tensor> {
+    let softened = |teacher: &Traced| (&teacher.logits / TEMPERATURE).softmax(1, Kind::Float);
+    let sum = teachers.iter().map(softened).reduce(|sum, next| sum + next)?;
+    Some(sum / teachers.len() as f64)
+}
+
+/// Squared distance of what the pupil's cells look at from what the teachers' do: mean over samples, cells and teachers,
+/// 0 to 4. Cells of another resolution are left out; none where that is all.
+fn looks_elsewhere(teachers: &[Traced], pupil: &Traced) -> Option<Tensor> {
+    let pairs = teachers.iter().flat_map(|teacher| teacher.attention.iter().zip(&pupil.attention));
+    let distances: Vec<Tensor> = pairs
+        .filter(|(theirs, ours)| theirs.size() == ours.size())
+        .map(|(theirs, ours)| row_sums(&(ours - theirs).square()).mean(Kind::Float))
+        .collect();
+    (!distances.is_empty()).then(|| Tensor::stack(&distances, 0).mean(Kind::Float))
+}
+
+fn row_sums(x: &Tensor) -> Tensor {
+    x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
 }
 
 #[cfg(test)]
@@ -61,20 +81,35 @@ mod tests {
         let x = Tensor::from_slice(&(0..16).map(|i| i as f32).collect::<Vec<_>>()).reshape([2, 1, 1, 8]);
         let hard = || Tensor::from(2.0f32);
         let teachers = [network(1)];
-        let same = loss(&teachers, &x, &teachers[0].forward(&x, false), hard());
+        let same = loss(&teachers, &x, &teachers[0].traced(&x, false), hard());
         assert!((value(&same) - 2.0 * (1.0 - TEACHERS_SHARE)).abs() < 1e-5, "{same}");
-        let other = loss(&teachers, &x, &network(2).forward(&x, false), hard());
+        let other = loss(&teachers, &x, &network(2).traced(&x, false), hard());
         assert!(value(&other) > value(&same) + 1e-3, "{other} and {same}");
-        assert_eq!(value(&loss(&[], &x, &teachers[0].forward(&x, false), hard())), 2.0);
+        assert_eq!(value(&loss(&[], &x, &teachers[0].traced(&x, false), hard())), 2.0);
+    }
+
+    #[test]
+    fn who_answers_alike_but_looks_elsewhere_has_something_left_to_learn() {
+        let attention = |values: &[f32]| Tensor::from_slice(values).reshape([1, -1]);
+        let traced = |looks: &[f32]| Traced {
+            logits: Tensor::from_slice(&[0.3f32, 0.1]).reshape([1, 2]),
+            attention: vec![attention(looks)],
+        };
+        let teacher = [traced(&[1.0, 0.0, 0.0])];
+        let distance = |looks: &[f32]| looks_elsewhere(&teacher, &traced(looks)).map(|found| value(&found));
+        assert_eq!(distance(&[1.0, 0.0, 0.0]), Some(0.0));
+        assert_eq!(distance(&[0.0, 1.0, 0.0]), Some(2.0));
+        // A cell of another resolution says nothing.
+        assert_eq!(distance(&[0.0, 1.0]), None);
     }
 
     #[test]
     fn several_teachers_count_alike() {
         let x = Tensor::from_slice(&[0.5f32; 8]).reshape([1, 1, 1, 8]);
-        let [a, b] = [network(1), network(2)];
-        let softened = |net: &Network| (net.forward(&x, false) / TEMPERATURE).softmax(1, Kind::Float);
+        let [a, b] = [network(1), network(2)].map(|net| net.traced(&x, false));
+        let softened = |one: &Traced| (&one.logits / TEMPERATURE).softmax(1, Kind::Float);
         let mean = (softened(&a) + softened(&b)) / 2.0;
-        let found = targets(&[a, b], &x).unwrap();
+        let found = targets(&[a, b]).unwrap();
         assert!(value(&(found - mean).abs().max()) < 1e-6);
     }
 }

@@ -64,6 +64,9 @@ pub struct History {
     pub search: Curve,
     /// One each.
     pub teachers: Vec<Curve>,
+    /// Empty without one.
+    #[serde(default)]
+    pub pretext: Curve,
     pub training: Curve,
 }
 

@@ -189,6 +189,8 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         dataset: calibration.schema(&taken.input.device_shape, labels),
         search: None,
         teachers: None,
+        pretext: None,
+        labelled: None,
         train_seconds: 0.0,
         train_epochs: 0,
         quantise_seconds: start.elapsed().as_secs_f64(),

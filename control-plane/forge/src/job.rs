@@ -2,8 +2,11 @@
 //! `result/` that appears whole or not at all. A killed job goes on from its checkpoint and ends the same.
 
 mod clock;
+mod gain;
+mod labels;
 mod lock;
 mod pace;
+mod pretext;
 mod result;
 mod spec;
 mod training;
@@ -23,11 +26,15 @@ use crate::{
 };
 use clock::Clock;
 use pace::Paced;
+use pretext::PretextState;
 use runtime::Ort;
 use serde::{Deserialize, Serialize};
 use shared::{
     Digest,
-    job::{self, JobKind, JobReport, JobSpec, Progress, SearchMethod, SearchReport, Stage, TeachersReport},
+    job::{
+        self, JobKind, JobReport, JobSpec, PretextReport, Progress, SearchMethod, SearchReport, Stage,
+        TeachersReport,
+    },
 };
 use std::{
     path::{Path, PathBuf},
@@ -125,6 +132,10 @@ struct State {
     #[serde(default)]
     teachers: Option<TeachersReport>,
     #[serde(default)]
+    pretext_seconds: f64,
+    #[serde(default)]
+    pretext: Option<PretextReport>,
+    #[serde(default)]
     paced: Paced,
     #[serde(default)]
     history: History,
@@ -135,6 +146,7 @@ struct State {
 enum Phase {
     Search(SearchState),
     Teach(TeachState),
+    Pretext(PretextState),
     Train(TrainState),
     Trained,
 }
@@ -155,9 +167,13 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     }
     let (spec, digest) = spec::read(dir)?;
     (hooks.progress)(&plain(Stage::Load, 0, 1));
-    let set = data::open_ref(&spec.dataset)?;
+    let mut set = data::open_ref(&spec.dataset)?;
     // Needed at the end: better to know at the beginning.
     let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
+    let all = spec.budget.pretext.is_some().then(|| Samples::new(&set.train, &set.schema.shape));
+    if let Some(percent) = spec.budget.labelled_percent {
+        set.train = labels::part(&set.train, percent, spec.seed);
+    }
     let samples = Samples::new(&set.train, &set.schema.shape);
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
@@ -176,11 +192,14 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         architecture: None,
         search: None,
         teachers: None,
+        pretext_seconds: 0.0,
+        pretext: None,
         paced: Paced::default(),
         history: History::default(),
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
-    let mut driver = Driver { spec, set: &set, samples: &samples, checkpoint, hooks, state, saved };
+    let (set, samples, all) = (&set, &samples, all.as_ref());
+    let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
     let net = driver.network()?;
     driver.finish(dir, &net, &ort)
 }
@@ -189,7 +208,10 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
 struct Driver<'a, 'h> {
     spec: JobSpec,
     set: &'a Dataset,
+    /// Those with labels.
     samples: &'a Samples,
+    /// All, where their labels are not needed.
+    all: Option<&'a Samples>,
     checkpoint: Checkpoint,
     hooks: Hooks<'h>,
     state: State,
@@ -338,6 +360,15 @@ impl Driver<'_, '_> {
             if (self.hooks.stop)() {
                 return Err(Error::Stopped);
             }
+            if look && gain::is_over(&self.state.history.search.accuracy, step, total) {
+                let said = format!("the search ended at step {step} of {total}: nothing more to gain");
+                (self.hooks.progress)(&Progress {
+                    message: Some(said.clone()),
+                    ..plain(Stage::Search, step, total)
+                });
+                self.state.paced.remarks.push(said);
+                break;
+            }
         }
         let found = search.derive().fit(&self.spec.board)?;
         self.state.search_seconds = clock.seconds();
@@ -376,6 +407,8 @@ impl Driver<'_, '_> {
             dataset: self.set.schema.clone(),
             search: self.state.search.take(),
             teachers: self.state.teachers.take(),
+            pretext: self.state.pretext.take(),
+            labelled: self.spec.budget.labelled_percent.map(|_| self.samples.len() as u64),
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,

@@ -21,6 +21,7 @@ pub mod optim;
 pub mod params;
 pub mod picture;
 pub mod plot;
+pub mod pretext;
 pub mod quantise;
 pub mod search;
 pub mod seeds;

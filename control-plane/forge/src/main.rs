@@ -26,8 +26,8 @@ use std::{
     time::Duration,
 };
 
-/// Time between checkpoints of a job.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
+/// Milliseconds between checkpoints of a job.
+const CHECKPOINT_MS: u64 = 3000;
 /// Exit code for input that a person has to change.
 const INPUT_EXIT: u8 = 2;
 /// Seed of the weights and batches of `bench-step`.
@@ -55,6 +55,9 @@ enum Command {
         /// Show a bar on the terminal instead of JSON lines on the standard output.
         #[arg(long)]
         progress: bool,
+        /// Milliseconds between checkpoints: what a kill costs at most.
+        #[arg(long, value_name = "N", default_value_t = CHECKPOINT_MS)]
+        checkpoint_ms: u64,
     },
     /// Say what a data set holds, or what is wrong with it.
     Inspect {
@@ -146,6 +149,8 @@ fn frozen(text: &str) -> Result<(String, f64), String> {
 enum Format {
     #[value(name = "idx")]
     Idx,
+    #[value(name = "image_folder", alias = "images")]
+    ImageFolder,
     #[value(name = "ucr_tsv", alias = "ucr-tsv", alias = "tsv")]
     UcrTsv,
     #[value(name = "ts")]
@@ -156,6 +161,7 @@ impl From<Format> for DataFormat {
     fn from(format: Format) -> Self {
         match format {
             Format::Idx => Self::Idx,
+            Format::ImageFolder => Self::ImageFolder,
             Format::UcrTsv => Self::UcrTsv,
             Format::Ts => Self::Ts,
         }
@@ -166,7 +172,9 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run { job, progress } => run(&job, progress),
+        Command::Run { job, progress, checkpoint_ms } => {
+            run(&job, progress, Duration::from_millis(checkpoint_ms))
+        }
         Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
         Command::Import(args) => take_in(&args),
@@ -190,7 +198,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(dir: &std::path::Path, bar: bool) -> anyhow::Result<()> {
+fn run(dir: &std::path::Path, bar: bool, checkpoint_every: Duration) -> anyhow::Result<()> {
     let bar = (bar && std::io::stderr().is_terminal()).then(Bar::new);
     // A reader that went away must not end a job that others wait for.
     let mut progress = |said: &Progress| match &bar {
@@ -202,7 +210,7 @@ fn run(dir: &std::path::Path, bar: bool) -> anyhow::Result<()> {
             }
         }
     };
-    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every: CHECKPOINT_EVERY };
+    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every };
     failure::caught(|| job::run(dir, hooks)).map_err(anyhow::Error::msg)??;
     Ok(())
 }

@@ -59,6 +59,28 @@ struct Cell {
     nodes: Vec<Vec<(usize, EdgeOp)>>,
 }
 
+/// The answer of a network, and where it looked.
+#[derive(Debug)]
+pub struct Traced {
+    /// `[N, classes]`.
+    pub logits: Tensor,
+    /// Of each cell, `[N, positions]` of length one: how much each position of its output is active.
+    pub attention: Vec<Tensor>,
+}
+
+/// The activation-based attention of Zagoruyko and Komodakis 2017, section 3.1: squares summed over channels, made a
+/// vector of length one. It needs no channels in common, so that a narrow network can be held against a wide one.
+fn attention_of(nodes: &[Tensor]) -> Tensor {
+    let squares = |x: &Tensor| (x * x).sum_dim_intlist([1i64].as_slice(), false, Kind::Float).flatten(1, -1);
+    let sum = nodes.iter().map(squares).reduce(|sum, next| sum + next);
+    let sum = sum.unwrap_or_else(|| Tensor::zeros([1, 1], (Kind::Float, tch::Device::Cpu)));
+    let norm = sum.norm_scalaropt_dim(2, [1i64].as_slice(), true).clamp_min(ATTENTION_NORM_MIN);
+    sum / norm
+}
+
+/// Keeps a cell that is not active at all from dividing by zero.
+const ATTENTION_NORM_MIN: f64 = 1e-12;
+
 /// A network with its weights.
 #[derive(Debug)]
 pub struct Network {
@@ -108,6 +130,11 @@ impl Network {
         Ok(Self { architecture, skeleton, stem, cells, head, params, stats })
     }
 
+    /// How it is laid out.
+    pub fn skeleton(&self) -> &Skeleton {
+        &self.skeleton
+    }
+
     /// What it is.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
@@ -121,6 +148,30 @@ impl Network {
 
     /// As [`Self::forward`]; `see` gets what each ReLU gives, `[N, C, H, W]`.
     pub fn forward_seen(&self, x: &Tensor, train: bool, see: &mut dyn FnMut(&Tensor)) -> Tensor {
+        self.head.forward(&self.params, &self.body(x, train, see, &mut |_| ()))
+    }
+
+    /// As [`Self::forward`], with what each cell looks at.
+    pub fn traced(&self, x: &Tensor, train: bool) -> Traced {
+        let mut attention = Vec::with_capacity(self.cells.len());
+        let nodes = self.body(x, train, &mut |_| (), &mut |nodes| attention.push(attention_of(nodes)));
+        Traced { logits: self.head.forward(&self.params, &nodes), attention }
+    }
+
+    /// What the last cell gives: its nodes, each `[N, C, H, W]`, together of as many channels as the skeleton has
+    /// features.
+    pub fn features(&self, x: &Tensor, train: bool) -> Vec<Tensor> {
+        self.body(x, train, &mut |_| (), &mut |_| ())
+    }
+
+    /// The nodes of the last cell. `see` gets what each ReLU gives, `cell_done` the nodes of each cell.
+    fn body(
+        &self,
+        x: &Tensor,
+        train: bool,
+        see: &mut dyn FnMut(&Tensor),
+        cell_done: &mut dyn FnMut(&[Tensor]),
+    ) -> Vec<Tensor> {
         let dim = self.skeleton.dim;
         let stem = self.unit(&self.stem, x, train).relu_();
         see(&stem);
@@ -157,12 +208,13 @@ impl Network {
                 states.push(value);
             }
             nodes = states.split_off(2).into_iter().flatten().collect();
+            cell_done(&nodes);
             if index + 1 < self.cells.len() {
                 let [_, previous] = outputs;
                 outputs = [previous, Tensor::cat(&nodes, 1)];
             }
         }
-        self.head.forward(&self.params, &nodes)
+        nodes
     }
 
     fn unit(&self, unit: &Unit, x: &Tensor, train: bool) -> Tensor {

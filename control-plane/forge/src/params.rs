@@ -159,6 +159,14 @@ impl Params {
         (self.flatten(&gradients), last)
     }
 
+    /// Gradients of `loss` for the parameters of this and of another network, each flat, from one backward pass.
+    pub fn gradients_with(&self, loss: &Tensor, other: &Self) -> (Tensor, Tensor) {
+        let leaves: Vec<&Tensor> = self.leaves.iter().chain(&other.leaves).collect();
+        let mut gradients = Tensor::run_backward(&[loss], &leaves, false, false);
+        let others = gradients.split_off(self.leaves.len());
+        (self.flatten(&gradients), other.flatten(&others))
+    }
+
     /// Joins one tensor a parameter into the order of the buffer.
     pub fn flatten(&self, tensors: &[Tensor]) -> Tensor {
         no_grad(|| {

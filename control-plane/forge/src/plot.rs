@@ -17,6 +17,7 @@ pub fn loss(history: &History) -> Result<String, String> {
     let teachers = history.teachers.iter().enumerate();
     let mut charts = vec![("search".to_owned(), &history.search)];
     charts.extend(teachers.map(|(index, curve)| (format!("teacher {}", index + 1), curve)));
+    charts.push(("pretext".to_owned(), &history.pretext));
     charts.push(("training".to_owned(), &history.training));
     charts.retain(|(_, curve)| curve.loss.len() > 1);
     let mut svg = String::new();
@@ -84,9 +85,14 @@ mod tests {
 
     #[test]
     fn every_stage_that_has_steps_gets_a_chart() {
-        let history = History { search: curve(), teachers: vec![curve()], training: curve() };
+        let history = History {
+            search: curve(),
+            teachers: vec![curve()],
+            pretext: curve(),
+            training: curve(),
+        };
         let svg = loss(&history).unwrap();
-        for name in ["search", "teacher 1", "training", "accuracy, held back"] {
+        for name in ["search", "teacher 1", "pretext", "training", "accuracy, held back"] {
             assert!(svg.contains(name), "{name} is missing");
         }
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));

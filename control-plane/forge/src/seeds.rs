@@ -35,6 +35,14 @@ pub enum Purpose {
     Evolution = 13,
     /// Seeds of a job's parts.
     Derived = 14,
+    /// First weights of what a pretext needs beside the network.
+    PretextWeights = 15,
+    /// Order of samples in a pretext.
+    PretextOrder = 16,
+    /// What a pretext hides or changes.
+    Pretext = 17,
+    /// Which samples keep their labels.
+    Labelled = 18,
 }
 
 /// The stream of one purpose at one step.

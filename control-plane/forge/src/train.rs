@@ -6,6 +6,7 @@ use crate::{
     checkpoint, distil,
     network::Network,
     optim::{self, Sgd},
+    params::channels_last,
     seeds::{self, Purpose},
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,15 @@ const EVALUATION_BATCH: usize = 500;
 /// Training sets from this size on give a fiftieth away to watch progress on.
 const HELD_BACK_FROM: usize = 5000;
 
+/// Share of the steps after which mirrored images are tried.
+const MIRROR_FROM: f64 = 0.15;
+/// Share of its right answers that a network keeps on mirrored images, of which it has seen none, where labels survive
+/// mirroring: of digits it keeps less than half, of clothes most.
+const MIRROR_KEPT_MIN: f64 = 0.6;
+/// Images that are looked at for it.
+const MIRROR_LOOK: usize = 1000;
+/// Erasing parts of images pays where each image is seen so many times.
+const ERASE_FROM_PASSES: u64 = 12;
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
@@ -37,6 +47,27 @@ pub struct Plan {
     pub rate: f64,
     /// How samples are changed.
     pub augment: Augment,
+}
+
+/// What is learned step by step, and goes on from a checkpoint as if it had never stopped.
+pub trait Course {
+    /// Steps done and steps in all.
+    fn progress(&self) -> (u64, u64);
+    /// One step; gives its loss.
+    fn step(&mut self) -> f64;
+    /// Share of right answers on what is held back, 0 to 1; `None` where nothing is.
+    fn accuracy(&mut self) -> Option<f64>;
+    /// What a checkpoint needs beside the number of steps.
+    fn save(&self) -> Vec<(&'static str, Tensor)>;
+    /// Goes on from a checkpoint of `step` steps.
+    ///
+    /// # Errors
+    /// A sentence, if it is not one of this course.
+    fn restore(
+        &mut self,
+        step: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
+    ) -> Result<(), String>;
 }
 
 /// What a training's checkpoint says beside its tensors.
@@ -56,6 +87,8 @@ pub struct Training<'a> {
     average: Tensor,
     average_stats: Tensor,
     plan: Plan,
+    /// One value: 1 where images are mirrored, -1 while that is not known.
+    mirrors: Tensor,
     batches: Batches,
     used: Vec<i64>,
     held_back: Vec<i64>,
@@ -75,7 +108,12 @@ impl<'a> Training<'a> {
         let batches = Batches::new(Order::new(seed, Purpose::TrainOrder, used.len(), batch));
         let total = batches.steps_per_epoch() * u64::from(plan.epochs);
         let total = plan.steps_max.map_or(total, |most| total.min(most.max(1)));
+        let mut plan = plan;
+        if total / batches.steps_per_epoch().max(1) < ERASE_FROM_PASSES {
+            plan.augment.erase = 0.0;
+        }
         Self {
+            mirrors: Tensor::from_slice(&[-1f32]),
             samples,
             teachers: &[],
             sgd: Sgd::new(net.params.len(), MOMENTUM, WEIGHT_DECAY),
@@ -97,25 +135,68 @@ impl<'a> Training<'a> {
         Self { teachers, ..self }
     }
 
-    /// Steps done and steps in all.
-    pub fn progress(&self) -> (u64, u64) {
-        (self.step, self.total)
-    }
-
     /// Steps of one pass over the training data.
     pub fn steps_per_epoch(&self) -> u64 {
         self.batches.steps_per_epoch()
     }
 
-    /// One step; gives its loss.
-    pub fn step(&mut self) -> f64 {
+    /// Whether mirrored images are trained on; decided early, and not before.
+    pub fn mirrors_images(&self) -> bool {
+        self.plan.augment.mirror && self.mirrors.double_value(&[0]) > 0.0
+    }
+
+    fn labels_survive_mirroring(&mut self) -> bool {
+        self.with_average(|net, training| {
+            let from = if training.held_back.is_empty() { &training.used } else { &training.held_back };
+            let some = &from[..from.len().min(MIRROR_LOOK)];
+            let right = |mirrored| share_right(net, training.samples, some, mirrored);
+            right(true) >= right(false) * MIRROR_KEPT_MIN
+        })
+    }
+
+    /// What `look` makes of the network with the average weights; it has its own again afterwards.
+    fn with_average<T>(&mut self, look: impl FnOnce(&Network, &Self) -> T) -> T {
+        let (weights, stats) = (self.net.params.flat().copy(), self.net.stats.flat().copy());
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        let found = look(&self.net, self);
+        self.net.params.set_flat(&weights);
+        self.net.stats.set_flat(&stats);
+        found
+    }
+
+    /// The network with the average weights.
+    pub fn finish(mut self) -> Network {
+        self.net.params.set_flat(&self.average);
+        self.net.stats.set_flat(&self.average_stats);
+        self.net
+    }
+}
+
+impl Course for Training<'_> {
+    fn progress(&self) -> (u64, u64) {
+        (self.step, self.total)
+    }
+
+    fn step(&mut self) -> f64 {
         let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
-        let (x, labels) = self.samples.augmented(&chosen, &self.plan.augment, &mut rng);
-        let logits = self.net.forward(&x, true);
-        let hard =
-            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING);
-        let loss = distil::loss(self.teachers, &x, &logits, hard);
+        if self.plan.augment.mirror && self.step == (self.total as f64 * MIRROR_FROM) as u64 {
+            let kept = f32::from(u8::from(self.labels_survive_mirroring()));
+            let _ = self.mirrors.fill_(f64::from(kept));
+        }
+        let augment = Augment { mirror: self.mirrors_images(), ..self.plan.augment };
+        let (x, labels) = self.samples.augmented(&chosen, &augment, &mut rng);
+        let hard = |logits: &Tensor| {
+            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING)
+        };
+        let loss = if self.teachers.is_empty() {
+            hard(&self.net.forward(&x, true))
+        } else {
+            let pupil = self.net.traced(&x, true);
+            let hard = hard(&pupil.logits);
+            distil::loss(self.teachers, &x, &pupil, hard)
+        };
         let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
         let mut flat = self.net.params.flat();
@@ -130,53 +211,35 @@ impl<'a> Training<'a> {
         loss.double_value(&[])
     }
 
-    /// The network with the average weights.
-    pub fn finish(mut self) -> Network {
-        self.net.params.set_flat(&self.average);
-        self.net.stats.set_flat(&self.average_stats);
-        self.net
-    }
-
-    /// Accuracy of the average weights on what is held back; `None` for small sets, which hold nothing back.
-    pub fn accuracy(&mut self) -> Option<f64> {
+    /// Of the average weights; small sets hold nothing back.
+    fn accuracy(&mut self) -> Option<f64> {
         if self.held_back.is_empty() {
             return None;
         }
-        let (weights, stats) = (self.net.params.flat().copy(), self.net.stats.flat().copy());
-        self.net.params.set_flat(&self.average);
-        self.net.stats.set_flat(&self.average_stats);
-        let accuracy = accuracy(&self.net, self.samples, &self.held_back);
-        self.net.params.set_flat(&weights);
-        self.net.stats.set_flat(&stats);
-        Some(accuracy)
+        Some(self.with_average(|net, training| accuracy(net, training.samples, &training.held_back)))
     }
 
-    /// What a checkpoint needs.
-    pub fn save(&self) -> (TrainState, Vec<(&'static str, Tensor)>) {
-        let tensors = vec![
+    fn save(&self) -> Vec<(&'static str, Tensor)> {
+        vec![
             ("weights", self.net.params.flat()),
             ("stats", self.net.stats.flat()),
             ("velocity", self.sgd.velocity.shallow_clone()),
             ("average", self.average.shallow_clone()),
             ("average_stats", self.average_stats.shallow_clone()),
-        ];
-        (TrainState { step: self.step }, tensors)
+            ("mirrors", self.mirrors.shallow_clone()),
+        ]
     }
 
-    /// Goes on from a checkpoint.
-    ///
-    /// # Errors
-    /// A sentence, if it is not one of this training.
-    pub fn restore(
+    fn restore(
         &mut self,
-        state: &TrainState,
-        tensor: impl FnMut(&str) -> Option<Tensor>,
+        step: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
     ) -> Result<(), String> {
-        if state.step > self.total {
+        if step > self.total {
             return Err("the checkpoint is of another training".to_owned());
         }
-        checkpoint::copy_back(&self.save().1, tensor)?;
-        self.step = state.step;
+        checkpoint::copy_back(&self.save(), tensor)?;
+        self.step = step;
         Ok(())
     }
 }
@@ -188,9 +251,14 @@ pub fn batch_of(count: usize) -> usize {
 
 /// Share of right answers of `net` on the samples at `indices`.
 pub fn accuracy(net: &Network, samples: &Samples, indices: &[i64]) -> f64 {
+    share_right(net, samples, indices, false)
+}
+
+fn share_right(net: &Network, samples: &Samples, indices: &[i64], mirrored: bool) -> f64 {
     let mut right = 0;
     for chunk in indices.chunks(EVALUATION_BATCH) {
         let (x, labels) = samples.batch(chunk);
+        let x = if mirrored { channels_last(&x.flip([3])) } else { x };
         right +=
             net.probabilities(&x).argmax(1, false).eq_tensor(&labels).sum(tch::Kind::Int64).int64_value(&[]);
     }

@@ -1,15 +1,18 @@
 //! Jobs of the forge: creating them, running them one after the other, and making versions of what comes out.
 
+mod load;
+
 use super::{App, Error, Page, Result, chain, now, versions::VersionName};
 use crate::{jobs as worker, store::jobs::JobEnd};
 use control_core::{
     entity::{Job, JobProgress, JobState, JobTask},
     restart::{Restarts, Verdict},
+    scheduling::may_start,
 };
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
+    job::{Budget, DatasetRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
 };
 use std::{
     path::{Path, PathBuf},
@@ -72,6 +75,15 @@ pub struct Effort {
     /// Teachers to train first and to learn from.
     #[serde(default)]
     pub teachers: Option<u32>,
+    /// What to learn from the samples alone, first.
+    #[serde(default)]
+    pub pretext: Option<Pretext>,
+    /// Passes over all training samples for that.
+    #[serde(default)]
+    pub pretext_epochs: Option<u32>,
+    /// Per cent of the training samples whose labels are used.
+    #[serde(default)]
+    pub labelled_percent: Option<u32>,
 }
 
 /// What a job is to do.
@@ -131,6 +143,9 @@ impl App {
         budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
         budget.teachers = effort.teachers.unwrap_or(budget.teachers);
+        budget.pretext = effort.pretext.or(budget.pretext);
+        budget.pretext_epochs = effort.pretext_epochs.or(budget.pretext_epochs);
+        budget.labelled_percent = effort.labelled_percent.or(budget.labelled_percent);
         budget.validate().map_err(Error::Invalid)?;
         let (task, method, parent) = match work {
             Work::Search(method) => (JobTask::Search, Some(method), None),
@@ -221,8 +236,9 @@ impl App {
             Err(error) => tracing::error!("interrupted jobs cannot be looked up: {}", chain(&error)),
         }
         let mut workers = tokio::task::JoinSet::new();
+        let mut meter = load::Meter::default();
         loop {
-            if let Err(error) = self.fill_workers(&mut workers).await {
+            if let Err(error) = self.fill_workers(&mut workers, &mut meter).await {
                 tracing::error!("no job can be started: {}", chain(&error));
             }
             tokio::select! {
@@ -239,16 +255,28 @@ impl App {
         }
     }
 
-    async fn fill_workers(self: &Arc<Self>, workers: &mut tokio::task::JoinSet<()>) -> Result<()> {
+    async fn fill_workers(
+        self: &Arc<Self>,
+        workers: &mut tokio::task::JoinSet<()>,
+        meter: &mut load::Meter,
+    ) -> Result<()> {
+        let mut load = meter.look();
         for state in [JobState::Running, JobState::Queued] {
-            for job in self.store.jobs_in(state).await? {
-                if workers.len() >= self.settings.jobs {
-                    return Ok(());
-                }
+            let jobs = self.store.jobs_in(state).await?;
+            for (index, job) in jobs.iter().enumerate() {
                 let mut running = self.running.lock().await;
                 if running.contains_key(&job.id) {
                     continue;
                 }
+                let waiting = jobs.len() - index;
+                if let Err(wait) = may_start(workers.len(), waiting, self.settings.jobs, load) {
+                    tracing::debug!("job {} waits: {wait}", job.id);
+                    return Ok(());
+                }
+                // What it takes shows in the next measurement.
+                load = None;
+                meter.restart();
+                let job = job.clone();
                 let (cancel, cancelled) = watch::channel(false);
                 running.insert(job.id, cancel);
                 drop(running);

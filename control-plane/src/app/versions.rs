@@ -407,7 +407,7 @@ fn describe(
         preprocess: match (schema.format, schema.task) {
             // What those that calibrated it hold is what goes in.
             (DataFormat::Npy, _) | (_, Task::SeriesClassification) => Preprocess { scale: 1.0, offset: 0.0 },
-            (DataFormat::Idx | DataFormat::UcrTsv | DataFormat::Ts, Task::ImageClassification) => {
+            (DataFormat::Idx | DataFormat::ImageFolder | DataFormat::UcrTsv | DataFormat::Ts, Task::ImageClassification) => {
                 Preprocess { scale: 1.0 / 255.0, offset: 0.0 }
             }
         },

@@ -34,6 +34,8 @@ pub enum DatasetCommand {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
     Idx,
+    #[value(name = "image_folder", alias = "images")]
+    ImageFolder,
     #[value(name = "ucr_tsv", alias = "tsv")]
     UcrTsv,
     Ts,
@@ -43,6 +45,7 @@ impl From<Format> for DataFormat {
     fn from(format: Format) -> Self {
         match format {
             Format::Idx => Self::Idx,
+            Format::ImageFolder => Self::ImageFolder,
             Format::UcrTsv => Self::UcrTsv,
             Format::Ts => Self::Ts,
         }

@@ -14,7 +14,7 @@ use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, SearchMethod, Stage, TeachersReport},
+    job::{Budget, Pretext, PretextReport, SearchMethod, Stage, TeachersReport},
 };
 use std::{
     fs, io,
@@ -80,6 +80,15 @@ pub struct EffortArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
+    /// Learn from the samples alone first: `masked` or `contrastive`
+    #[arg(long, value_name = "masked|contrastive")]
+    pretext: Option<Pretext>,
+    /// Passes over all training samples for that; as many as over those with labels where not given
+    #[arg(long, value_name = "N", requires = "pretext")]
+    pretext_epochs: Option<u32>,
+    /// Use the labels of so many per cent of the training samples, and no others
+    #[arg(long, value_name = "PERCENT")]
+    labels: Option<u32>,
     /// Wait for the end
     #[arg(long)]
     pub(super) wait: bool,
@@ -100,6 +109,9 @@ impl EffortArgs {
             search_steps: self.search_steps,
             epochs: self.epochs,
             teachers: self.teachers,
+            pretext: self.pretext,
+            pretext_epochs: self.pretext_epochs,
+            labelled_percent: self.labels,
         })
     }
 }
@@ -246,6 +258,8 @@ fn describe(job: &Job) -> String {
             ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
             ("parameters", model.parameters.to_string()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
+            ("pretext", report.pretext.as_ref().map(pretext).unwrap_or_default()),
+            ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));
     }
@@ -257,6 +271,13 @@ fn describe(job: &Job) -> String {
 
 fn taught(teachers: &TeachersReport) -> String {
     format!("{} of {} parameters, {:.4} FP32", teachers.count, teachers.parameters, teachers.accuracy)
+}
+
+fn pretext(report: &PretextReport) -> String {
+    format!(
+        "{} over {} samples without labels, loss {:.4}",
+        report.pretext, report.samples, report.loss
+    )
 }
 
 fn progress(job: &Job) -> String {

@@ -50,9 +50,9 @@ pub struct ServeArgs {
     /// Bytes of one chunk of a blob
     #[arg(long, value_name = "N", default_value_t = limits::CHUNK_BYTES_MAX)]
     chunk_bytes: u32,
-    /// Jobs at one time
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    jobs: usize,
+    /// Most jobs at one time, where the machine has room for more than one; as many as it has processors where not given
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Days that a device's certificate lives; devices renew theirs by themselves
     #[arg(long, value_name = "N", default_value_t = CERTIFICATE_DAYS_DEFAULT)]
     certificate_days: u32,
@@ -87,7 +87,9 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
         boards: args.boards.clone(),
         blob_bytes_per_s: args.blob_bytes_per_s,
         chunk_bytes: args.chunk_bytes,
-        jobs: args.jobs,
+        jobs: args.jobs.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        }),
         certificate_days: args.certificate_days,
     };
     let outcome = runtime.block_on(serve(options, json));

@@ -8,6 +8,8 @@ use std::time::Instant;
 const SEARCH_SHARE: f64 = 0.25;
 /// Share of the time behind the search for all teachers together.
 const TEACH_SHARE: f64 = 0.5;
+/// Share of what is then left for a pretext; the labels have the rest.
+const PRETEXT_SHARE: f64 = 0.4;
 /// Kept back for loading, quantising, and the checks on the test split.
 const RESERVE_SHARE: f64 = 0.12;
 const RESERVE_S: f64 = 2.0;
@@ -21,6 +23,8 @@ pub(super) struct Paced {
     /// Of each teacher.
     #[serde(default)]
     pub(super) teach_steps: Option<u64>,
+    #[serde(default)]
+    pub(super) pretext_steps: Option<u64>,
     pub(super) train_steps: Option<u64>,
     /// What became of the budget, for people.
     pub(super) remarks: Vec<String>,
@@ -50,6 +54,11 @@ pub(super) fn teach_steps(limit_s: u32, spent_s: f64, count: u32, step_s: f64, m
     steps(each_s, step_s, most)
 }
 
+/// Steps for a pretext after `spent_s` of the job's `limit_s`: at least one, at most `most`.
+pub(super) fn pretext_steps(limit_s: u32, spent_s: f64, step_s: f64, most: u64) -> u64 {
+    steps((usable_s(limit_s) - spent_s) * PRETEXT_SHARE, step_s, most)
+}
+
 /// Steps for a training after `spent_s` of the job's `limit_s`: at least one, at most `most`.
 pub(super) fn train_steps(limit_s: u32, spent_s: f64, step_s: f64, most: u64) -> u64 {
     steps(usable_s(limit_s) - spent_s, step_s, most)
@@ -77,6 +86,7 @@ mod tests {
         assert_eq!(train_steps(1000, 220.0, 0.1, 100_000), 6580);
         // Half of what the search leaves, for both.
         assert_eq!(teach_steps(1000, 78.0, 2, 0.1, 100_000), 2000);
+        assert_eq!(pretext_steps(1000, 78.0, 0.1, 100_000), 3200);
         // The budget stays the most that is done.
         assert_eq!((search_steps(1000, 0.1, 200), train_steps(1000, 0.0, 0.1, 300)), (200, 300));
         // Too little for anything, and steps too short to be measured.

@@ -32,6 +32,10 @@ pub(super) fn read(dir: &Path) -> Result<(JobSpec, Digest), Error> {
     if let JobKind::Search { method } = &spec.kind {
         method.validate(&spec.budget).map_err(input)?;
     }
+    if matches!(spec.kind, JobKind::Retrain { .. }) && spec.budget.pretext.is_some() {
+        let message = "a retraining begins at its parent's weights: leave budget.pretext out";
+        return Err(input(message.to_owned()));
+    }
     if !(1..=THREADS_MAX).contains(&spec.threads) {
         return Err(input(format!("threads is {}, allowed are 1 to {THREADS_MAX}", spec.threads)));
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, DataFormat, DatasetRef};
+use shared::job::{Budget, DataFormat, DatasetRef, Pretext};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -61,6 +61,9 @@ fn spec(data: &Path) -> JobSpec {
             cells: 2,
             nodes: 2,
             teachers: 0,
+            pretext: None,
+            pretext_epochs: None,
+            labelled_percent: None,
             seconds: None,
         },
     }
@@ -263,6 +266,53 @@ fn a_job_with_teachers_that_is_killed_again_and_again_ends_like_one_that_was_not
     assert_eq!(teachers.count, 2);
     assert!(teachers.parameters > 2 * found.model.parameters, "{teachers:?}");
     assert_eq!(report(&alone).teachers, None);
+}
+
+#[test]
+fn a_job_that_begins_without_labels_ends_alike_when_killed_and_says_what_it_learned() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let plain = spec(folder.path()).budget;
+    let budget = Budget {
+        pretext: Some(Pretext::Masked),
+        pretext_epochs: Some(4),
+        labelled_percent: Some(50),
+        teachers: 1,
+        ..plain
+    };
+    let [whole, killed, random] = ["whole", "killed", "random"].map(|name| folder.path().join(name));
+    let random_budget = Budget { pretext: None, pretext_epochs: None, ..budget };
+    for (dir, budget) in [(&whole, budget), (&killed, budget), (&random, random_budget)] {
+        write_spec(dir, &JobSpec { budget, ..spec(folder.path()) });
+    }
+    drive(&whole, None).0.unwrap();
+    drive(&random, None).0.unwrap();
+    let (mut kills, mut resumed) = (0, 0);
+    loop {
+        let (result, said) = drive(&killed, Some(3));
+        let began = |line: &&Progress| {
+            line.resumed_from.is_some() && line.message.as_deref() == Some("without labels")
+        };
+        resumed += said.iter().filter(began).count();
+        match result {
+            Ok(()) => break,
+            Err(Error::Stopped) => kills += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(kills >= 8 && resumed >= 2, "{kills} kills, {resumed} in the pretext");
+    for file in [job::WEIGHTS_FILE, job::HISTORY_FILE] {
+        let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
+        assert_eq!(read(&whole), read(&killed), "{file} differs");
+    }
+    let weights = |dir: &Path| fs::read(result_dir(dir).join(job::WEIGHTS_FILE)).unwrap();
+    assert_ne!(weights(&whole), weights(&random), "the pretext taught nothing");
+    let found = report(&whole);
+    assert_eq!(found.labelled, Some(12));
+    let found = found.pretext.unwrap();
+    assert_eq!((found.pretext, found.samples), (Pretext::Masked, 24));
+    assert!(found.steps > 0 && found.loss.is_finite());
+    assert_eq!(report(&random).pretext, None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The training stages of a job: its teachers, where it has any, then the network.
+//! The training stages of a job: its teachers, where it has any, then the network, after its pretext.
 
-use super::{Clock, Driver, Error, Phase, pace, plain, spec, tensor};
+use super::{Clock, Driver, Error, Phase, pace, plain, pretext::PretextState, spec, tensor};
 use crate::{
     batch::Augment,
     checkpoint::Named,
@@ -9,18 +9,22 @@ use crate::{
     network::Network,
     seeds::{self, Purpose},
     supernet,
-    train::{self, Plan, TrainState, Training},
+    train::{self, Course, Plan, TrainState, Training},
 };
 use serde::{Deserialize, Serialize};
 use shared::job::{Progress, Stage, TeachersReport};
 use tch::Tensor;
 
-/// A retraining starts with this share of the usual rate: its weights are already good.
-const RETRAIN_RATE_SHARE: f64 = 0.3;
+/// A training of weights that are good already starts with this share of the usual rate.
+const WARM_RATE_SHARE: f64 = 0.3;
+/// Longest side of what is erased of an image, as a share of the image's.
+const ERASE: f32 = 0.4;
 /// How often the accuracy of a training is looked at.
 const ACCURACY_TIMES: u64 = 10;
 /// How many times as wide as the network its teachers are: the board's limits are not theirs.
 const TEACHER_WIDTH: usize = 3;
+/// What is said of a training on mirrored images.
+const MIRRORED: &str = "labels survive mirroring: trained on mirrored images too";
 const AFRESH: &str = "the checkpoint does not fit its job: delete the checkpoint folder";
 
 /// Where the training of the teachers stands.
@@ -34,15 +38,18 @@ pub(super) struct TeachState {
 
 /// Who is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pupil {
+pub(super) enum Pupil {
     Teacher(u32),
+    /// The network, by its pretext.
+    Start,
     Network,
 }
 
 impl Pupil {
-    fn phase(self, TrainState { step }: TrainState) -> Phase {
+    fn phase(self, step: u64) -> Phase {
         match self {
             Self::Teacher(teacher) => Phase::Teach(TeachState { teacher, step }),
+            Self::Start => Phase::Pretext(PretextState { step }),
             Self::Network => Phase::Train(TrainState { step }),
         }
     }
@@ -70,8 +77,18 @@ impl Driver<'_, '_> {
 
     /// The first phase behind the search.
     pub(super) fn after_search(&self) -> Phase {
-        let first = if self.spec.budget.teachers > 0 { Pupil::Teacher(0) } else { Pupil::Network };
-        first.phase(TrainState { step: 0 })
+        self.after_teacher(0).phase(0)
+    }
+
+    /// Who is trained when `done` teachers are.
+    fn after_teacher(&self, done: u32) -> Pupil {
+        if done < self.spec.budget.teachers {
+            Pupil::Teacher(done)
+        } else if self.spec.budget.pretext.is_some() {
+            Pupil::Start
+        } else {
+            Pupil::Network
+        }
     }
 
     /// Trains `net`, after its teachers.
@@ -83,10 +100,17 @@ impl Driver<'_, '_> {
             return restored(net, &self.saved.take().unwrap_or_default(), "");
         }
         let teachers = self.teachers(net.architecture())?;
-        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, retrain);
+        let beside = kept(&teachers);
+        let net = self.started(net, &beside)?;
+        let warm = retrain || self.spec.budget.pretext.is_some();
+        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, warm);
         let net = self.pace_network(net, &mut plan, &teachers);
-        let training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
-        let net = self.steps(training, Pupil::Network, &kept(&teachers))?;
+        let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
+        self.steps(&mut training, Pupil::Network, &beside)?;
+        if training.mirrors_images() {
+            self.state.paced.remarks.push(MIRRORED.to_owned());
+        }
+        let net = training.finish();
         self.state.phase = Phase::Trained;
         self.checkpoint.save(&self.state, &[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
         Ok(net)
@@ -108,7 +132,7 @@ impl Driver<'_, '_> {
                 Phase::Teach(TeachState { teacher, .. }) if teacher == index => {
                     self.teach(net, index, &teachers)?
                 }
-                _ => restored(net, self.saved.as_ref().unwrap_or(&Named::new()), &prefix(index))?,
+                _ => self.restored_here(net, &prefix(index))?,
             };
             teachers.push(trained);
         }
@@ -135,28 +159,28 @@ impl Driver<'_, '_> {
         let net = self.pace_teacher(net, &mut plan);
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
-        let training = Training::new(net, self.samples, plan, seed);
-        let net = self.steps(training, Pupil::Teacher(index), &kept(before))?;
-        let next =
-            if index + 1 < self.spec.budget.teachers { Pupil::Teacher(index + 1) } else { Pupil::Network };
-        self.state.phase = next.phase(TrainState { step: 0 });
+        let mut training = Training::new(net, self.samples, plan, seed);
+        self.steps(&mut training, Pupil::Teacher(index), &kept(before))?;
+        let net = training.finish();
+        self.state.phase = self.after_teacher(index + 1).phase(0);
         let mut tensors = kept(before);
         tensors.extend(kept_one(index, &net));
         self.checkpoint.save(&self.state, &borrowed(&tensors))?;
         Ok(net)
     }
 
-    /// Takes a training to its end, from the checkpoint where there is one of it. `beside` goes into its checkpoints.
-    fn steps(
+    /// Takes a course to its end, from the checkpoint where there is one of it. `beside` goes into its checkpoints.
+    pub(super) fn steps(
         &mut self,
-        mut training: Training<'_>,
+        course: &mut dyn Course,
         pupil: Pupil,
         beside: &[(String, Tensor)],
-    ) -> Result<Network, Error> {
+    ) -> Result<(), Error> {
         let mut resumed_from = None;
         let at = match (pupil, &self.state.phase) {
             (Pupil::Network, Phase::Train(state)) => Some(state.step),
             (Pupil::Teacher(_), Phase::Teach(state)) => Some(state.step),
+            (Pupil::Start, Phase::Pretext(state)) => Some(state.step),
             _ => None,
         };
         // Later trainings of this run begin at their beginning.
@@ -164,28 +188,30 @@ impl Driver<'_, '_> {
         if let (Some(step), Some(saved)) = (at, saved)
             && step > 0
         {
-            training.restore(&TrainState { step }, |name| tensor(&saved, name)).map_err(Error::Input)?;
+            course.restore(step, &mut |name| tensor(&saved, name)).map_err(Error::Input)?;
             resumed_from = Some(step);
         }
         let before = match pupil {
             Pupil::Network => self.state.train_seconds,
             Pupil::Teacher(_) => self.state.teach_seconds,
+            Pupil::Start => self.state.pretext_seconds,
         };
         let mut clock = Clock::start(before, self.hooks.checkpoint_every);
         loop {
-            let (step, total) = training.progress();
+            let (step, total) = course.progress();
             if step >= total {
                 break;
             }
-            let loss = training.step();
+            let loss = course.step();
             let step = step + 1;
             if !loss.is_finite() {
                 return Err(Error::Diverged { stage: "training", step });
             }
             let look = step == total || step % (total / ACCURACY_TIMES).max(1) == 0;
-            let accuracy = if look { training.accuracy() } else { None };
+            let accuracy = if look { course.accuracy() } else { None };
             let curve = match pupil {
                 Pupil::Network => &mut self.state.history.training,
+                Pupil::Start => &mut self.state.history.pretext,
                 Pupil::Teacher(index) => self.state.history.teacher(index as usize),
             };
             curve.push(step, loss, accuracy);
@@ -196,6 +222,7 @@ impl Driver<'_, '_> {
                     resumed_from: resumed_from.take(),
                     message: match pupil {
                         Pupil::Network => None,
+                        Pupil::Start => Some("without labels".to_owned()),
                         Pupil::Teacher(index) => Some(format!("teacher {}", index + 1)),
                     },
                     ..plain(Stage::Train, step, total)
@@ -203,8 +230,8 @@ impl Driver<'_, '_> {
                 (self.hooks.progress)(&progress);
             }
             if clock.due_for_checkpoint() {
-                let (state, mut tensors) = training.save();
-                self.state.phase = pupil.phase(state);
+                let mut tensors = course.save();
+                self.state.phase = pupil.phase(step);
                 self.spent(pupil, clock.seconds());
                 tensors.extend(borrowed(beside));
                 self.checkpoint.save(&self.state, &tensors)?;
@@ -214,13 +241,14 @@ impl Driver<'_, '_> {
             }
         }
         self.spent(pupil, clock.seconds());
-        Ok(training.finish())
+        Ok(())
     }
 
     fn spent(&mut self, pupil: Pupil, seconds: f64) {
         match pupil {
             Pupil::Network => self.state.train_seconds = seconds,
             Pupil::Teacher(_) => self.state.teach_seconds = seconds,
+            Pupil::Start => self.state.pretext_seconds = seconds,
         }
     }
 
@@ -246,7 +274,8 @@ impl Driver<'_, '_> {
         if self.state.paced.train_steps.is_none() {
             let measured;
             (net, measured) = self.measured(net, *plan, teachers);
-            let spent_s = self.state.search_seconds + self.state.teach_seconds;
+            let spent_s =
+                self.state.search_seconds + self.state.teach_seconds + self.state.pretext_seconds;
             let steps = pace::train_steps(limit_s, spent_s, measured.step_s, measured.most);
             let searched = self.state.search.as_ref().map(|search| {
                 format!("{} search steps of {} and ", search.arch_steps, self.spec.budget.search_steps)
@@ -292,6 +321,13 @@ struct Measured {
     pass: u64,
 }
 
+impl Driver<'_, '_> {
+    /// `net` with the weights and statistics that the checkpoint holds under `prefix`, where it was read from one.
+    pub(super) fn restored_here(&self, net: Network, prefix: &str) -> Result<Network, Error> {
+        restored(net, self.saved.as_ref().unwrap_or(&Named::new()), prefix)
+    }
+}
+
 /// `net` with the weights and statistics that a checkpoint holds under `prefix`.
 fn restored(mut net: Network, saved: &Named, prefix: &str) -> Result<Network, Error> {
     let take = |name: &str, len: usize| {
@@ -330,11 +366,13 @@ fn accuracy(net: &Network, split: &Split, shape: &[usize]) -> f64 {
 }
 
 /// How a network of these axes is trained.
-fn plan(dim: Dim, epochs: u32, retrain: bool) -> Plan {
+fn plan(dim: Dim, epochs: u32, warm: bool) -> Plan {
     let rate = match dim {
         Dim::Image => 0.1,
         Dim::Series => 0.05,
     };
-    let share = if retrain { RETRAIN_RATE_SHARE } else { 1.0 };
-    Plan { epochs, steps_max: None, rate: rate * share, augment: Augment::for_dim(dim) }
+    let share = if warm { WARM_RATE_SHARE } else { 1.0 };
+    let image = dim == Dim::Image;
+    let augment = Augment { mirror: image, erase: if image { ERASE } else { 0.0 }, ..Augment::for_dim(dim) };
+    Plan { epochs, steps_max: None, rate: rate * share, augment }
 }

@@ -45,6 +45,9 @@ impl World {
             cells: 2,
             nodes: 3,
             teachers: 0,
+            pretext: None,
+            pretext_epochs: None,
+            labelled_percent: None,
             seconds: None,
         };
         Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, seed: 7 }

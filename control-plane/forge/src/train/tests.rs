@@ -53,6 +53,50 @@ fn training_learns_and_gives_the_average_of_the_last_steps() {
     assert!(accuracy(&net, &samples, &all) > 0.9);
 }
 
+/// Bars that rise to the left or to the right, or lie level; mirrored, a third of the labels stay true, or all if a label
+/// does not say where a bar rises.
+fn bars(sided: bool) -> Samples {
+    let mut rng = seeds::stream(2, Purpose::Samples, 0);
+    let mut split = Split::default();
+    for sample in 0..120i64 {
+        for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
+            let on = match sample % 3 {
+                0 => row == column,
+                1 => row == 7 - column,
+                _ => row == 4,
+            };
+            split.samples.push(f32::from(u8::from(on)) + 0.05 * seeds::normal(&mut rng));
+        }
+        split.labels.push(if sided { sample % 3 } else { sample % 3 / 2 });
+    }
+    Samples::new(&split, &[1, 8, 8])
+}
+
+#[test]
+fn images_are_mirrored_where_their_labels_survive_it_and_nowhere_else() {
+    for sided in [true, false] {
+        let samples = bars(sided);
+        let architecture = Architecture {
+            dim: Dim::Image,
+            input: vec![1, 8, 8],
+            classes: 3,
+            channels: 8,
+            cells: 1,
+            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+        };
+        let net = Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
+        let augment = Augment { mirror: true, ..Augment::NONE };
+        let mut training =
+            Training::new(net, &samples, Plan { epochs: 200, steps_max: None, rate: 0.1, augment }, 3);
+        assert!(!training.mirrors_images());
+        let (_, total) = training.progress();
+        for _ in 0..=(total as f64 * MIRROR_FROM) as u64 {
+            training.step();
+        }
+        assert_eq!(training.mirrors_images(), !sided);
+    }
+}
+
 #[test]
 fn what_is_held_back_is_not_trained_on_and_looking_at_it_changes_nothing() {
     let samples = samples(HELD_BACK_FROM);
@@ -62,7 +106,7 @@ fn what_is_held_back_is_not_trained_on_and_looking_at_it_changes_nothing() {
     assert!(training.held_back.iter().all(|sample| !used.contains(sample)));
     training.step();
     let state = |training: &Training<'_>| {
-        training.save().1.iter().map(|(_, tensor)| to_vec(tensor)).collect::<Vec<_>>()
+        training.save().iter().map(|(_, tensor)| to_vec(tensor)).collect::<Vec<_>>()
     };
     let before = state(&training);
     assert!(training.accuracy().is_some());

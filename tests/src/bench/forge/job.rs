@@ -1,23 +1,13 @@
 //! One job of the forge, run by its worker, and what it measured.
 
-use super::{hand_made, sets::Set};
-use crate::harness::{binary, ort_library, root};
-use anyhow::{Context, Result, ensure};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use super::{super::worker, hand_made, sets::Set};
+use anyhow::{Context, Result};
+use indicatif::MultiProgress;
 use serde::Serialize;
-use shared::{
-    Digest, JobId,
-    board::Board,
-    job::{
-        ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
-        SearchMethod,
-    },
-};
+use shared::job::{ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, RESULT_DIR, SearchMethod};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 /// Who makes the network.
@@ -86,17 +76,12 @@ impl Run<'_> {
     pub fn play(&self, bars: &MultiProgress) -> Result<Done> {
         let folder = self.folder_of(self.contestant);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let spec = serde_json::to_vec_pretty(&self.spec(&folder)?)?;
-        let file = folder.join(SPEC_FILE);
-        // A worker throws away the checkpoint of a job that reads otherwise.
-        if fs::read(&file).ok().as_deref() != Some(&spec) {
-            let _ = fs::remove_dir_all(folder.join(RESULT_DIR));
-            fs::write(&file, spec).with_context(|| format!("writing {}", file.display()))?;
-        }
-        self.work(&folder, bars).with_context(|| {
-            format!("{} with seed {}, {}", self.set.name, self.seed, self.contestant.label())
-        })?;
-        self.read(&folder)
+        let report = worker::run(&folder, &self.spec(&folder)?, &self.name(), bars)?;
+        self.read(report)
+    }
+
+    fn name(&self) -> String {
+        format!("{} {} {}", self.set.name, self.seed, self.contestant.label())
     }
 
     fn folder_of(&self, contestant: Contestant) -> PathBuf {
@@ -115,56 +100,22 @@ impl Run<'_> {
                 let architecture = folder.join("hand-made.json");
                 fs::write(&architecture, hand_made::of_the_layout_of(&found)?)
                     .with_context(|| format!("writing {}", architecture.display()))?;
-                JobKind::Train { architecture, weights: Some(report(&ours)?.model.parameters) }
+                JobKind::Train { architecture, weights: Some(worker::report(&ours)?.model.parameters) }
             }
         };
-        let board = root().join("firmware-configs/x86-64.toml");
-        let text = fs::read_to_string(&board).with_context(|| format!("reading {}", board.display()))?;
         Ok(JobSpec {
-            id: self.id()?,
+            id: worker::id(&self.name())?,
             seed: self.seed,
             threads: self.threads,
             dataset: DatasetRef { path: self.set.path()?, format: self.set.format, digest: None },
-            board: Board::from_toml(&text, "x86-64.toml")?,
+            board: worker::board()?,
             kind,
             budget: self.set.budget,
         })
     }
 
-    /// Repeats, so that a bench that was ended goes on from what its jobs left.
-    fn id(&self) -> Result<JobId> {
-        let name = format!("{} {} {}", self.set.name, self.seed, self.contestant.label());
-        let text = format!("00000000-0000-7000-8000-{}", &Digest::of(name.as_bytes()).to_string()[..12]);
-        text.parse().with_context(|| format!("{text} is no job id"))
-    }
-
-    fn work(&self, folder: &Path, bars: &MultiProgress) -> Result<()> {
-        let mut command = Command::new(binary("edgewright-forge")?);
-        command.arg("run").arg("--job").arg(folder).env("EDGEWRIGHT_ORT", ort_library()?);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut worker = command.spawn().context("starting edgewright-forge")?;
-        let said = worker.stdout.take().context("the worker has no output")?;
-        let bar = bars.add(ProgressBar::new(1));
-        bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}")?);
-        for line in BufReader::new(said).lines() {
-            let line = line.context("reading what the worker says")?;
-            if let Ok(progress) = serde_json::from_str::<Progress>(&line) {
-                show(&bar, self, &progress);
-            }
-        }
-        bar.finish_and_clear();
-        let mut complaint = String::new();
-        if let Some(mut errors) = worker.stderr.take() {
-            errors.read_to_string(&mut complaint).context("reading what the worker complains of")?;
-        }
-        let status = worker.wait().context("waiting for the worker")?;
-        let last = complaint.lines().last().unwrap_or("it said nothing");
-        ensure!(status.success(), "edgewright-forge ended with {status}: {last}");
-        Ok(())
-    }
-
-    fn read(&self, folder: &Path) -> Result<Done> {
-        let JobReport { search, train_seconds, model, .. } = report(&folder.join(RESULT_DIR))?;
+    fn read(&self, report: JobReport) -> Result<Done> {
+        let JobReport { search, train_seconds, model, .. } = report;
         Ok(Done {
             contestant: self.contestant,
             seed: self.seed,
@@ -180,20 +131,4 @@ impl Run<'_> {
             remarks: model.remarks,
         })
     }
-}
-
-fn show(bar: &ProgressBar, run: &Run<'_>, progress: &Progress) {
-    let stage = progress.stage.name();
-    bar.set_prefix(format!("{} {} {} {stage}", run.set.name, run.seed, run.contestant.label()));
-    bar.set_length(progress.total);
-    bar.set_position(progress.step);
-    if let Some(loss) = progress.loss {
-        bar.set_message(format!("loss {loss:.3}"));
-    }
-}
-
-fn report(result: &Path) -> Result<JobReport> {
-    let path = result.join(REPORT_FILE);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no report of a job", path.display()))
 }

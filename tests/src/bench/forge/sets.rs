@@ -48,6 +48,9 @@ fn all() -> Vec<Set> {
         cells: 3,
         nodes: 2,
         teachers: 0,
+        pretext: None,
+        pretext_epochs: None,
+        labelled_percent: None,
         seconds: None,
     };
     let image = |train_epochs, channels| budget(64, 200, train_epochs, channels);

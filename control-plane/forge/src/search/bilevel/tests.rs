@@ -8,7 +8,7 @@ use crate::{
         WIDTH_FACTOR,
         tests::{SIDE, World, board, stripes},
     },
-    train::{self, Plan, Training},
+    train::{self, Course, Plan, Training},
 };
 use rand::RngExt;
 
@@ -147,10 +147,9 @@ fn dots(count: usize, seed: u64) -> Split {
 
 /// Accuracy of a trained network of this architecture on samples that it has not seen, without augmentation.
 fn trained_accuracy(found: Architecture, samples: &Samples) -> f64 {
-    let none = Augment { rotate_degrees: 0.0, stretch: 0.0, shift: 0.0, warp: 0.0, gain: 0.0, jitter: 0.0 };
     let net = Network::new(found, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
     let mut training =
-        Training::new(net, samples, Plan { epochs: 60, steps_max: None, rate: 0.05, augment: none }, 3);
+        Training::new(net, samples, Plan { epochs: 60, steps_max: None, rate: 0.05, augment: Augment::NONE }, 3);
     let (_, total) = training.progress();
     for _ in 0..total {
         training.step();
