@@ -3,7 +3,7 @@
 //! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
-use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task};
+use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task, space::SearchSpace};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -23,6 +23,12 @@ pub const CELL_FILE: &str = "cell.txt";
 pub const HISTORY_FILE: &str = "history.json";
 /// In the result: the same as a chart.
 pub const LOSS_PLOT_FILE: &str = "loss.svg";
+/// In the result: how the architecture weights went, as a chart; only of a search that has some.
+pub const ALPHA_PLOT_FILE: &str = "alpha.svg";
+/// In the result: the architectures that a search judged ([`FrontFile`]).
+pub const FRONT_FILE: &str = "pareto.json";
+/// In the result: the same as a chart.
+pub const FRONT_PLOT_FILE: &str = "pareto.svg";
 /// In the result: the trained weights before quantisation.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// In the result: the model before quantisation.
@@ -76,6 +82,9 @@ pub struct JobSpec {
     pub board: Board,
     pub kind: JobKind,
     pub budget: Budget,
+    /// What a search may find; what is usual for the data where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SearchSpace>,
 }
 
 /// Kinds of jobs.
@@ -122,6 +131,9 @@ pub enum SearchMethod {
     SuccessiveHalving,
     /// Evolution of cells on the shared weights of a supernet (Guo et al. 2020).
     Evolution,
+    /// The same on kernels that a small network generates from a code for each layer and operation (Brock et al. 2018,
+    /// "SMASH"; Ha, Dai and Le 2017, "HyperNetworks").
+    Hypernetwork,
 }
 
 /// No search method has this name.
@@ -133,7 +145,7 @@ pub struct UnknownMethod {
 
 impl SearchMethod {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Darts,
         Self::DartsSecondOrder,
         Self::Gdas,
@@ -141,6 +153,7 @@ impl SearchMethod {
         Self::Random,
         Self::SuccessiveHalving,
         Self::Evolution,
+        Self::Hypernetwork,
     ];
 
     /// As in JSON and on the command line.
@@ -153,6 +166,7 @@ impl SearchMethod {
             Self::Random => "random",
             Self::SuccessiveHalving => "successive-halving",
             Self::Evolution => "evolution",
+            Self::Hypernetwork => "hypernetwork",
         }
     }
 
@@ -422,6 +436,98 @@ pub struct SearchReport {
     pub skip_share: f64,
     /// The found cell in one line, such as `0->2 conv3 | 1->2 sep5`.
     pub cell: String,
+    /// Name of the space; a report without it is of what was usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// Of the networks that were judged, those that no other one beats in accuracy, weights and latency at once, the most
+    /// accurate first; and the one that was trained, if it is none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<FrontPoint>,
+}
+
+/// A network that a search judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrontPoint {
+    /// Its place in [`FRONT_FILE`], from 0.
+    pub index: u32,
+    /// Its cell in one line.
+    pub cell: String,
+    /// Channels of its first stage.
+    pub channels: u32,
+    /// Share of right answers of the narrower network that was judged, on samples that it did not learn from, 0 to 1.
+    pub accuracy: f32,
+    /// Of the INT8 model, before it is made.
+    pub weight_bytes: u64,
+    /// Of one inference on the board, estimated.
+    pub latency_us: u64,
+    /// No other one is at least as good in all three and better in one.
+    pub on_front: bool,
+    /// It was trained.
+    pub chosen: bool,
+}
+
+/// One network that a search judged, written `SEARCH:INDEX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FrontRef {
+    pub search: JobId,
+    /// As [`FrontPoint::index`].
+    pub index: u32,
+}
+
+/// This names no judged network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} names no judged network, which is written SEARCH:INDEX, as `edgewright search show` lists them"
+)]
+pub struct NoFrontRef {
+    text: String,
+}
+
+impl fmt::Display for FrontRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.search, self.index)
+    }
+}
+
+impl FromStr for FrontRef {
+    type Err = NoFrontRef;
+
+    fn from_str(text: &str) -> Result<Self, NoFrontRef> {
+        let parts = text.rsplit_once(':').and_then(|(search, index)| {
+            Some(Self { search: search.parse().ok()?, index: index.parse().ok()? })
+        });
+        parts.ok_or_else(|| NoFrontRef { text: crate::wire::one_line(text) })
+    }
+}
+
+impl TryFrom<String> for FrontRef {
+    type Error = NoFrontRef;
+
+    fn try_from(text: String) -> Result<Self, NoFrontRef> {
+        text.parse()
+    }
+}
+
+impl From<FrontRef> for String {
+    fn from(point: FrontRef) -> Self {
+        point.to_string()
+    }
+}
+
+/// [`FRONT_FILE`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FrontFile {
+    pub points: Vec<FrontEntry>,
+}
+
+/// A judged network with what is needed to train it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrontEntry {
+    #[serde(flatten)]
+    pub point: FrontPoint,
+    /// As in [`ARCH_FILE`].
+    pub architecture: serde_json::Value,
 }
 
 /// What the network learned from beside the labels.
@@ -531,6 +637,19 @@ mod tests {
     }
 
     #[test]
+    fn a_judged_network_is_named_by_its_search_and_its_place() {
+        let text = "0198c0de-0000-7000-8000-000000000001:3";
+        let point: FrontRef = text.parse().unwrap();
+        assert_eq!((point.index, point.to_string().as_str()), (3, text));
+        assert_eq!(serde_json::from_value::<FrontRef>(serde_json::to_value(point).unwrap()).unwrap(), point);
+        for bad in
+            ["3", "x:3", "0198c0de-0000-7000-8000-000000000001:", "0198c0de-0000-7000-8000-000000000001:-1"]
+        {
+            assert!(bad.parse::<FrontRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_budget_that_a_method_cannot_work_with_is_named() {
         let odd = Budget { channels: 7, ..Budget::quick(Task::ImageClassification) };
         SearchMethod::Darts.validate(&odd).unwrap();
@@ -545,5 +664,6 @@ mod tests {
         let old = r#"{"seconds":1.5,"arch_steps":100,"skip_share":0.25,"cell":"0->2 conv3 | 1->2 skip"}"#;
         let report: SearchReport = serde_json::from_str(old).unwrap();
         assert_eq!((report.method, report.repairs, report.cells_judged), (SearchMethod::Darts, 0, 0));
+        assert!(report.front.is_empty() && report.space.is_none());
     }
 }

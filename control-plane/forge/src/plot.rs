@@ -1,5 +1,11 @@
 //! Charts of a job, as SVG.
 
+mod alpha;
+mod pareto;
+
+pub use alpha::alpha;
+pub use pareto::pareto;
+
 use crate::history::{Curve, History};
 use plotters::{coord::Shift, prelude::*};
 
@@ -84,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_stage_that_has_steps_gets_a_chart() {
-        let history = History { search: curve(), teachers: vec![curve()], training: curve() };
+        let history = History { search: curve(), teachers: vec![curve()], training: curve(), alpha: None };
         let svg = loss(&history).unwrap();
         for name in ["search", "teacher 1", "training", "accuracy, held back"] {
             assert!(svg.contains(name), "{name} is missing");

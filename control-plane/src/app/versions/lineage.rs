@@ -266,6 +266,7 @@ impl JobOrigin<'_> {
                 ("seed", json!(job.seed)),
                 ("budget", json!(job.budget)),
                 ("method", json!(job.method)),
+                ("space", json!(search.and_then(|search| search.space.as_ref()))),
                 ("board", json!(job.board)),
                 ("cell", json!(search.map(|search| &search.cell))),
                 ("arch_steps", json!(search.map(|search| search.arch_steps))),
@@ -274,6 +275,7 @@ impl JobOrigin<'_> {
             steps.push(by_job(StepKind::Search, vec![data.clone()], vec![arch.clone()], found));
         }
         let trained = details([
+            ("judged_by", json!(job.point)),
             ("seed", json!(job.seed)),
             ("epochs", json!(report.train_epochs)),
             ("seconds", json!(report.train_seconds)),

@@ -128,6 +128,7 @@ impl Run<'_> {
             board: Board::from_toml(&text, "x86-64.toml")?,
             kind,
             budget: self.set.budget,
+            space: None,
         })
     }
 
