@@ -317,6 +317,8 @@ sharing = [1.0, 0.25]
         assert_eq!([0, 1, 7].map(|cell| space.hypernetwork.share(cell)), [1.0, 0.25, 0.25]);
         let json = serde_json::to_string(&space).unwrap();
         assert_eq!(serde_json::from_str::<SearchSpace>(&json).unwrap(), space);
+        let toml = toml::to_string(&space).unwrap();
+        assert_eq!(SearchSpace::from_toml(&toml, "again.toml").unwrap(), space);
         let budget = space.applied(Budget::quick(Task::SeriesClassification));
         assert_eq!((budget.nodes, budget.cells, budget.channels), (3, 3, 16));
         assert_eq!(space.applied(budget), budget);
