@@ -3,7 +3,7 @@
 
 mod operation;
 
-pub use operation::{DILATION_MAX, Dim, KERNEL_MAX, Operation, OperationKind, UnknownOperation};
+pub use operation::{Dim, KERNEL_MAX, Operation, OperationKind, UnknownOperation};
 
 use crate::{job::Budget, read, wire::one_line};
 use serde::{Deserialize, Serialize};

@@ -104,7 +104,7 @@ impl StepBench {
         };
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
         let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };
-        let net = Supernet::partial(skeleton, Space::with_fan_in(NODES, 2), partial, &mut rng);
+        let net = Supernet::partial(skeleton, Space::with_reads(NODES, 2), partial, &mut rng);
         let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
         let (edges, operations) = (net.space().edges().len(), net.space().operations().len());
         let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns(operations))) * 1e-3;

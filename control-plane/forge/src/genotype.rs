@@ -1,10 +1,13 @@
 //! What a search finds: the operations of a cell, and the network that repeats it.
 
+mod layout;
+
+pub use layout::Layout;
 pub use shared::space::{Dim, Operation, OperationKind, Stage};
 
 use crate::graph::Shape;
 use serde::{Deserialize, Serialize};
-use shared::space::{FAN_IN_MAX, KERNEL_MAX, STAGES_MAX as FILE_STAGES_MAX, WIDTH_MAX};
+use shared::space::FAN_IN_MAX;
 
 /// One chosen edge: what a node reads, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,59 +91,6 @@ impl Genotype {
     }
 }
 
-/// What a network is around its cells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Layout {
-    /// Taps of the first convolution along each axis.
-    pub stem_kernel: usize,
-    pub stem_stride: usize,
-    /// Cells and their widths.
-    pub stages: Vec<Stage>,
-}
-
-impl Layout {
-    /// For a sample of shape `input`: up to three stages, each twice as wide as the one before.
-    pub fn usual(input: &[usize], cells: usize) -> Self {
-        let longest = longest(input);
-        let stages = cells.min(STAGES_MAX);
-        let of_stage = |stage: usize| (0..cells).filter(|cell| cell * stages / cells == stage).count();
-        Self {
-            stem_kernel: match dim_of(input) {
-                Dim::Series => 9,
-                Dim::Image => 3,
-            },
-            stem_stride: if longest >= STEM_STRIDE_FROM { 2 } else { 1 },
-            stages: (0..stages)
-                .map(|stage| Stage { width: 1 << stage, cells: of_stage(stage) as u32 })
-                .collect(),
-        }
-    }
-
-    fn cells(&self) -> usize {
-        self.stages.iter().map(|stage| stage.cells as usize).fold(0, usize::saturating_add)
-    }
-
-    /// That it is a layout of `cells` cells, within limits.
-    fn validate(&self, cells: usize) -> Result<(), String> {
-        let Self { stem_kernel, stem_stride, stages } = self;
-        if stem_kernel % 2 == 0
-            || *stem_kernel > KERNEL_MAX.into()
-            || !(1..=STEM_STRIDE_MAX).contains(stem_stride)
-        {
-            return Err("layout: stem_kernel or stem_stride out of range".to_owned());
-        }
-        let sane = |stage: &Stage| stage.cells > 0 && (1..=WIDTH_MAX).contains(&stage.width);
-        if stages.is_empty() || stages.len() > FILE_STAGES_MAX || !stages.iter().all(sane) {
-            return Err("layout: stages out of range".to_owned());
-        }
-        if self.cells() != cells {
-            return Err(format!("layout: {} cells in its stages, cells is {cells}", self.cells()));
-        }
-        Ok(())
-    }
-}
-
 fn dim_of(input: &[usize]) -> Dim {
     if input.len() == 2 { Dim::Series } else { Dim::Image }
 }
@@ -166,14 +116,8 @@ pub struct Architecture {
     pub layout: Option<Layout>,
 }
 
-/// Most stages of a network that says nothing of its layout.
-const STAGES_MAX: usize = 3;
 /// Most channels of the first stage.
 const CHANNELS_MAX: usize = 1024;
-/// Greatest stride of a stem.
-const STEM_STRIDE_MAX: usize = 4;
-/// A stem halves the resolution from this size of its longest axis on.
-const STEM_STRIDE_FROM: usize = 28;
 /// No stage goes below this size of its longest axis.
 const STAGE_SIZE_MIN: usize = 4;
 /// Largest file that is read as an architecture.

@@ -134,8 +134,6 @@ impl Operation {
     pub const SKIP: Self = Self::bare(OperationKind::Skip);
     /// Nothing.
     pub const ZERO: Self = Self::bare(OperationKind::Zero);
-    /// A gate for each channel.
-    pub const SE: Self = Self::bare(OperationKind::SqueezeExcite);
     /// A dense convolution over 3.
     pub const CONV3: Self = Self::windowed(OperationKind::Conv, 3);
     /// A separable convolution over 5.
@@ -180,19 +178,9 @@ impl Operation {
         i64::from(self.dilation)
     }
 
-    /// Elements from the first tap to the last along one axis.
-    pub fn reach(self, dim: Dim) -> i64 {
-        self.dilation() * (self.kernel(dim) - 1) + 1
-    }
-
     /// For people.
     pub fn label(self, dim: Dim) -> String {
         self.over(dim).to_string()
-    }
-
-    /// Whether it has weights.
-    pub fn learns(self) -> bool {
-        self.weights(Dim::Series, 1) > 0
     }
 
     /// Channels of the bottleneck of a squeeze-excite over `channels`.
@@ -286,7 +274,7 @@ mod tests {
             assert_eq!(name.parse::<Operation>().unwrap().to_string(), name);
         }
         let found: Operation = "sep5d2".parse().unwrap();
-        assert_eq!((found.kernel(Dim::Image), found.dilation(), found.reach(Dim::Image)), (5, 2, 9));
+        assert_eq!((found.kernel(Dim::Image), found.dilation()), (5, 2));
         for name in [
             "conv", "conv2", "conv33", "conv03", "sep1", "max1", "max3d2", "se3", "skipd2", "sep5d0",
             "sep5d17", "",
@@ -318,6 +306,6 @@ mod tests {
         assert_eq!(weights("glu1"), 128);
         assert_eq!(weights("attend3"), 72);
         assert_eq!(weights("se"), 32);
-        assert!(!Operation::SKIP.learns() && Operation::SE.learns());
+        assert_eq!((weights("skip"), weights("max3")), (0, 0));
     }
 }

@@ -1,5 +1,6 @@
-//! Evolution on shared or generated weights (Guo et al. 2020; Brock et al. 2018, "SMASH"): a supernet is trained along one path at a time, each equally likely;
-//! then cells that fit the board are judged with its weights, first random ones, then children of the best.
+//! Evolution on shared or generated weights (Guo et al. 2020; Brock et al. 2018, "SMASH"): a supernet is trained along one
+//! path at a time, each equally likely; then cells that fit the board are judged with its weights, first random ones, then
+//! children of the best.
 
 use super::{
     FOREIGN, Search, SearchState, Setting, StepOutcome,

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_gradient_of_a_drawn_weight_is_that_of_the_softmax() {
-        let all = Candidates::all(&Space::with_fan_in(1, 1));
+        let all = Candidates::all(&Space::with_reads(1, 1));
         let alpha =
             Tensor::from_slice(&[0.3f32, -0.2, 0.1, 0.0, 0.5, -0.4]).reshape([1, 6]).set_requires_grad(true);
         let draw = || seeds::stream(3, Purpose::Gumbel, 0);

@@ -226,13 +226,13 @@ mod tests {
 
     #[test]
     fn pruning_removes_the_weakest_and_never_leaves_zero_alone() {
-        let mut left = Candidates::all(&Space::with_fan_in(1, 1));
+        let mut left = Candidates::all(&Space::with_reads(1, 1));
         let weights = [0.1, 0.15, 0.05, 0.12, 0.08, 0.5];
         left.prune(&weights, 3);
         assert_eq!(left.masks(), [0b10_1010]);
         left.prune(&weights, 1);
         assert_eq!(left.masks(), [0b00_0010]);
-        let space = Space::with_fan_in(1, 1);
+        let space = Space::with_reads(1, 1);
         assert_eq!(Candidates::from_masks(&left.masks(), &space), Some(left));
         assert_eq!(Candidates::from_masks(&[0], &space), None);
         assert_eq!(Candidates::from_masks(&[1, 1], &space), None);
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn of_two_candidates_one_can_learn() {
-        let mut left = Candidates::all(&Space::with_fan_in(1, 1));
+        let mut left = Candidates::all(&Space::with_reads(1, 1));
         // Skip and zero are the strongest by far.
         let weights = [0.01, 0.02, 0.03, 0.04, 0.5, 0.4];
         left.prune(&weights, 2);

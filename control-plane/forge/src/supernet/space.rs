@@ -20,11 +20,11 @@ pub struct Space {
 impl Space {
     /// Every node reads every earlier state; a found one sums two. The operations are [`Operation::FIRST`].
     pub fn all_earlier(nodes: usize) -> Self {
-        Self::with_fan_in(nodes, usize::MAX)
+        Self::with_reads(nodes, usize::MAX)
     }
 
     /// The same, but every node reads just the `reads` states before it.
-    pub fn with_fan_in(nodes: usize, reads: usize) -> Self {
+    pub fn with_reads(nodes: usize, reads: usize) -> Self {
         Self::new(nodes, reads, 2, Operation::FIRST.to_vec())
     }
 
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn four_nodes_that_read_the_previous_two_states_have_eight_edges() {
-        let space = Space::with_fan_in(4, 2);
+        let space = Space::with_reads(4, 2);
         assert_eq!(space.edges(), [(0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (3, 5), (4, 5)]);
         assert_eq!(Space::all_earlier(4).edges().len(), 14);
         assert_eq!(space.readers(3).collect::<Vec<_>>(), [5, 6]);

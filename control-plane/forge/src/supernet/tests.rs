@@ -76,7 +76,7 @@ fn assert_same(net: &Supernet, x: &Tensor, labels: &Tensor, alpha: &Tensor, cand
 
 #[test]
 fn the_restructured_cell_has_the_loss_and_the_gradients_of_the_plain_one() {
-    for (input, space) in [(vec![1, 9, 9], Space::with_fan_in(3, 2)), (vec![2, 21], Space::all_earlier(2))] {
+    for (input, space) in [(vec![1, 9, 9], Space::with_reads(3, 2)), (vec![2, 21], Space::all_earlier(2))] {
         assert_equal(&input, space.clone(), &Candidates::all(&space));
     }
 }

@@ -258,7 +258,7 @@ async fn a_search_carries_its_space_and_any_network_that_it_judged_can_be_traine
     let job = world.app.start_training(training(1)).await.unwrap();
     assert_eq!((job.task, job.seed, job.board.as_str()), (JobTask::Train, 7, "x86-64"));
     let ended = world.ended(job.id).await;
-    assert_eq!((ended.state, ended.version.as_deref()), (JobState::Done, Some("small@v1.0")));
+    assert_eq!((ended.error, ended.version.as_deref()), (None, Some("small@v1.0")));
     assert_eq!(ended.point.map(|point| point.index), Some(1));
     let JobKind::Train { architecture, weights: None } = read(job.id).kind else { panic!("no training") };
     assert_eq!(std::fs::read_to_string(architecture).unwrap(), r#"{"number":1}"#);

@@ -274,8 +274,13 @@ impl JobOrigin<'_> {
             ]);
             steps.push(by_job(StepKind::Search, vec![data.clone()], vec![arch.clone()], found));
         }
+        // The search that judged it gave the architecture, though it trained another one.
+        if let Some(point) = job.point {
+            let found = details([("judged_as", json!(point.index))]);
+            let step = by_job(StepKind::Search, vec![data.clone()], vec![arch.clone()], found);
+            steps.push(Step { by: format!("job {}", point.search), ..step });
+        }
         let trained = details([
-            ("judged_by", json!(job.point)),
             ("seed", json!(job.seed)),
             ("epochs", json!(report.train_epochs)),
             ("seconds", json!(report.train_seconds)),
