@@ -61,9 +61,10 @@ fn point(judged: Judged, setting: &Setting<'_>) -> Option<Point> {
 }
 
 fn ranked(mut points: Vec<Point>) -> Vec<Point> {
-    for index in 0..points.len() {
-        let beaten = points.iter().any(|other| other.beats(&points[index]));
-        points[index].on_front = !beaten;
+    let beaten = |one: &Point| points.iter().any(|other| other.beats(one));
+    let beaten: Vec<bool> = points.iter().map(beaten).collect();
+    for (point, beaten) in points.iter_mut().zip(beaten) {
+        point.on_front = !beaten;
     }
     let order = |a: &Point, b: &Point| -> Ordering {
         let costs = |point: &Point| (point.weight_bytes, point.latency_us);
