@@ -121,6 +121,9 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Serve(args) => serve::run(args, global.json),
         Command::Auto(args) => auto::run(args, &client()?),
         Command::Dataset(command) => datasets::run(command, &client()?),
+        Command::Search(searches::SearchCommand::Spaces { name }) => {
+            searches::spaces(name.as_deref(), global.json)
+        }
         Command::Search(command) => searches::run(command, &client()?),
         Command::Model(command) => models::run(command, global),
         Command::Ca(command) => authorities::run(command, &client()?),

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use shared::{
-    job::{self, DataFormat, DatasetSchema, JobReport, JobSpec, Progress},
+    job::{self, DataFormat, DatasetSchema, FrontFile, JobReport, JobSpec, Progress},
     limits,
 };
 use std::{
@@ -73,6 +73,8 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(280);
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Largest file of a result that is read into memory.
 const RESULT_TEXT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// In a job's folder: the architecture that it is to train.
+const GIVEN_FILE: &str = "given.json";
 
 /// A model from elsewhere for [`Forge::import`].
 #[derive(Clone, Copy, Debug)]
@@ -241,9 +243,51 @@ pub fn read_cell(folder: &Path) -> Result<Option<String>, Error> {
     read_text(&folder.join(job::CELL_FILE))
 }
 
-/// The chart of loss and accuracy in a result folder, if there is one.
-pub fn read_loss_plot(folder: &Path) -> Result<Option<String>, Error> {
-    read_text(&folder.join(job::LOSS_PLOT_FILE))
+/// Charts of a result folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plot {
+    /// Loss and accuracy.
+    Loss,
+    /// Architecture weights.
+    Alpha,
+    /// The networks that were judged.
+    Pareto,
+}
+
+impl Plot {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Loss, Self::Alpha, Self::Pareto];
+
+    /// Its file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Loss => job::LOSS_PLOT_FILE,
+            Self::Alpha => job::ALPHA_PLOT_FILE,
+            Self::Pareto => job::FRONT_PLOT_FILE,
+        }
+    }
+}
+
+/// A chart in a result folder, if it is there.
+pub fn read_plot(folder: &Path, plot: Plot) -> Result<Option<String>, Error> {
+    read_text(&folder.join(plot.file()))
+}
+
+/// The networks that a search judged, if its result folder says so.
+pub fn read_front(folder: &Path) -> Result<Option<FrontFile>, Error> {
+    let Some(text) = read_text(&folder.join(job::FRONT_FILE))? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| Error::Answer { what: "front that can be read", reason: error.to_string() })
+}
+
+/// Writes the architecture that the job in `folder` is to train; where.
+pub fn write_architecture(folder: &Path, architecture: &serde_json::Value) -> Result<PathBuf, Error> {
+    let path = folder.join(GIVEN_FILE);
+    let failed = |source| Error::File { path: path.clone(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    fs::write(&path, architecture.to_string()).map_err(failed)?;
+    Ok(path)
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, Error> {

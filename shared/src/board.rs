@@ -1,7 +1,7 @@
 //! A board: the kind of device that a search aims at and an agent runs on. One TOML file each in
 //! `firmware-configs/`, checked when it is loaded.
 
-use crate::{BoardId, wire::one_line};
+use crate::{BoardId, read, wire::one_line};
 use serde::{Deserialize, Serialize};
 
 /// A board's description. All limits are upper bounds that a searched model keeps.
@@ -101,14 +101,9 @@ impl Board {
         if text.len() > FILE_BYTES_MAX {
             return Err(range(origin, "size in bytes", text.len(), format!("at most {FILE_BYTES_MAX}")));
         }
-        let board: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let message = error.message().lines().collect::<Vec<_>>().join(" ");
-            let message = match line {
-                Some(line) => format!("line {line}: {message}"),
-                None => message,
-            };
-            Error::Toml { origin: origin.to_owned(), message: one_line(&message) }
+        let board: Self = toml::from_str(text).map_err(|error| Error::Toml {
+            origin: origin.to_owned(),
+            message: read::toml_message(text, &error),
         })?;
         board.check(origin)?;
         Ok(board)

@@ -3,7 +3,11 @@
 //! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
-use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task};
+mod front;
+
+pub use front::{FrontEntry, FrontFile, FrontPoint, FrontRef, NoFrontRef};
+
+use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task, space::SearchSpace};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -23,6 +27,12 @@ pub const CELL_FILE: &str = "cell.txt";
 pub const HISTORY_FILE: &str = "history.json";
 /// In the result: the same as a chart.
 pub const LOSS_PLOT_FILE: &str = "loss.svg";
+/// In the result: how the architecture weights went, as a chart; only of a search that has some.
+pub const ALPHA_PLOT_FILE: &str = "alpha.svg";
+/// In the result: the architectures that a search judged ([`FrontFile`]).
+pub const FRONT_FILE: &str = "pareto.json";
+/// In the result: the same as a chart.
+pub const FRONT_PLOT_FILE: &str = "pareto.svg";
 /// In the result: the trained weights before quantisation.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// In the result: the model before quantisation.
@@ -78,6 +88,9 @@ pub struct JobSpec {
     pub board: Board,
     pub kind: JobKind,
     pub budget: Budget,
+    /// What a search may find; what is usual for the data where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SearchSpace>,
 }
 
 /// Kinds of jobs.
@@ -124,6 +137,9 @@ pub enum SearchMethod {
     SuccessiveHalving,
     /// Evolution of cells on the shared weights of a supernet (Guo et al. 2020).
     Evolution,
+    /// The same on kernels that a small network generates from a code for each layer and operation (Brock et al. 2018,
+    /// "SMASH"; Ha, Dai and Le 2017, "HyperNetworks").
+    Hypernetwork,
 }
 
 /// No search method has this name.
@@ -135,7 +151,7 @@ pub struct UnknownMethod {
 
 impl SearchMethod {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Darts,
         Self::DartsSecondOrder,
         Self::Gdas,
@@ -143,6 +159,7 @@ impl SearchMethod {
         Self::Random,
         Self::SuccessiveHalving,
         Self::Evolution,
+        Self::Hypernetwork,
     ];
 
     /// As in JSON and on the command line.
@@ -155,6 +172,7 @@ impl SearchMethod {
             Self::Random => "random",
             Self::SuccessiveHalving => "successive-halving",
             Self::Evolution => "evolution",
+            Self::Hypernetwork => "hypernetwork",
         }
     }
 
@@ -501,6 +519,13 @@ pub struct SearchReport {
     pub skip_share: f64,
     /// The found cell in one line, such as `0->2 conv3 | 1->2 sep5`.
     pub cell: String,
+    /// Name of the space; a report without it is of what was usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// Of the networks that were judged, those that no other one beats in accuracy, weights and latency at once, the most
+    /// accurate first; and the one that was trained, if it is none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<FrontPoint>,
 }
 
 /// What the network learned from beside the labels.
@@ -649,5 +674,6 @@ mod tests {
         let old = r#"{"seconds":1.5,"arch_steps":100,"skip_share":0.25,"cell":"0->2 conv3 | 1->2 skip"}"#;
         let report: SearchReport = serde_json::from_str(old).unwrap();
         assert_eq!((report.method, report.repairs, report.cells_judged), (SearchMethod::Darts, 0, 0));
+        assert!(report.front.is_empty() && report.space.is_none());
     }
 }

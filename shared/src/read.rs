@@ -1,5 +1,6 @@
-//! Reading what may be larger than it should be.
+//! Reading what may be larger than it should be, or written wrongly.
 
+use crate::wire::one_line;
 use std::io::{self, Read};
 
 /// All of `reader`, which has at most `limit_bytes`.
@@ -14,6 +15,16 @@ pub fn at_most(reader: impl Read, limit_bytes: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+/// What is wrong with the TOML `text`, with the line, on one line.
+pub fn toml_message(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(" ");
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    one_line(&match line {
+        Some(line) => format!("line {line}: {message}"),
+        None => message,
+    })
 }
 
 #[cfg(test)]

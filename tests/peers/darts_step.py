@@ -94,9 +94,9 @@ class Network(nn.Module):
             add_conv_bn(block, f"{name}.weight", f"{name}.gamma", f"{name}.beta")
         for (start, end), edge in zip(EDGES, self.edges):
             name = f"cell0.edge{start}_{end}"
-            add_conv_bn(edge.conv, f"{name}.conv", f"{name}.conv_gamma", f"{name}.conv_beta")
-            names[f"{name}.depthwise"] = edge.depthwise.weight
-            add_conv_bn(edge.pointwise, f"{name}.pointwise", f"{name}.sep_gamma", f"{name}.sep_beta")
+            add_conv_bn(edge.conv, f"{name}.conv3.weight", f"{name}.conv3.gamma", f"{name}.conv3.beta")
+            names[f"{name}.sep5.depthwise"] = edge.depthwise.weight
+            add_conv_bn(edge.pointwise, f"{name}.sep5.weight", f"{name}.sep5.gamma", f"{name}.sep5.beta")
         assert len(names) == len(list(self.parameters())), "a parameter without a name"
         return names
 

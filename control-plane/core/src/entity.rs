@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
     VersionLabel,
-    job::{Budget, DatasetSchema, JobReport, SearchMethod, Stage},
+    job::{Budget, DatasetSchema, FrontRef, JobReport, SearchMethod, Stage},
+    space::SearchSpace,
     wire::{Assignment, EventKind, Reported, TrialPolicy},
 };
 use std::{collections::BTreeMap, path::PathBuf};
@@ -26,6 +27,8 @@ pub struct Dataset {
 pub enum JobTask {
     Search,
     Retrain,
+    /// Train a network that a search judged.
+    Train,
 }
 
 /// Where a job is.
@@ -65,9 +68,15 @@ pub struct Job {
     pub seed: u64,
     pub threads: u32,
     pub budget: Budget,
-    /// How a search finds its cell; `None` for a retraining.
+    /// How a search finds its cell; `None` for a retraining or a training.
     #[serde(default)]
     pub method: Option<SearchMethod>,
+    /// What a search may find; `None` where it is what is usual for the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SearchSpace>,
+    /// The judged network that a training takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<FrontRef>,
     /// The version that a retraining starts from.
     pub parent: Option<ModelVersionId>,
     pub state: JobState,

@@ -33,8 +33,8 @@
 //! # The start
 //! [`StepBench::start`] writes what the first step begins from, so that another implementation can begin from the
 //! same and show by its losses that it computes the same. Safetensors, f32, row major: `stem.*`, `cell0.adapterA.*`
-//! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.*` (`conv`, `conv_gamma`, `conv_beta`, `depthwise`, `pointwise`,
-//! `sep_gamma`, `sep_beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
+//! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.conv3.*` (`weight`, `gamma`, `beta`) and `cell0.edgeF_T.sep5.*` (`depthwise`,
+//! `weight` of the pointwise convolution, `gamma`, `beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
 //! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`.
 
 use crate::{
@@ -104,11 +104,11 @@ impl StepBench {
         };
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
         let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };
-        let net = Supernet::partial(skeleton, Space::with_fan_in(NODES, 2), partial, &mut rng);
+        let net = Supernet::partial(skeleton, Space::with_reads(NODES, 2), partial, &mut rng);
         let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
-        let edges = net.space().edges().len();
-        let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns())) * 1e-3;
-        let alpha = alpha.reshape([edges as i64, form.columns()]);
+        let (edges, operations) = (net.space().edges().len(), net.space().operations().len());
+        let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns(operations))) * 1e-3;
+        let alpha = alpha.reshape([edges as i64, form.columns(operations)]);
         let [x_weights, x_arch] = [0, 1].map(|_| {
             channels_last(&Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]))
         });
@@ -119,7 +119,7 @@ impl StepBench {
             passes: 0,
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             adam: Adam::new(alpha.numel(), (0.5, 0.999), 1e-3),
-            candidates: Candidates::all(edges),
+            candidates: Candidates::all(net.space()),
             net,
             alpha: alpha.set_requires_grad(true),
             x_weights,
@@ -177,9 +177,9 @@ impl StepBench {
     pub fn start(&self) -> Result<Vec<u8>, SafeTensorError> {
         let mut tensors = self.net.params.named();
         let mut more = vec![("alpha", &self.alpha), ("x_weights", &self.x_weights), ("x_arch", &self.x_arch)];
-        let edges = self.alpha.size()[0];
+        let (edges, operations) = (self.alpha.size()[0], self.candidates.operations().len());
         let noises: Vec<Tensor> =
-            (0..NOISES).map(|pass| search::noise(edges, &mut self.noise_of(pass))).collect();
+            (0..NOISES).map(|pass| search::noise(edges, operations, &mut self.noise_of(pass))).collect();
         let noise = Tensor::stack(&noises, 0);
         if self.form == Form::Gumbel {
             more.push(("noise", &noise));
@@ -228,8 +228,8 @@ mod tests {
         let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
         assert_eq!(shape("stem.weight"), [16, 1, 3, 3]);
         assert_eq!(shape("cell0.adapter1.gamma"), [16]);
-        assert_eq!(shape("cell0.edge2_3.conv"), [16, 16, 3, 3]);
-        assert_eq!(shape("cell0.edge4_5.depthwise"), [16, 1, 5, 5]);
+        assert_eq!(shape("cell0.edge2_3.conv3.weight"), [16, 16, 3, 3]);
+        assert_eq!(shape("cell0.edge4_5.sep5.depthwise"), [16, 1, 5, 5]);
         assert_eq!(shape("head.weight"), [10, 64]);
         assert_eq!(shape("alpha"), [8, 6]);
         assert_eq!(shape("x_arch"), [64, 1, 28, 28]);
@@ -238,7 +238,7 @@ mod tests {
         let bytes = StepBench::new(Form::Partial, 1).start().unwrap();
         let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
-        assert_eq!((shape("cell0.edge2_3.conv"), shape("alpha")), (vec![4, 4, 3, 3], vec![8, 7]));
+        assert_eq!((shape("cell0.edge2_3.conv3.weight"), shape("alpha")), (vec![4, 4, 3, 3], vec![8, 7]));
         let bytes = StepBench::new(Form::Gumbel, 1).start().unwrap();
         let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(start.tensor("noise").unwrap().shape(), [64, 8, 6]);

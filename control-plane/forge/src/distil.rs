@@ -67,7 +67,8 @@ mod tests {
             classes: 3,
             channels: 4,
             cells: 1,
-            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::CONV3 }]] },
+            layout: None,
         };
         Network::new(architecture, &mut seeds::stream(seed, Purpose::NetworkWeights, 0)).unwrap()
     }

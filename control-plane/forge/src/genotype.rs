@@ -1,85 +1,13 @@
 //! What a search finds: the operations of a cell, and the network that repeats it.
 
+mod layout;
+
+pub use layout::Layout;
+pub use shared::space::{Dim, Operation, OperationKind, Stage};
+
 use crate::graph::Shape;
 use serde::{Deserialize, Serialize};
-
-/// Axes that a network slides over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dim {
-    /// `[C, L]`.
-    Series,
-    /// `[C, H, W]`.
-    Image,
-}
-
-/// A candidate operation of an edge. All keep the shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operation {
-    /// A dense convolution (3x3; 3 in one dimension) with BatchNorm.
-    Conv,
-    /// A depthwise convolution (5x5; 15 in one dimension), then a pointwise one with BatchNorm.
-    SepConv,
-    /// Maximum over 3.
-    MaxPool,
-    /// Mean over 3, padding counted.
-    AvgPool,
-    /// The value itself.
-    Skip,
-    /// Nothing.
-    Zero,
-}
-
-impl Operation {
-    /// In the order of the columns of the architecture weights.
-    pub const ALL: [Self; 6] =
-        [Self::Conv, Self::SepConv, Self::MaxPool, Self::AvgPool, Self::Skip, Self::Zero];
-
-    /// Those that a cell may consist of.
-    pub const REAL: [Self; 5] = [Self::Conv, Self::SepConv, Self::MaxPool, Self::AvgPool, Self::Skip];
-
-    /// Column in the architecture weights.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Taps along one axis, 1 where there is no window.
-    pub fn kernel(self, dim: Dim) -> i64 {
-        match (self, dim) {
-            (Self::Conv | Self::MaxPool | Self::AvgPool, _) => 3,
-            (Self::SepConv, Dim::Image) => 5,
-            (Self::SepConv, Dim::Series) => 15,
-            (Self::Skip | Self::Zero, _) => 1,
-        }
-    }
-
-    /// For people.
-    pub fn label(self, dim: Dim) -> &'static str {
-        match (self, dim) {
-            (Self::Conv, _) => "conv3",
-            (Self::SepConv, Dim::Image) => "sep5",
-            (Self::SepConv, Dim::Series) => "sep15",
-            (Self::MaxPool, _) => "max3",
-            (Self::AvgPool, _) => "avg3",
-            (Self::Skip, _) => "skip",
-            (Self::Zero, _) => "zero",
-        }
-    }
-
-    /// Weights at `channels`, without biases.
-    pub fn weights(self, dim: Dim, channels: u64) -> u64 {
-        let taps = (self.kernel(dim) as u64).pow(match dim {
-            Dim::Series => 1,
-            Dim::Image => 2,
-        });
-        match self {
-            Self::Conv => channels * channels * taps,
-            Self::SepConv => channels * taps + channels * channels,
-            Self::MaxPool | Self::AvgPool | Self::Skip | Self::Zero => 0,
-        }
-    }
-}
+use shared::space::FAN_IN_MAX;
 
 /// One chosen edge: what a node reads, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +31,7 @@ pub struct Genotype {
 pub const NODES_MAX: usize = 8;
 
 impl Genotype {
-    /// Checks that each node reads one earlier state or two different ones, through real operations.
+    /// Checks that each node reads one earlier state or a few different ones, through real operations.
     ///
     /// # Errors
     /// A sentence that names the node.
@@ -112,19 +40,21 @@ impl Genotype {
             return Err(format!("{} nodes, allowed are 1 to {NODES_MAX}", self.nodes.len()));
         }
         for (node, edges) in self.nodes.iter().enumerate() {
-            if edges.is_empty() || edges.len() > 2 {
-                return Err(format!("node {} has {} edges, allowed are 1 and 2", node + 2, edges.len()));
+            if edges.is_empty() || edges.len() > FAN_IN_MAX as usize {
+                return Err(format!(
+                    "node {} has {} edges, allowed are 1 to {FAN_IN_MAX}",
+                    node + 2,
+                    edges.len()
+                ));
             }
-            if let [a, b] = edges.as_slice()
-                && a.from == b.from
-            {
-                return Err(format!("node {} reads state {} twice", node + 2, a.from));
-            }
-            for edge in edges {
+            for (nth, edge) in edges.iter().enumerate() {
+                if edges.iter().take(nth).any(|other| other.from == edge.from) {
+                    return Err(format!("node {} reads state {} twice", node + 2, edge.from));
+                }
                 if edge.from >= node + 2 {
                     return Err(format!("node {} reads state {}, which comes after it", node + 2, edge.from));
                 }
-                if edge.op == Operation::Zero {
+                if edge.op == Operation::ZERO {
                     return Err(format!("node {} has the operation zero", node + 2));
                 }
             }
@@ -134,12 +64,19 @@ impl Genotype {
 
     /// Edges that are skip connections.
     pub fn skips(&self) -> usize {
-        self.nodes.iter().flatten().filter(|edge| edge.op == Operation::Skip).count()
+        self.nodes.iter().flatten().filter(|edge| edge.op == Operation::SKIP).count()
     }
 
     /// Share of edges that are skip connections, 0 to 1: near 1 the search collapsed.
     pub fn skip_share(&self) -> f64 {
         self.skips() as f64 / self.nodes.iter().flatten().count().max(1) as f64
+    }
+
+    /// This cell with every operation as it is called over `dim`.
+    pub fn over(&self, dim: Dim) -> Self {
+        let named =
+            |edges: &Vec<Edge>| edges.iter().map(|edge| Edge { op: edge.op.over(dim), ..*edge }).collect();
+        Self { nodes: self.nodes.iter().map(named).collect() }
     }
 
     /// One line, such as `0->2 conv3 | 1->2 sep5`.
@@ -154,7 +91,15 @@ impl Genotype {
     }
 }
 
-/// A whole network: a stem, cells in up to three stages, mean over space, a linear layer.
+fn dim_of(input: &[usize]) -> Dim {
+    if input.len() == 2 { Dim::Series } else { Dim::Image }
+}
+
+fn longest(input: &[usize]) -> usize {
+    input.iter().skip(1).copied().max().unwrap_or(1)
+}
+
+/// A whole network: a stem, cells in stages, mean over space, a linear layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
@@ -162,18 +107,17 @@ pub struct Architecture {
     /// `[C, L]` or `[C, H, W]`.
     pub input: Vec<usize>,
     pub classes: usize,
-    /// Channels of the first stage; each further stage has twice as many.
+    /// Channels of the first convolution; the stages are so many times as wide.
     pub channels: usize,
     pub cells: usize,
     pub genotype: Genotype,
+    /// [`Layout::usual`] where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
 }
 
-/// Most stages of a network.
-const STAGES_MAX: usize = 3;
 /// Most channels of the first stage.
 const CHANNELS_MAX: usize = 1024;
-/// A stem halves the resolution from this size of its longest axis on.
-const STEM_STRIDE_FROM: usize = 28;
 /// No stage goes below this size of its longest axis.
 const STAGE_SIZE_MIN: usize = 4;
 /// Largest file that is read as an architecture.
@@ -211,44 +155,41 @@ pub struct Skeleton {
 }
 
 impl Skeleton {
-    /// Lays out `cells` cells of `nodes` nodes.
+    /// Lays out `cells` cells of `nodes` nodes as usual.
     pub fn new(input: &[usize], classes: usize, channels: usize, cells: usize, nodes: usize) -> Self {
-        let dim = if input.len() == 2 { Dim::Series } else { Dim::Image };
-        let longest = input[1..].iter().copied().max().unwrap_or(1);
-        let stem_stride = if longest >= STEM_STRIDE_FROM { 2 } else { 1 };
-        let stages = cells.min(STAGES_MAX);
-        let mut size = longest.div_ceil(stem_stride);
+        Self::laid_out(input, classes, channels, nodes, &Layout::usual(input, cells))
+    }
+
+    /// Lays out cells of `nodes` nodes.
+    pub fn laid_out(input: &[usize], classes: usize, channels: usize, nodes: usize, layout: &Layout) -> Self {
+        let stem_stride = layout.stem_stride.max(1);
+        let mut size = longest(input).div_ceil(stem_stride);
         let stem_channels = channels as i64;
         // Channels and resolution (as a power of two) of the last two outputs.
         let mut outputs = [(stem_channels, 0u32), (stem_channels, 0u32)];
-        let (mut level, mut stage) = (0u32, 0);
-        let mut plans = Vec::with_capacity(cells);
-        for cell in 0..cells {
-            let wanted = cell * stages / cells;
-            if wanted > stage {
-                stage = wanted;
-                if size.div_ceil(2) >= STAGE_SIZE_MIN {
-                    size = size.div_ceil(2);
-                    level += 1;
-                }
+        let mut level = 0u32;
+        let mut plans = Vec::with_capacity(layout.cells());
+        for (index, stage) in layout.stages.iter().enumerate() {
+            if index > 0 && size.div_ceil(2) >= STAGE_SIZE_MIN {
+                size = size.div_ceil(2);
+                level += 1;
             }
-            let width = stem_channels << stage;
-            let adapters = outputs.map(|(channels_in, at)| {
-                let stride = 1i64 << (level - at);
-                Adapter { channels_in, stride, kernel: if stride > 1 { 3 } else { 1 } }
-            });
-            plans.push(CellPlan { channels: width, adapters });
-            outputs = [outputs[1], (width * nodes as i64, level)];
+            let width = stem_channels * i64::from(stage.width);
+            for _ in 0..stage.cells {
+                let adapters = outputs.map(|(channels_in, at)| {
+                    let stride = 1i64 << (level - at);
+                    Adapter { channels_in, stride, kernel: if stride > 1 { 3 } else { 1 } }
+                });
+                plans.push(CellPlan { channels: width, adapters });
+                outputs = [outputs[1], (width * nodes as i64, level)];
+            }
         }
         Self {
-            dim,
+            dim: dim_of(input),
             input: input.to_vec(),
             classes: classes as i64,
             stem_channels,
-            stem_kernel: match dim {
-                Dim::Series => 9,
-                Dim::Image => 3,
-            },
+            stem_kernel: layout.stem_kernel as i64,
             stem_stride: stem_stride as i64,
             cells: plans,
             features: outputs[1].0,
@@ -264,7 +205,16 @@ impl Skeleton {
 impl Architecture {
     /// The layout of this network.
     pub fn skeleton(&self) -> Skeleton {
-        Skeleton::new(&self.input, self.classes, self.channels, self.cells, self.genotype.nodes.len())
+        let nodes = self.genotype.nodes.len();
+        let usual;
+        let layout = match &self.layout {
+            Some(layout) => layout,
+            None => {
+                usual = Layout::usual(&self.input, self.cells);
+                &usual
+            }
+        };
+        Skeleton::laid_out(&self.input, self.classes, self.channels, nodes, layout)
     }
 
     /// Whether any node of the cell reads `state`.
@@ -321,6 +271,7 @@ impl Architecture {
         {
             return Err("classes, channels or cells out of range".to_owned());
         }
+        found.layout.iter().try_for_each(|layout| layout.validate(found.cells))?;
         found.genotype.validate()?;
         Ok(found)
     }
@@ -345,10 +296,11 @@ mod tests {
             cells: 3,
             genotype: Genotype {
                 nodes: vec![
-                    vec![edge(0, Operation::Conv), edge(1, Operation::SepConv)],
-                    vec![edge(1, Operation::Skip), edge(2, Operation::MaxPool)],
+                    vec![edge(0, Operation::CONV3), edge(1, Operation::SEP5)],
+                    vec![edge(1, Operation::SKIP), edge(2, Operation::MAX3)],
                 ],
             },
+            layout: None,
         }
     }
 
@@ -373,6 +325,45 @@ mod tests {
     }
 
     #[test]
+    fn a_file_from_before_kernels_had_numbers_is_the_same_network() {
+        let old = architecture()
+            .to_json()
+            .replace("conv3", "conv")
+            .replace("sep5", "sep_conv")
+            .replace("max3", "max_pool");
+        assert!(old.contains("sep_conv"));
+        let found = Architecture::from_json(&old).unwrap();
+        assert_eq!(found.genotype.line(found.dim), architecture().genotype.line(Dim::Image));
+        assert_eq!(found.genotype.over(found.dim), architecture().genotype);
+        assert_eq!(found.weights(), architecture().weights());
+        // Written again, it is what it was.
+        assert_eq!(found.to_json(), old.replace("\"conv\"", "\"conv3\"").replace("max_pool", "max3"));
+    }
+
+    #[test]
+    fn a_layout_says_widths_and_cells_of_its_stages_and_is_checked() {
+        let stage = |width, cells| Stage { width, cells };
+        let layout = Layout { stem_kernel: 5, stem_stride: 1, stages: vec![stage(1, 1), stage(3, 2)] };
+        let one = Architecture { layout: Some(layout.clone()), ..architecture() };
+        let skeleton = one.skeleton();
+        assert_eq!((skeleton.stem_kernel, skeleton.stem_stride), (5, 1));
+        assert_eq!(skeleton.cells.iter().map(|cell| cell.channels).collect::<Vec<_>>(), [8, 24, 24]);
+        let strides: Vec<[i64; 2]> =
+            skeleton.cells.iter().map(|cell| cell.adapters.map(|a| a.stride)).collect();
+        assert_eq!(strides, [[1, 1], [2, 2], [2, 1]]);
+        assert_eq!(Architecture::from_json(&one.to_json()), Ok(one.clone()));
+        let usual = Architecture { layout: Some(Layout::usual(&[1, 28, 28], 3)), ..architecture() };
+        assert_eq!(usual.skeleton(), architecture().skeleton());
+        let refused = |layout| {
+            Architecture::from_json(&Architecture { layout: Some(layout), ..architecture() }.to_json())
+        };
+        let bad = Layout { stages: vec![stage(1, 2)], ..layout.clone() };
+        assert_eq!(refused(bad), Err("layout: 2 cells in its stages, cells is 3".to_owned()));
+        assert!(refused(Layout { stem_kernel: 4, ..layout.clone() }).is_err());
+        assert!(refused(Layout { stages: vec![stage(0, 3)], ..layout }).is_err());
+    }
+
+    #[test]
     fn refuses_a_cell_that_reads_ahead_or_does_nothing() {
         let mut bad = architecture();
         bad.genotype.nodes[0][1].from = 2;
@@ -384,7 +375,7 @@ mod tests {
         bad.genotype.nodes[1][0].from = 2;
         assert_eq!(Architecture::from_json(&bad.to_json()), Err("node 3 reads state 2 twice".into()));
         let mut bad = architecture();
-        bad.genotype.nodes[1][0].op = Operation::Zero;
+        bad.genotype.nodes[1][0].op = Operation::ZERO;
         assert_eq!(Architecture::from_json(&bad.to_json()), Err("node 3 has the operation zero".into()));
     }
 

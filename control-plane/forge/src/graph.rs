@@ -249,10 +249,18 @@ pub enum Op {
         /// Whether a ReLU follows.
         relu: bool,
     },
+    /// Two inputs, multiplied: the second has the shape of the first, or is a vector with a value for each channel, or has
+    /// one channel with a value for each position; `relu` says whether a ReLU follows.
+    Mul {
+        /// Whether a ReLU follows.
+        relu: bool,
+    },
     /// Two or more inputs with the same spatial axes, joined along the channels.
     Concat,
     /// One input.
     Relu,
+    /// One input.
+    Sigmoid,
     /// One input with spatial axes; gives a vector of its channels.
     GlobalAvgPool,
     /// One input of any shape.
@@ -269,8 +277,10 @@ impl Op {
             Self::MaxPool(_) => "max_pool",
             Self::AvgPool { .. } => "avg_pool",
             Self::Add { .. } => "add",
+            Self::Mul { .. } => "mul",
             Self::Concat => "concat",
             Self::Relu => "relu",
+            Self::Sigmoid => "sigmoid",
             Self::GlobalAvgPool => "global_avg_pool",
             Self::Linear(_) => "linear",
             Self::Softmax => "softmax",
@@ -285,8 +295,10 @@ impl Op {
             Self::MaxPool(_)
             | Self::AvgPool { .. }
             | Self::Add { .. }
+            | Self::Mul { .. }
             | Self::Concat
             | Self::Relu
+            | Self::Sigmoid
             | Self::GlobalAvgPool
             | Self::Softmax => None,
         }
@@ -464,7 +476,7 @@ fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), Error> {
 
 fn infer(op: &Op, inputs: &[&Shape]) -> Result<Shape, String> {
     let wanted = match op {
-        Op::Add { .. } => 2..=2,
+        Op::Add { .. } | Op::Mul { .. } => 2..=2,
         Op::Concat => 2..=MAX_NODES,
         _ => 1..=1,
     };
@@ -487,6 +499,15 @@ fn infer(op: &Op, inputs: &[&Shape]) -> Result<Shape, String> {
             }
             Ok(first.clone())
         }
+        Op::Mul { .. } => {
+            let second = inputs[1];
+            let each_channel = second.spatial.is_empty() && second.channels == first.channels;
+            let each_position = second.channels == 1 && second.spatial == first.spatial;
+            if second != first && !each_channel && !each_position {
+                return Err(format!("{first} cannot be multiplied by {second}"));
+            }
+            Ok(first.clone())
+        }
         Op::Concat => {
             if let Some(other) = inputs.iter().find(|other| other.spatial != first.spatial) {
                 return Err(format!("{first} and {other} cannot be joined along the channels"));
@@ -494,7 +515,7 @@ fn infer(op: &Op, inputs: &[&Shape]) -> Result<Shape, String> {
             let channels = inputs.iter().map(|shape| shape.channels).sum();
             Ok(Shape { channels, spatial: first.spatial.clone() })
         }
-        Op::Relu => Ok(first.clone()),
+        Op::Relu | Op::Sigmoid => Ok(first.clone()),
         Op::GlobalAvgPool => {
             if first.spatial.is_empty() {
                 return Err(format!("{first} has no spatial axes to average over"));

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// Points of a curve before it is halved.
 const POINTS_MAX: usize = 400;
+/// Points of the architecture weights before every other one is left out; each holds a value for each operation of each
+/// edge.
+const SHARES_MAX: usize = 64;
 
 /// One training or search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +60,41 @@ fn halved(points: &[(u64, f32)]) -> Vec<(u64, f32)> {
     points.chunks_exact(2).map(|pair| (pair[1].0, f32::midpoint(pair[0].1, pair[1].1))).collect()
 }
 
+/// How the architecture weights of a search went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// From which state to which.
+    pub edges: Vec<(usize, usize)>,
+    /// Names, in the order of the columns.
+    pub operations: Vec<String>,
+    /// A step, and `[edges, operations]` row by row: the operations of an edge add up to 1.
+    pub points: Vec<(u64, Vec<f32>)>,
+    /// Steps from one point to the next.
+    every: u64,
+}
+
+impl Shares {
+    /// None yet.
+    pub fn new(edges: Vec<(usize, usize)>, operations: Vec<String>) -> Self {
+        Self { edges, operations, points: Vec::new(), every: 1 }
+    }
+
+    /// Whether a step is one of those that are kept.
+    pub fn is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.every)
+    }
+
+    /// Adds a step that is due.
+    pub fn push(&mut self, step: u64, values: Vec<f32>) {
+        self.points.push((step, values));
+        if self.points.len() >= SHARES_MAX {
+            self.every *= 2;
+            let every = self.every;
+            self.points.retain(|(step, _)| step.is_multiple_of(every));
+        }
+    }
+}
+
 /// All of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
@@ -68,6 +106,9 @@ pub struct History {
     #[serde(default)]
     pub pretext: Curve,
     pub training: Curve,
+    /// `None` where the search has no architecture weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<Shares>,
 }
 
 impl History {
@@ -105,5 +146,18 @@ mod tests {
         curve.push(2, 1.0, Some(0.9));
         assert_eq!(curve.loss, [(1, 2.0), (2, 1.0)]);
         assert_eq!(curve.accuracy, [(2, 0.9)]);
+    }
+
+    #[test]
+    fn shares_are_kept_ever_more_rarely_and_stay_few() {
+        let mut shares = Shares::new(vec![(0, 2)], vec!["skip".to_owned()]);
+        for step in 1..=1000u64 {
+            if shares.is_due(step) {
+                shares.push(step, vec![step as f32]);
+            }
+        }
+        assert!((SHARES_MAX / 4..SHARES_MAX).contains(&shares.points.len()), "{}", shares.points.len());
+        assert!(shares.points.windows(2).all(|pair| pair[1].0 - pair[0].0 == shares.every));
+        assert!(shares.points.iter().all(|(step, values)| values[0] == *step as f32));
     }
 }

@@ -17,9 +17,9 @@ use crate::{
     data::{self, Dataset},
     finish,
     genotype::Architecture,
-    history::History,
+    history::{History, Shares},
     network::{FitError, Network, broken_limit},
-    search::{self, SearchState, Setting},
+    search::{self, Point, SearchState, Setting},
     seeds::{self, Purpose},
     supernet,
     train::TrainState,
@@ -139,6 +139,9 @@ struct State {
     paced: Paced,
     #[serde(default)]
     history: History,
+    /// What the search judged, once it is over.
+    #[serde(default)]
+    front: Vec<Point>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -196,6 +199,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         pretext: None,
         paced: Paced::default(),
         history: History::default(),
+        front: Vec::new(),
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let (set, samples, all) = (&set, &samples, all.as_ref());
@@ -296,12 +300,14 @@ impl Driver<'_, '_> {
 
     fn search(&mut self, method: SearchMethod) -> Result<(), Error> {
         let spec = &self.spec;
+        let choices = search::choices(spec.space.as_ref(), &self.set.schema.shape).map_err(Error::Input)?;
         let setting = |budget| Setting {
             samples: self.samples,
             input: &self.set.schema.shape,
             classes: self.set.schema.labels.len(),
             budget,
             board: &spec.board,
+            choices: &choices,
             seed: spec.seed,
         };
         let whole = setting(&spec.budget);
@@ -341,6 +347,7 @@ impl Driver<'_, '_> {
             let accuracy = if look { search.accuracy() } else { None };
             let message = outcome.repaired.then(|| REPAIRED.to_owned());
             self.state.history.search.push(step, outcome.loss, accuracy);
+            watch(&mut self.state.history.alpha, step, search.as_ref(), &whole);
             if clock.due_for_report() || look || message.is_some() {
                 let progress = Progress {
                     loss: Some(outcome.loss),
@@ -371,6 +378,7 @@ impl Driver<'_, '_> {
             }
         }
         let found = search.derive().fit(&self.spec.board)?;
+        self.state.front = search::front(search.as_ref(), &setting(&budget));
         self.state.search_seconds = clock.seconds();
         let (end, _) = search.save();
         self.state.search = Some(SearchReport {
@@ -381,6 +389,8 @@ impl Driver<'_, '_> {
             repairs: end.repairs.len() as u64,
             skip_share: found.genotype.skip_share(),
             cell: found.genotype.line(found.dim),
+            space: Some(choices.name.clone()),
+            front: result::shown(search::points(&self.state.front, &found)),
         });
         let (step, total) = search.progress();
         let message = format!("found {}", found.genotype.line(found.dim));
@@ -415,11 +425,25 @@ impl Driver<'_, '_> {
             model: exported.report.clone(),
             import: None,
         };
-        result::write(dir, net, &exported, &report, &self.state.history)?;
+        result::write(dir, net, &exported, &report, &self.state.history, &self.state.front)?;
         self.checkpoint.remove()?;
         (self.hooks.progress)(&plain(Stage::Done, 1, 1));
         Ok(())
     }
+}
+
+/// Notes how the architecture weights stand, where there are some.
+fn watch(alpha: &mut Option<Shares>, step: u64, search: &dyn search::Search, setting: &Setting<'_>) {
+    if alpha.as_ref().is_some_and(|shares| !shares.is_due(step)) {
+        return;
+    }
+    let Some(values) = search.shares() else { return };
+    let known = || {
+        let space = setting.space();
+        let operations = space.operations().iter().map(ToString::to_string).collect();
+        Shares::new(space.edges().to_vec(), operations)
+    };
+    alpha.get_or_insert_with(known).push(step, values);
 }
 
 fn plain(stage: Stage, step: u64, total: u64) -> Progress {

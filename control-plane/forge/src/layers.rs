@@ -2,7 +2,7 @@
 //! a series has a height of 1.
 
 use crate::{
-    genotype::{Adapter, Dim, Skeleton},
+    genotype::{Adapter, Dim, Operation, Skeleton},
     params::{Builder, Init, ParamId, Params},
 };
 use tch::Tensor;
@@ -30,9 +30,14 @@ pub fn strides(dim: Dim, stride: i64) -> [i64; 2] {
 
 /// A convolution without bias that keeps `ceil(size / stride)` elements along each axis.
 pub fn conv(x: &Tensor, weight: &Tensor, stride: [i64; 2], groups: i64) -> Tensor {
+    dilated(x, weight, stride, 1, groups)
+}
+
+/// The same with taps so far apart.
+pub fn dilated(x: &Tensor, weight: &Tensor, stride: [i64; 2], dilation: i64, groups: i64) -> Tensor {
     let size = weight.size();
-    let padding = [size[2] / 2, size[3] / 2];
-    x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], groups)
+    let padding = [size[2] / 2 * dilation, size[3] / 2 * dilation];
+    x.conv2d(weight, None::<&Tensor>, stride, padding, [dilation, dilation], groups)
 }
 
 /// BatchNorm by the statistics of the batch.
@@ -40,15 +45,15 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Tensor {
     x.batch_norm(Some(gamma), Some(beta), None, None, true, BN_MOMENTUM, BN_EPSILON, false)
 }
 
-/// Maximum over 3 along each axis that the network slides over.
-pub fn max_pool(dim: Dim, x: &Tensor) -> Tensor {
-    let kernel = window(dim, 3);
+/// Maximum over `taps` along each axis that the network slides over.
+pub fn max_pool(dim: Dim, x: &Tensor, taps: i64) -> Tensor {
+    let kernel = window(dim, taps);
     x.max_pool2d(kernel, [1, 1], kernel.map(|taps| taps / 2), [1, 1], false)
 }
 
-/// Mean over 3, padding counted.
-pub fn avg_pool(dim: Dim, x: &Tensor) -> Tensor {
-    let kernel = window(dim, 3);
+/// Mean over `taps` along each axis, padding counted.
+pub fn avg_pool(dim: Dim, x: &Tensor, taps: i64) -> Tensor {
+    let kernel = window(dim, taps);
     x.avg_pool2d(kernel, [1, 1], kernel.map(|taps| taps / 2), false, true, None)
 }
 
@@ -94,6 +99,75 @@ impl ConvBn {
     }
 }
 
+/// The gate of a squeeze-excite: mean over space, a bottleneck with ReLU, a sigmoid.
+#[derive(Clone, Copy, Debug)]
+pub struct SqueezeExcite {
+    /// `[squeezed, c]`.
+    pub down: ParamId,
+    /// `[squeezed]`.
+    pub down_bias: ParamId,
+    /// `[c, squeezed]`.
+    pub up: ParamId,
+    /// `[c]`.
+    pub up_bias: ParamId,
+}
+
+impl SqueezeExcite {
+    /// Adds the parameters of one over `channels`.
+    pub fn new(b: &mut Builder, name: &str, channels: i64) -> Self {
+        let squeezed = Operation::squeezed(channels.unsigned_abs()) as i64;
+        let (down, up) = ([squeezed, channels], [channels, squeezed]);
+        Self {
+            down: b.add(format!("{name}.down"), &down, Init::he(&down), true),
+            up: b.add(format!("{name}.up"), &up, Init::he(&up), true),
+            down_bias: b.add(format!("{name}.down_bias"), &[squeezed], Init::Constant(0.0), false),
+            up_bias: b.add(format!("{name}.up_bias"), &[channels], Init::Constant(0.0), false),
+        }
+    }
+
+    /// `[N, c, 1, 1]`, 0 to 1, for `[N, c, H, W]`.
+    pub fn gate(&self, p: &Params, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let squeezed = space_mean(x).linear(&p[self.down], Some(&p[self.down_bias])).relu();
+        let gate = squeezed.linear(&p[self.up], Some(&p[self.up_bias])).sigmoid();
+        gate.reshape([size[0], size[1], 1, 1])
+    }
+}
+
+/// The gate of a spatial attention: a convolution to one channel, a sigmoid.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// `[1, c, h, w]`.
+    pub weight: ParamId,
+    /// `[1]`.
+    pub bias: ParamId,
+}
+
+impl Attention {
+    /// Adds the parameters of one over `channels`, `[h, w]` taps.
+    pub fn new(b: &mut Builder, name: &str, channels: i64, [h, w]: [i64; 2]) -> Self {
+        let shape = [1, channels, h, w];
+        Self {
+            weight: b.add(format!("{name}.weight"), &shape, Init::he(&shape), true),
+            bias: b.add(format!("{name}.bias"), &[1], Init::Constant(0.0), false),
+        }
+    }
+
+    /// `[N, 1, H, W]`, 0 to 1, for `[N, c, H, W]`.
+    pub fn gate(&self, p: &Params, x: &Tensor) -> Tensor {
+        let bias = p[self.bias].view([1, 1, 1, 1]);
+        (conv(x, &p[self.weight], [1, 1], 1) + bias).sigmoid()
+    }
+}
+
+/// `[N, C]` for channels-last `[N, C, H, W]`: the mean over a view in the order of the memory, so that its gradient is
+/// channels last too.
+fn space_mean(x: &Tensor) -> Tensor {
+    let size = x.size();
+    let rows = x.permute([0, 2, 3, 1]).reshape([size[0], -1, size[1]]);
+    rows.mean_dim([1i64].as_slice(), false, tch::Kind::Float)
+}
+
 /// The last layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
@@ -116,17 +190,9 @@ impl Head {
     /// Channels-last `[N, C, H, W]`, together of as many channels as the layer has features, to logits
     /// `[N, classes]`: mean over space, then linear.
     ///
-    /// The mean is taken over a view in the order of the memory, so that its gradient is channels last too; the nodes
-    /// are joined when they are small.
+    /// The nodes are joined when they are small.
     pub fn forward(&self, p: &Params, nodes: &[Tensor]) -> Tensor {
-        let means: Vec<Tensor> = nodes
-            .iter()
-            .map(|x| {
-                let size = x.size();
-                let rows = x.permute([0, 2, 3, 1]).reshape([size[0], -1, size[1]]);
-                rows.mean_dim([1i64].as_slice(), false, tch::Kind::Float)
-            })
-            .collect();
+        let means: Vec<Tensor> = nodes.iter().map(space_mean).collect();
         Tensor::cat(&means, 1).linear(&p[self.weight], Some(&p[self.bias]))
     }
 }

@@ -6,11 +6,11 @@ pub mod latency;
 #[cfg(test)]
 mod tests;
 
-pub use fit::{BrokenLimit, FitError, broken_limit, load_on};
+pub use fit::{BrokenLimit, FitError, broken_limit, cost_on, load_on};
 
 use crate::{
-    genotype::{Architecture, Operation, Skeleton},
-    layers::{self, ConvBn, Head},
+    genotype::{Architecture, Operation, OperationKind, Skeleton},
+    layers::{self, Attention, ConvBn, Head, SqueezeExcite},
     params::{Builder, Init, ParamId, Params},
 };
 use rand_chacha::ChaCha8Rng;
@@ -44,10 +44,25 @@ impl Builders {
 /// One edge with its parameters.
 #[derive(Clone, Copy, Debug)]
 enum EdgeOp {
-    Conv(Unit),
-    SepConv { depthwise: ParamId, pointwise: Unit },
-    MaxPool,
-    AvgPool,
+    Conv {
+        unit: Unit,
+        dilation: i64,
+    },
+    SepConv {
+        depthwise: ParamId,
+        dilation: i64,
+        pointwise: Unit,
+    },
+    /// A unit of twice the channels; the second half gates the first.
+    Gated {
+        unit: Unit,
+        dilation: i64,
+    },
+    SqueezeExcite(SqueezeExcite),
+    Attention(Attention),
+    /// Over so many taps.
+    MaxPool(i64),
+    AvgPool(i64),
     Skip,
 }
 
@@ -189,13 +204,17 @@ impl Network {
                 for (from, op) in edges {
                     let Some(x) = &states[*from] else { continue };
                     let term = match op {
-                        EdgeOp::Conv(unit) => self.unit(unit, x, train),
-                        EdgeOp::SepConv { depthwise, pointwise } => {
-                            let y = layers::conv(x, &self.params[*depthwise], [1, 1], x.size()[1]);
+                        EdgeOp::Conv { unit, dilation } => self.dilated(unit, *dilation, x, train),
+                        EdgeOp::SepConv { depthwise, dilation, pointwise } => {
+                            let (weight, groups) = (&self.params[*depthwise], x.size()[1]);
+                            let y = layers::dilated(x, weight, [1, 1], *dilation, groups);
                             self.unit(pointwise, &y, train)
                         }
-                        EdgeOp::MaxPool => layers::max_pool(dim, x),
-                        EdgeOp::AvgPool => layers::avg_pool(dim, x),
+                        EdgeOp::Gated { unit, dilation } => self.dilated(unit, *dilation, x, train).glu(1),
+                        EdgeOp::SqueezeExcite(gate) => x * gate.gate(&self.params, x),
+                        EdgeOp::Attention(gate) => x * gate.gate(&self.params, x),
+                        EdgeOp::MaxPool(taps) => layers::max_pool(dim, x, *taps),
+                        EdgeOp::AvgPool(taps) => layers::avg_pool(dim, x, *taps),
                         EdgeOp::Skip => x.shallow_clone(),
                     };
                     sum = Some(match sum {
@@ -218,8 +237,12 @@ impl Network {
     }
 
     fn unit(&self, unit: &Unit, x: &Tensor, train: bool) -> Tensor {
+        self.dilated(unit, 1, x, train)
+    }
+
+    fn dilated(&self, unit: &Unit, dilation: i64, x: &Tensor, train: bool) -> Tensor {
         let p = &self.params;
-        let y = layers::conv(x, &p[unit.conv.weight], unit.conv.stride, 1);
+        let y = layers::dilated(x, &p[unit.conv.weight], unit.conv.stride, dilation, 1);
         y.batch_norm(
             Some(&p[unit.conv.gamma]),
             Some(&p[unit.conv.beta]),
@@ -251,20 +274,24 @@ impl Network {
 }
 
 fn edge_op(b: &mut Builders, name: &str, skeleton: &Skeleton, c: i64, op: Operation) -> EdgeOp {
-    let [h, w] = layers::window(skeleton.dim, op.kernel(skeleton.dim));
-    match op {
-        Operation::Conv => {
-            EdgeOp::Conv(b.unit(name, c, |params| ConvBn::new(params, name, [c, c, h, w], [1, 1])))
-        }
-        Operation::SepConv => {
+    let taps = op.kernel(skeleton.dim);
+    let ([h, w], dilation) = (layers::window(skeleton.dim, taps), op.dilation());
+    let unit = |b: &mut Builders, channels: i64| {
+        b.unit(name, channels, |params| ConvBn::new(params, name, [channels, c, h, w], [1, 1]))
+    };
+    match op.kind() {
+        OperationKind::Conv => EdgeOp::Conv { unit: unit(b, c), dilation },
+        OperationKind::SepConv => {
             let shape = [c, 1, h, w];
-            EdgeOp::SepConv {
-                depthwise: b.params.add(format!("{name}.depthwise"), &shape, Init::he(&shape), true),
-                pointwise: b.unit(name, c, |params| ConvBn::new(params, name, [c, c, 1, 1], [1, 1])),
-            }
+            let depthwise = b.params.add(format!("{name}.depthwise"), &shape, Init::he(&shape), true);
+            let pointwise = b.unit(name, c, |params| ConvBn::new(params, name, [c, c, 1, 1], [1, 1]));
+            EdgeOp::SepConv { depthwise, dilation, pointwise }
         }
-        Operation::MaxPool => EdgeOp::MaxPool,
-        Operation::AvgPool => EdgeOp::AvgPool,
-        Operation::Skip | Operation::Zero => EdgeOp::Skip,
+        OperationKind::Gated => EdgeOp::Gated { unit: unit(b, 2 * c), dilation },
+        OperationKind::SqueezeExcite => EdgeOp::SqueezeExcite(SqueezeExcite::new(&mut b.params, name, c)),
+        OperationKind::Attention => EdgeOp::Attention(Attention::new(&mut b.params, name, c, [h, w])),
+        OperationKind::MaxPool => EdgeOp::MaxPool(taps),
+        OperationKind::AvgPool => EdgeOp::AvgPool(taps),
+        OperationKind::Skip | OperationKind::Zero => EdgeOp::Skip,
     }
 }

@@ -12,14 +12,14 @@ pub fn cell(architecture: &Architecture) -> String {
     let at = |state: usize| 3 + state * COLUMN;
     let width = at(states) + COLUMN;
     // The last row that reads each state; nodes also go into the output.
-    let mut rows: Vec<(usize, usize, &str)> = Vec::new();
+    let mut rows: Vec<(usize, usize, String)> = Vec::new();
     for (node, edges) in genotype.nodes.iter().enumerate() {
         for edge in edges {
             rows.push((edge.from, node + 2, edge.op.label(architecture.dim)));
         }
     }
     for node in 2..states {
-        rows.push((node, states, ""));
+        rows.push((node, states, String::new()));
     }
     let last_use = |state: usize| rows.iter().rposition(|row| row.0 == state);
     let first_in = |state: usize| rows.iter().position(|row| row.1 == state);
@@ -93,10 +93,11 @@ mod tests {
             cells: 2,
             genotype: Genotype {
                 nodes: vec![
-                    vec![edge(0, Operation::Conv), edge(1, Operation::SepConv)],
-                    vec![edge(0, Operation::Skip), edge(2, Operation::MaxPool)],
+                    vec![edge(0, Operation::CONV3), edge(1, Operation::SEP5)],
+                    vec![edge(0, Operation::SKIP), edge(2, Operation::MAX3)],
                 ],
             },
+            layout: None,
         };
         let expected = "\
 input [1, 28, 28] ─▶ stem 8 ─▶ 2 cells of 8, 16 channels ─▶ mean ─▶ 10 classes

@@ -1,5 +1,11 @@
 //! Charts of a job, as SVG.
 
+mod alpha;
+mod pareto;
+
+pub use alpha::alpha;
+pub use pareto::pareto;
+
 use crate::history::{Curve, History};
 use plotters::{coord::Shift, prelude::*};
 
@@ -90,6 +96,7 @@ mod tests {
             teachers: vec![curve()],
             pretext: curve(),
             training: curve(),
+            alpha: None,
         };
         let svg = loss(&history).unwrap();
         for name in ["search", "teacher 1", "pretext", "training", "accuracy, held back"] {

@@ -7,6 +7,7 @@
 mod bilevel;
 mod evolution;
 mod feed;
+mod front;
 mod guard;
 mod gumbel;
 mod judge;
@@ -16,13 +17,14 @@ mod rounds;
 mod schedule;
 mod second_order;
 
+pub use front::{Point, front, points};
 pub use gumbel::noise;
 pub use judge::Judged;
 pub use relaxed::{Form, Mix, Relaxed};
 
 use crate::{
     batch::Samples,
-    genotype::{Architecture, Edge, Genotype, Operation, Skeleton},
+    genotype::{Architecture, Dim, Genotype, Layout, Skeleton},
     supernet::{self, Space},
 };
 use bilevel::Bilevel;
@@ -32,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     board::Board,
     job::{Budget, SearchMethod},
+    space::SearchSpace,
 };
 use std::fmt;
 use tch::Tensor;
@@ -49,19 +52,35 @@ pub struct Setting<'a> {
     pub budget: &'a Budget,
     /// The network that is derived shall fit it.
     pub board: &'a Board,
+    /// What may be found; made for samples of this number of axes.
+    pub choices: &'a SearchSpace,
     pub seed: u64,
 }
 
 impl Setting<'_> {
+    /// What a network is around its cells.
+    fn layout(&self) -> Layout {
+        let usual = Layout::usual(self.input, self.budget.cells as usize);
+        let network = &self.choices.network;
+        Layout {
+            stem_kernel: network.stem_kernel.map_or(usual.stem_kernel, |taps| taps as usize),
+            stem_stride: network.stem_stride.map_or(usual.stem_stride, |stride| stride as usize),
+            stages: if network.stages.is_empty() { usual.stages } else { network.stages.clone() },
+        }
+    }
+
     /// What is searched with: as wide as the budget says.
     pub fn skeleton(&self) -> Skeleton {
-        let [channels, cells, nodes] = [self.budget.channels, self.budget.cells, self.budget.nodes];
-        Skeleton::new(self.input, self.classes, channels as usize, cells as usize, nodes as usize)
+        let [channels, nodes] = [self.budget.channels, self.budget.nodes].map(|count| count as usize);
+        Skeleton::laid_out(self.input, self.classes, channels, nodes, &self.layout())
     }
 
     /// The cells that can be found.
     pub fn space(&self) -> Space {
-        Space::all_earlier(self.budget.nodes as usize)
+        let SearchSpace { cell, operations, dim, .. } = self.choices;
+        let reads = cell.reads.map_or(usize::MAX, |reads| reads as usize);
+        let operations = operations.iter().map(|operation| operation.over(*dim)).collect();
+        Space::new(self.budget.nodes as usize, reads, cell.fan_in as usize, operations)
     }
 
     /// Samples in one step.
@@ -72,20 +91,37 @@ impl Setting<'_> {
     /// The network of a cell, [`WIDTH_FACTOR`] times as wide as what is searched with.
     fn wide(&self, genotype: Genotype) -> Architecture {
         Architecture {
-            dim: self.skeleton().dim,
+            dim: self.choices.dim,
             input: self.input.to_vec(),
             classes: self.classes,
             channels: self.budget.channels as usize * WIDTH_FACTOR,
             cells: self.budget.cells as usize,
             genotype,
+            layout: Some(self.layout()),
         }
     }
 
     /// The network of the cell that costs most.
     fn heaviest(&self) -> Architecture {
-        let edge = |from| Edge { from, op: Operation::Conv };
-        let nodes = self.budget.nodes as usize;
-        self.wide(Genotype { nodes: (0..nodes).map(|node| vec![edge(node), edge(node + 1)]).collect() })
+        self.wide(self.space().heaviest(self.choices.dim))
+    }
+}
+
+/// What may be found in samples of shape `input`: what is `asked` for, or what is usual.
+///
+/// # Errors
+/// A sentence, if it is for samples of another number of axes.
+pub fn choices(asked: Option<&SearchSpace>, input: &[usize]) -> Result<SearchSpace, String> {
+    let dim = if input.len() == 2 { Dim::Series } else { Dim::Image };
+    match asked {
+        Some(space) if space.dim != dim => Err(format!(
+            "the space {:?} is for dim = {:?}, the data set holds samples of shape {input:?}: name a space for {:?}",
+            space.name,
+            space.dim.name(),
+            dim.name()
+        )),
+        Some(space) => Ok(space.clone()),
+        None => Ok(SearchSpace::usual(dim)),
     }
 }
 
@@ -97,7 +133,7 @@ pub struct SearchState {
     /// Steps of the architecture's optimiser.
     pub arch_steps: u64,
     /// The candidates that are left, one bit mask an edge; none where the method has no such candidates.
-    pub masks: Vec<u8>,
+    pub masks: Vec<u32>,
     /// Architecture steps at which skip connections had taken over and were set back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repairs: Vec<u64>,
@@ -134,6 +170,16 @@ pub trait Search: fmt::Debug {
     /// The network of the cell that is the best so far, [`WIDTH_FACTOR`] times as wide as what is searched with.
     fn derive(&self) -> Architecture;
 
+    /// How the architecture stands, `[edges, operations]`, the operations of each edge adding up to 1; `None` where the
+    /// method has no architecture weights.
+    fn shares(&self) -> Option<Vec<f32>> {
+        None
+    }
+
+    /// Cells with how they did, for the front: at the end of the search those that it judged, or cells that it could have
+    /// found, judged by what it has learned.
+    fn judged(&self) -> Vec<Judged>;
+
     /// What a checkpoint needs.
     fn save(&self) -> (SearchState, Vec<(&'static str, Tensor)>);
 
@@ -162,6 +208,7 @@ pub fn begin<'a>(method: SearchMethod, setting: Setting<'a>) -> Result<Box<dyn S
         SearchMethod::Random => Ok(Box::new(Rounds::random(setting))),
         SearchMethod::SuccessiveHalving => Ok(Box::new(Rounds::halving(setting))),
         SearchMethod::Evolution => Ok(Box::new(Evolution::new(setting))),
+        SearchMethod::Hypernetwork => Ok(Box::new(Evolution::generated(setting))),
     }
 }
 
@@ -174,6 +221,7 @@ pub fn bytes(method: SearchMethod, setting: &Setting<'_>) -> u64 {
         | SearchMethod::Gdas
         | SearchMethod::PartialChannels
         | SearchMethod::Evolution => supernet,
+        SearchMethod::Hypernetwork => supernet + supernet::generator_bytes(&skeleton, &space),
         SearchMethod::DartsSecondOrder => supernet + second_order::more_bytes(&skeleton, &space),
         SearchMethod::Random | SearchMethod::SuccessiveHalving => rounds::bytes(setting, batch),
     }

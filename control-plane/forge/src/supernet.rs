@@ -3,71 +3,47 @@
 //! A node sums its incoming edges and applies a ReLU; an edge is the mean of its operations, weighted by a softmax
 //! over architecture weights. It is computed restructured, with the same result as operation by operation:
 //!
-//! - the maximum over a state is computed once, whatever reads it;
-//! - an average (padding counted) and the state itself, each by its weight, are one depthwise convolution over 3 whose
-//!   kernel those two weights make;
-//! - the softmax weight of a convolution is folded into BatchNorm's scale and shift;
+//! - the maximum over a window of a state is computed once, whatever reads it;
+//! - averages (padding counted) and the state itself, each by its weight, are one depthwise convolution whose kernel those
+//!   weights make;
+//! - the softmax weight of a convolution is folded into BatchNorm's scale and shift, that of a gated state into its gate;
 //! - the terms of a node are added in place;
 //! - activations and weights are channels last.
 //!
 //! A partial supernet (Xu et al. 2020, "PC-DARTS") sends one channel in `partial` through the operations of an edge and
 //! lets the others pass by it; the channels are then shuffled. What an edge gives is weighted by its share of its node.
+//!
+//! A generated supernet ([`Supernet::generated`]) has kernels that come from a network of their own, in part or whole.
 
+mod candidates;
+mod edge;
+mod generator;
 mod partial;
 mod size;
 mod space;
 
+pub use candidates::Candidates;
 pub use partial::channel_share;
-pub use size::{largest_state, search_bytes, training_bytes, weights};
-pub use space::{Candidates, Space, costs};
+pub use size::{generator_bytes, largest_state, search_bytes, training_bytes, weights};
+pub use space::{Space, costs};
 
 use crate::{
-    genotype::{Operation, Skeleton},
+    genotype::{OperationKind, Skeleton},
     layers::{self, ConvBn, Head},
-    params::{Builder, Init, ParamId, Params},
+    params::{Builder, Params},
 };
+use edge::Candidate;
+use generator::Generator;
 use rand_chacha::ChaCha8Rng;
+use shared::space::Generated;
+use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
-
-/// Parameters of one edge in one cell.
-#[derive(Clone, Copy, Debug)]
-struct EdgeParams {
-    conv: ParamId,
-    conv_gamma: ParamId,
-    conv_beta: ParamId,
-    depthwise: ParamId,
-    pointwise: ParamId,
-    sep_gamma: ParamId,
-    sep_beta: ParamId,
-}
-
-impl EdgeParams {
-    fn new(b: &mut Builder, name: &str, skeleton: &Skeleton, c: i64) -> Self {
-        let kernel = |op: Operation| layers::window(skeleton.dim, op.kernel(skeleton.dim));
-        let ([h, w], [dh, dw]) = (kernel(Operation::Conv), kernel(Operation::SepConv));
-        let mut weight =
-            |part: &str, shape: [i64; 4]| b.add(format!("{name}.{part}"), &shape, Init::he(&shape), true);
-        let conv = weight("conv", [c, c, h, w]);
-        let depthwise = weight("depthwise", [c, 1, dh, dw]);
-        let pointwise = weight("pointwise", [c, c, 1, 1]);
-        let mut vector =
-            |part: &str, value| b.add(format!("{name}.{part}"), &[c], Init::Constant(value), false);
-        Self {
-            conv,
-            depthwise,
-            pointwise,
-            conv_gamma: vector("conv_gamma", 1.0),
-            conv_beta: vector("conv_beta", 0.0),
-            sep_gamma: vector("sep_gamma", 1.0),
-            sep_beta: vector("sep_beta", 0.0),
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 struct Cell {
     adapters: [ConvBn; 2],
-    edges: Vec<EdgeParams>,
+    /// For each edge its candidates, by column.
+    edges: Vec<Vec<Candidate>>,
 }
 
 /// What has been added to a node so far. Every term is a tensor of its own, and no backward pass needs what it adds up
@@ -99,6 +75,8 @@ pub struct Supernet {
     stem: ConvBn,
     cells: Vec<Cell>,
     head: Head,
+    /// Where kernels are generated.
+    generator: Option<Generator>,
     /// Weights of all candidates.
     pub params: Params,
 }
@@ -112,7 +90,23 @@ impl Supernet {
     /// A supernet of whose channels one in `partial`, which divides the channels of every cell, goes through the
     /// operations.
     pub fn partial(skeleton: Skeleton, space: Space, partial: i64, rng: &mut ChaCha8Rng) -> Self {
+        Self::made(skeleton, space, partial, None, rng)
+    }
+
+    /// A supernet whose candidate convolutions are generated as `generated` says.
+    pub fn generated(skeleton: Skeleton, space: Space, generated: &Generated, rng: &mut ChaCha8Rng) -> Self {
+        Self::made(skeleton, space, 1, Some(generated), rng)
+    }
+
+    fn made(
+        skeleton: Skeleton,
+        space: Space,
+        partial: i64,
+        generated: Option<&Generated>,
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
         let mut b = Builder::default();
+        let generator = generated.map(|_| Generator::new(&mut b, &skeleton, &space));
         let stem = ConvBn::stem(&mut b, &skeleton);
         let mut cells = Vec::with_capacity(skeleton.cells.len());
         for (index, plan) in skeleton.cells.iter().enumerate() {
@@ -125,13 +119,15 @@ impl Supernet {
                 .iter()
                 .map(|(from, to)| {
                     let name = format!("cell{index}.edge{from}_{to}");
-                    EdgeParams::new(&mut b, &name, &skeleton, plan.channels / partial)
+                    let share = generated.map_or(0.0, |generated| generated.share(index));
+                    let channels = plan.channels / partial;
+                    edge::candidates(&mut b, &name, &skeleton, space.operations(), channels, share)
                 })
                 .collect();
             cells.push(Cell { adapters, edges });
         }
         let head = Head::new(&mut b, &skeleton);
-        Self { skeleton, space, partial, stem, cells, head, params: b.build(rng, true) }
+        Self { skeleton, space, partial, stem, cells, head, generator, params: b.build(rng, true) }
     }
 
     /// Its edges.
@@ -192,50 +188,62 @@ impl Supernet {
         candidates: &Candidates,
     ) -> Vec<(usize, Tensor)> {
         let mut terms = Vec::new();
-        let mut pooled = None;
+        let mut maxima = BTreeMap::new();
         for edge in self.space.readers(state) {
             let to = self.space.edges()[edge].1;
-            let p = &cell.edges[edge];
-            let share = |op: Operation| mix.get(edge as i64).get(op as i64);
-            let norm = |y: &Tensor, gamma: ParamId, beta: ParamId, op: Operation| {
-                let share = share(op);
-                layers::batch_norm(y, &(&self.params[gamma] * &share), &(&self.params[beta] * &share))
-            };
-            if candidates.is_active(edge, Operation::Conv) {
-                let y = layers::conv(x, &self.params[p.conv], [1, 1], 1);
-                terms.push((to, norm(&y, p.conv_gamma, p.conv_beta, Operation::Conv)));
+            let shares = mix.get(edge as i64);
+            for column in candidates.left(edge) {
+                let share = shares.get(column as i64);
+                let candidate = &cell.edges[edge][column];
+                terms.extend(
+                    candidate
+                        .weighted(&self.params, self.generator.as_ref(), x, &share)
+                        .map(|term| (to, term)),
+                );
             }
-            if candidates.is_active(edge, Operation::SepConv) {
-                let depthwise = layers::conv(x, &self.params[p.depthwise], [1, 1], x.size()[1]);
-                let y = layers::conv(&depthwise, &self.params[p.pointwise], [1, 1], 1);
-                terms.push((to, norm(&y, p.sep_gamma, p.sep_beta, Operation::SepConv)));
+            let mut smoothed = self.smoothed(edge, x, &shares, candidates);
+            for column in candidates.left(edge) {
+                let operation = self.space.operations()[column];
+                if operation.kind() != OperationKind::MaxPool {
+                    continue;
+                }
+                let (dim, taps) = (self.skeleton.dim, operation.kernel(self.skeleton.dim));
+                let top = &*maxima.entry(taps).or_insert_with(|| layers::max_pool(dim, x, taps));
+                let share = shares.get(column as i64);
+                smoothed = Some(match smoothed {
+                    Some(mut sum) => sum.addcmul_(top, &share),
+                    None => top * share,
+                });
             }
-            let smoothed = self.smoothed(edge, x, mix, candidates);
-            if candidates.is_active(edge, Operation::MaxPool) {
-                let top = &*pooled.get_or_insert_with(|| layers::max_pool(self.skeleton.dim, x));
-                let share = share(Operation::MaxPool);
-                terms.push((
-                    to,
-                    match smoothed {
-                        Some(mut sum) => sum.addcmul_(top, &share),
-                        None => top * share,
-                    },
-                ));
-            } else if let Some(smoothed) = smoothed {
-                terms.push((to, smoothed));
-            }
+            terms.extend(smoothed.map(|term| (to, term)));
         }
         terms
     }
 
-    /// The average pool and the skip connection of one edge by their weights; `None` where neither is left.
-    fn smoothed(&self, edge: usize, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Option<Tensor> {
-        let left =
-            |op: Operation| candidates.is_active(edge, op).then(|| mix.get(edge as i64).get(op as i64));
-        let (average, skip) = (left(Operation::AvgPool), left(Operation::Skip));
-        let Some(average) = average else { return skip.map(|share| x * share) };
-        let [h, w] = layers::window(self.skeleton.dim, Operation::AvgPool.kernel(self.skeleton.dim));
-        let mut kernel = (average / (h * w) as f64).expand([1, 1, h, w], false);
+    /// The average pools and the skip connection of one edge by their weights; `None` where none of them is left.
+    fn smoothed(&self, edge: usize, x: &Tensor, shares: &Tensor, candidates: &Candidates) -> Option<Tensor> {
+        let dim = self.skeleton.dim;
+        let of_kind = |kind: OperationKind| {
+            let operations = self.space.operations();
+            candidates.left(edge).filter(move |column| operations[*column].kind() == kind)
+        };
+        let skip = of_kind(OperationKind::Skip).map(|column| shares.get(column as i64)).next();
+        let averages: Vec<(i64, Tensor)> = of_kind(OperationKind::AvgPool)
+            .map(|column| (self.space.operations()[column].kernel(dim), shares.get(column as i64)))
+            .collect();
+        let Some(most) = averages.iter().map(|(taps, _)| *taps).max() else {
+            return skip.map(|share| x * share);
+        };
+        let [h, w] = layers::window(dim, most);
+        let centred = |taps: i64, share: &Tensor| {
+            let [kh, kw] = layers::window(dim, taps);
+            let even = (share / (kh * kw) as f64).expand([1, 1, kh, kw], false);
+            let [dh, dw] = [(h - kh) / 2, (w - kw) / 2];
+            if taps == most { even } else { even.constant_pad_nd([dw, dw, dh, dh]) }
+        };
+        let all = averages.iter().map(|(taps, share)| centred(*taps, share));
+        // There is one at least.
+        let mut kernel = all.reduce(|sum, other| sum + other)?;
         if let Some(skip) = skip {
             let mut centre = vec![0f32; (h * w) as usize];
             centre[(h * w / 2) as usize] = 1.0;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::app::{
     App,
-    jobs::{NewRetrain, NewSearch},
+    jobs::{NewRetrain, NewSearch, NewTraining},
 };
 use axum::{
     Json, Router,
@@ -24,9 +24,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs", get(list))
         .route("/jobs/{job}", get(show))
         .route("/jobs/{job}/cancel", post(cancel))
-        .route("/jobs/{job}/plots/loss.svg", get(loss_plot))
+        .route("/jobs/{job}/plots/{file}", get(plot))
         .route("/searches", post(search))
         .route("/retrains", post(retrain))
+        .route("/trainings", post(train))
 }
 
 async fn list(State(app): State<Arc<App>>, Query(paging): Query<Paging>) -> Result<Json<List<Job>>, Problem> {
@@ -42,11 +43,11 @@ async fn cancel(State(app): State<Arc<App>>, Path(job): Path<JobId>) -> Result<J
     Ok(Json(app.cancel_job(job).await?))
 }
 
-async fn loss_plot(
+async fn plot(
     State(app): State<Arc<App>>,
-    Path(job): Path<JobId>,
+    Path((job, file)): Path<(JobId, String)>,
 ) -> Result<impl IntoResponse, Problem> {
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], app.loss_plot(job).await?))
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], app.plot(job, &file).await?))
 }
 
 async fn search(
@@ -61,4 +62,11 @@ async fn retrain(
     Body(new): Body<NewRetrain>,
 ) -> Result<(StatusCode, Json<Job>), Problem> {
     Ok((StatusCode::ACCEPTED, Json(app.start_retrain(new).await?)))
+}
+
+async fn train(
+    State(app): State<Arc<App>>,
+    Body(new): Body<NewTraining>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    Ok((StatusCode::ACCEPTED, Json(app.start_training(new).await?)))
 }

@@ -12,7 +12,8 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
+    job::{Budget, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
+    space::SearchSpace,
 };
 use std::{
     path::{Path, PathBuf},
@@ -40,6 +41,21 @@ pub struct NewSearch {
     pub model: ModelName,
     #[serde(default)]
     pub method: SearchMethod,
+    /// What may be found; what is usual for the data where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SearchSpace>,
+    #[serde(flatten)]
+    pub effort: Effort,
+}
+
+/// A training of a network that a search judged, for that search's data set and board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTraining {
+    pub point: FrontRef,
+    /// The search's where not given.
+    #[serde(default)]
+    pub model: Option<ModelName>,
     #[serde(flatten)]
     pub effort: Effort,
 }
@@ -88,7 +104,9 @@ pub struct Effort {
 
 /// What a job is to do.
 enum Work {
-    Search(SearchMethod),
+    Search(SearchMethod, Option<SearchSpace>),
+    /// Of this judged network.
+    Train(FrontRef),
     /// Of this version.
     Retrain(ModelVersionId),
 }
@@ -105,7 +123,30 @@ impl App {
     /// Queues a search.
     pub async fn start_search(&self, new: NewSearch) -> Result<Job> {
         self.board(&new.board)?;
-        self.queue(Work::Search(new.method), new.model, new.dataset, new.board, new.effort).await
+        let work = Work::Search(new.method, new.space);
+        self.queue(work, new.model, new.dataset, new.board, new.effort).await
+    }
+
+    /// Queues a training of a network that a search judged.
+    pub async fn start_training(&self, new: NewTraining) -> Result<Job> {
+        let search = self.job(new.point.search).await?;
+        self.judged(new.point)?;
+        let model = new.model.unwrap_or(search.model);
+        let effort = Effort { seed: new.effort.seed.or(Some(search.seed)), ..new.effort };
+        self.queue(Work::Train(new.point), model, search.dataset, search.board, effort).await
+    }
+
+    /// The architecture of a judged network, as JSON.
+    fn judged(&self, point: FrontRef) -> Result<serde_json::Value> {
+        let front = worker::read_front(&self.result_folder(point.search))?.unwrap_or_default();
+        let count = front.points.len();
+        let found = front.points.into_iter().find(|entry| entry.point.index == point.index);
+        found.map(|entry| entry.architecture).ok_or_else(|| {
+            Error::NotFound(format!(
+                "job {} has no judged network {}, it has {count}; a finished search has some, see `edgewright search show`",
+                point.search, point.index
+            ))
+        })
     }
 
     /// Queues a retraining.
@@ -146,11 +187,26 @@ impl App {
         budget.pretext = effort.pretext.or(budget.pretext);
         budget.pretext_epochs = effort.pretext_epochs.or(budget.pretext_epochs);
         budget.labelled_percent = effort.labelled_percent.or(budget.labelled_percent);
-        budget.validate().map_err(Error::Invalid)?;
-        let (task, method, parent) = match work {
-            Work::Search(method) => (JobTask::Search, Some(method), None),
-            Work::Retrain(parent) => (JobTask::Retrain, None, Some(parent)),
+        let (mut method, mut space, mut point, mut parent) = (None, None, None, None);
+        let task = match work {
+            Work::Search(by, within) => {
+                (method, space) = (Some(by), within);
+                JobTask::Search
+            }
+            Work::Train(of) => {
+                point = Some(of);
+                JobTask::Train
+            }
+            Work::Retrain(of) => {
+                parent = Some(of);
+                JobTask::Retrain
+            }
         };
+        if let Some(space) = &space {
+            space.check("space").map_err(|error| Error::Invalid(error.to_string()))?;
+            budget = space.applied(budget);
+        }
+        budget.validate().map_err(Error::Invalid)?;
         if let Some(method) = method {
             method.validate(&budget).map_err(Error::Invalid)?;
         }
@@ -173,6 +229,8 @@ impl App {
             threads,
             budget,
             method,
+            space,
+            point,
             parent,
             state: JobState::Queued,
             progress: JobProgress::default(),
@@ -196,13 +254,19 @@ impl App {
         job.ok_or_else(|| Error::NotFound(format!("job {id} is not known; see `edgewright search list`")))
     }
 
-    /// How loss and accuracy of a finished job went, as SVG.
-    pub async fn loss_plot(&self, id: JobId) -> Result<String> {
+    /// A chart of a finished job, as SVG; `file` is its name in the result.
+    pub async fn plot(&self, id: JobId, file: &str) -> Result<String> {
         let job = self.job(id).await?;
-        worker::read_loss_plot(&self.result_folder(id))?.ok_or_else(|| {
-            Error::NotFound(
-                format!("job {id} is {:?} and has no plot; a finished one has", job.state).to_lowercase(),
-            )
+        let Some(plot) = worker::Plot::ALL.into_iter().find(|plot| plot.file() == file) else {
+            let known = worker::Plot::ALL.map(worker::Plot::file).join(", ");
+            return Err(Error::NotFound(format!("there is no plot {file:?}; there are {known}")));
+        };
+        worker::read_plot(&self.result_folder(id), plot)?.ok_or_else(|| {
+            let state = format!("{:?}", job.state).to_lowercase();
+            Error::NotFound(format!(
+                "job {id} is {state} and has no {file}; a finished job has loss.svg, a finished search pareto.svg too, and \
+                 alpha.svg where its method has architecture weights"
+            ))
         })
     }
 
@@ -342,6 +406,12 @@ impl App {
                 let from = from.ok_or_else(|| Error::Conflict(format!("{} has no weights", version.name)))?;
                 JobKind::Retrain { from, parent }
             }
+            (JobTask::Train, _) => {
+                let nothing = || Error::Internal("a training of nothing".to_owned());
+                let architecture = self.judged(job.point.ok_or_else(nothing)?)?;
+                let architecture = worker::write_architecture(&self.job_folder(job.id), &architecture)?;
+                JobKind::Train { architecture, weights: None }
+            }
             (JobTask::Retrain, None) => {
                 return Err(Error::Internal("a retraining without a parent".to_owned()));
             }
@@ -358,6 +428,7 @@ impl App {
             board: self.board(&job.board)?.clone(),
             kind,
             budget: job.budget,
+            space: job.space.clone(),
         })
     }
 

@@ -58,7 +58,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
     let effort =
         Effort { seed: args.seed, seconds: Some(args.budget), teachers: args.teachers, ..Effort::default() };
     let (board, method) = (args.board.clone(), SearchMethod::default());
-    let new = NewSearch { dataset: dataset.id, board, model, method, effort };
+    let new = NewSearch { dataset: dataset.id, board, model, method, space: None, effort };
     let job: Job = client.post("/searches", &new)?;
     let ended = searches::wait_for(client, job)?;
     let version = ended.version.clone();

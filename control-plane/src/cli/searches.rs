@@ -7,14 +7,18 @@ use super::{
 };
 use crate::{
     api::List,
-    app::jobs::{Effort, NewSearch},
+    app::jobs::{Effort, NewSearch, NewTraining},
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, Pretext, PretextReport, SearchMethod, Stage, TeachersReport},
+    job::{
+        self, Budget, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage, TeachersReport,
+    },
+    space::{self, SearchSpace},
 };
 use std::{
     fs, io,
@@ -36,9 +40,13 @@ pub enum SearchCommand {
         #[arg(long)]
         model: ModelName,
         /// How the cell is found: darts, darts-second-order, gdas, partial-channels, random, successive-halving,
-        /// evolution
+        /// evolution, hypernetwork
         #[arg(long, default_value_t)]
         method: SearchMethod,
+        /// What may be found: a TOML file, or a built-in space, as `edgewright search spaces` lists them; what is usual
+        /// for the data where not given
+        #[arg(long, value_name = "FILE|NAME")]
+        space: Option<String>,
         #[command(flatten)]
         effort: EffortArgs,
     },
@@ -48,15 +56,53 @@ pub enum SearchCommand {
     Show { id: JobId },
     /// Wait for one to end
     Wait { id: JobId },
-    /// Draw how loss and accuracy of a finished one went, as SVG
+    /// Train another one of the networks that a finished search judged, for the same data set and board
+    Train {
+        /// Which one, as `edgewright search show` lists them
+        #[arg(value_name = "SEARCH:INDEX")]
+        point: FrontRef,
+        /// Name of the model; the search's where not given
+        #[arg(long)]
+        model: Option<ModelName>,
+        #[command(flatten)]
+        effort: EffortArgs,
+    },
+    /// List the built-in search spaces, or print one: the start of a file for --space
+    Spaces {
+        #[arg(value_parser = SearchSpace::built_in_names())]
+        name: Option<String>,
+    },
+    /// Draw how a finished one went, as SVG
     Plot {
         id: JobId,
+        /// Loss and accuracy, architecture weights, or the networks that were judged
+        #[arg(long, value_enum, default_value_t)]
+        kind: PlotKind,
         /// The file to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
     /// End one
     Cancel { id: JobId },
+}
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum PlotKind {
+    #[default]
+    Loss,
+    Alpha,
+    Pareto,
+}
+
+impl PlotKind {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Loss => job::LOSS_PLOT_FILE,
+            Self::Alpha => job::ALPHA_PLOT_FILE,
+            Self::Pareto => job::FRONT_PLOT_FILE,
+        }
+    }
 }
 
 /// How much work a job may do.
@@ -129,19 +175,68 @@ fn read_budget(path: &str) -> Result<Budget, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("--budget {path}: {error}")))
 }
 
+/// A space by the name of a built-in one, or of a file.
+fn read_space(name: &str) -> Result<SearchSpace, Failure> {
+    let wrong = |text: String| Failure::Usage(format!("--space {text}"));
+    let text = match SearchSpace::built_in_text(name) {
+        Some(text) => text.to_owned(),
+        None => {
+            let builtin = SearchSpace::built_in_names().join(", ");
+            let file = fs::File::open(name)
+                .map_err(|error| wrong(format!("{name}: {error}; built in are {builtin}")))?;
+            let bytes = shared::read::at_most(file, space::FILE_BYTES_MAX as u64)
+                .map_err(|error| wrong(format!("{name}: {error}")))?;
+            String::from_utf8(bytes).map_err(|_| wrong(format!("{name}: no text in UTF-8")))?
+        }
+    };
+    SearchSpace::from_toml(&text, name).map_err(|error| wrong(error.to_string()))
+}
+
+/// A built-in space, shown.
+#[derive(Debug, Serialize)]
+struct BuiltIn {
+    name: &'static str,
+    text: &'static str,
+}
+
+pub(super) fn spaces(name: Option<&str>, json: bool) -> Outcome {
+    let named =
+        SearchSpace::built_in_names().into_iter().filter(|known| name.is_none_or(|name| name == *known));
+    let all: Vec<BuiltIn> = named
+        .map(|name| BuiltIn { name, text: SearchSpace::built_in_text(name).unwrap_or_default() })
+        .collect();
+    show(json, &all, |all| match (name, all.as_slice()) {
+        (Some(_), [one]) => one.text.to_owned(),
+        _ => {
+            let rows = all.iter().map(|one| {
+                let said = one.text.lines().next().unwrap_or_default();
+                vec![one.name.to_owned(), said.trim_start_matches("# ").to_owned()]
+            });
+            table(&["space", "what it is"], rows)
+        }
+    })
+}
+
 pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
     match command {
-        SearchCommand::Start { dataset, board, model, method, effort } => {
+        SearchCommand::Start { dataset, board, model, method, space, effort } => {
             let new = NewSearch {
                 dataset: dataset.clone(),
                 board: board.clone(),
                 model: model.clone(),
                 method: *method,
+                space: space.as_deref().map(read_space).transpose()?,
                 effort: effort.effort()?,
             };
             let job: Job = client.post("/searches", &new)?;
             finish(client, job, effort.wait)
         }
+        SearchCommand::Train { point, model, effort } => {
+            let new = NewTraining { point: *point, model: model.clone(), effort: effort.effort()? };
+            let job: Job = client.post("/trainings", &new)?;
+            finish(client, job, effort.wait)
+        }
+        SearchCommand::Spaces { name } => spaces(name.as_deref(), client.json),
         SearchCommand::List(page) => {
             let list: List<Job> = client.get(&format!("/jobs?{}", page.query()))?;
             show(client.json, &list, |list| {
@@ -167,8 +262,8 @@ pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
             let job: Job = client.get(&format!("/jobs/{id}"))?;
             finish(client, job, true)
         }
-        SearchCommand::Plot { id, out } => {
-            let mut svg = client.download(&format!("/jobs/{id}/plots/loss.svg"))?;
+        SearchCommand::Plot { id, kind, out } => {
+            let mut svg = client.download(&format!("/jobs/{id}/plots/{}", kind.file()))?;
             let failed = |error| Failure::Failed(format!("{} cannot be written: {error}", out.display()));
             let mut file = fs::File::create(out).map_err(failed)?;
             io::copy(&mut svg, &mut file).map_err(failed)?;
@@ -245,6 +340,8 @@ fn describe(job: &Job) -> String {
         ("data set", job.dataset.to_string()),
         ("board", job.board.to_string()),
         ("method", job.method.map(|method| method.to_string()).unwrap_or_default()),
+        ("space", job.space.as_ref().map(|space| space.name.clone()).unwrap_or_default()),
+        ("of", job.point.map(|point| point.to_string()).unwrap_or_default()),
         ("seed", job.seed.to_string()),
         ("state", word(&job.state)),
         ("progress", progress(job)),
@@ -266,7 +363,33 @@ fn describe(job: &Job) -> String {
     if let Some(cell) = &job.cell {
         text.push_str(cell);
     }
+    if let Some(search) = job.report.as_ref().and_then(|report| report.search.as_ref())
+        && !search.front.is_empty()
+    {
+        text.push_str(&front(&search.front));
+    }
     text
+}
+
+/// The networks that no other one beats; the trained one is marked.
+fn front(points: &[FrontPoint]) -> String {
+    let rows = points.iter().map(|point| {
+        let mark = match (point.chosen, point.on_front) {
+            (true, true) => "trained",
+            (true, false) => "trained, beaten",
+            (false, _) => "",
+        };
+        vec![
+            point.index.to_string(),
+            format!("{:.4}", point.accuracy),
+            bytes(point.weight_bytes),
+            point.latency_us.to_string(),
+            point.channels.to_string(),
+            point.cell.clone(),
+            mark.to_owned(),
+        ]
+    });
+    table(&["index", "accuracy", "weights", "us", "channels", "cell", ""], rows)
 }
 
 fn taught(teachers: &TeachersReport) -> String {

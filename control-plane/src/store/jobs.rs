@@ -20,6 +20,8 @@ fn read(row: &SqliteRow) -> Result<Job> {
         threads: row.small("threads")?,
         budget: row.json("budget", "budget")?,
         method: row.parse_option("method", "search method")?,
+        space: row.json_option("space", "search space")?,
+        point: row.parse_option("point", "judged network")?,
         parent: row.parse_option("parent", "version id")?,
         state: row.word("state", "job state")?,
         progress: row.json("progress", "progress")?,
@@ -46,8 +48,8 @@ impl Store {
     /// Adds a job.
     pub async fn add_job(&self, job: &Job) -> Result<()> {
         sqlx::query(
-            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, parent, state, \
-             progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, space, point, \
+             parent, state, progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(word(&job.task)?)
@@ -58,6 +60,8 @@ impl Store {
         .bind(i64::from(job.threads))
         .bind(json(&job.budget)?)
         .bind(job.method.map(SearchMethod::name))
+        .bind(job.space.as_ref().map(json).transpose()?)
+        .bind(job.point.map(|point| point.to_string()))
         .bind(job.parent.map(|id| id.to_string()))
         .bind(word(&job.state)?)
         .bind(json(&job.progress)?)

@@ -126,7 +126,10 @@ fn peers(method: SearchMethod) -> &'static [&'static str] {
     match method {
         SearchMethod::Darts | SearchMethod::DartsSecondOrder => &["default", "channels_last", "restructured"],
         SearchMethod::Gdas | SearchMethod::PartialChannels => &["default", "channels_last"],
-        SearchMethod::Random | SearchMethod::SuccessiveHalving | SearchMethod::Evolution => &[],
+        SearchMethod::Random
+        | SearchMethod::SuccessiveHalving
+        | SearchMethod::Evolution
+        | SearchMethod::Hypernetwork => &[],
     }
 }
 

@@ -29,6 +29,19 @@ pub(crate) fn a_data_set_becomes_a_model_in_the_time_that_it_is_given(world: &mu
     control.cli(&["search", "plot", text_of(&job, "/id")?, "--out", plot.to_str().context("a path")?])?;
     let svg = std::fs::read_to_string(&plot)?;
     ensure!(svg.starts_with("<svg") && svg.contains("teacher 1"), "the plot shows no teacher");
+    for (kind, shown) in [("alpha", "sep15"), ("pareto", "INT8 weights in KiB")] {
+        let plot = world.folder.path().join(format!("{kind}.svg"));
+        let id = text_of(&job, "/id")?;
+        control.cli(&["search", "plot", id, "--kind", kind, "--out", plot.to_str().context("a path")?])?;
+        ensure!(std::fs::read_to_string(&plot)?.contains(shown), "the plot {kind} does not say {shown}");
+    }
+    // Any network that it judged can take the place of the one that it chose.
+    let front = list_of(&job, "/report/search/front")?;
+    ensure!(front.iter().any(|point| point["chosen"] == true), "nothing in {front:?} was trained");
+    let other = front.last().map(|point| format!("{}:{}", job["id"].as_str().unwrap_or_default(), point["index"]));
+    let other = other.context("the front is empty")?;
+    let trained = control.cli_shown(&["search", "train", &other, "--epochs", "5", "--wait"])?;
+    ensure!(text_of(&trained, "/version")? == "gunpoint@v1.1", "it gave {trained}");
 
     for (arguments, said) in [
         (

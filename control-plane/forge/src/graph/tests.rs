@@ -53,6 +53,22 @@ fn refuses_what_does_not_fit() {
 }
 
 #[test]
+fn a_product_takes_a_value_for_each_element_each_channel_or_each_position() {
+    let mut graph = Graph::new(Shape::image(3, 4, 5)).unwrap();
+    let window = || Window::same(2, 1, 1, 0, 1);
+    let channels = graph.push(Op::GlobalAvgPool, &[ValueId::INPUT]).unwrap();
+    let positions = graph.push(conv(1, 3, 1, window()), &[ValueId::INPUT]).unwrap();
+    let other = graph.push(conv(2, 3, 1, window()), &[ValueId::INPUT]).unwrap();
+    for second in [ValueId::INPUT, channels, positions] {
+        let product = graph.push(Op::Mul { relu: false }, &[ValueId::INPUT, second]).unwrap();
+        assert_eq!(graph.shape(product), Some(&Shape::image(3, 4, 5)));
+    }
+    let error = graph.push(Op::Mul { relu: false }, &[ValueId::INPUT, other]).unwrap_err();
+    assert!(error.to_string().ends_with("[3, 4, 5] cannot be multiplied by [2, 4, 5]"), "{error}");
+    assert!(graph.push(Op::Mul { relu: false }, &[channels, ValueId::INPUT]).is_err());
+}
+
+#[test]
 fn refuses_weights_that_are_not_finite() {
     let mut graph = Graph::new(Shape::vector(2)).unwrap();
     let bad =

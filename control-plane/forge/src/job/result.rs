@@ -9,9 +9,10 @@ use crate::{
     history::History,
     network::Network,
     picture, plot,
+    search::{self, Point},
 };
 use shared::{
-    job::{self, JobReport},
+    job::{self, FrontEntry, FrontFile, FrontPoint, JobReport},
     limits,
     manifest::{GOLDEN_FILE, MODEL_FILE},
 };
@@ -28,6 +29,7 @@ pub(super) fn write(
     exported: &Exported,
     report: &JobReport,
     history: &History,
+    front: &[Point],
 ) -> Result<(), Error> {
     let architecture = net.architecture();
     let mut named = net.params.named();
@@ -37,9 +39,13 @@ pub(super) fn write(
     let golden = exported.golden.write().map_err(|error| text(error.to_string()))?;
     let report = serde_json::to_vec_pretty(report).map_err(|error| text(error.to_string()))?;
     let plot = plot::loss(history).map_err(text)?;
+    let alpha = history.alpha.as_ref().map(plot::alpha).transpose().map_err(text)?;
+    let points = search::points(front, architecture);
+    let pareto = (!points.is_empty()).then(|| plot::pareto(&points)).transpose().map_err(text)?;
+    let front = serde_json::to_vec_pretty(&FrontFile { points }).map_err(|error| text(error.to_string()))?;
     let history = serde_json::to_vec(history).map_err(|error| text(error.to_string()))?;
     let (arch, cell) = (architecture.to_json(), picture::cell(architecture));
-    let files: [(&str, &[u8]); 9] = [
+    let mut files: Vec<(&str, &[u8])> = vec![
         (MODEL_FILE, &exported.onnx_int8),
         (job::MODEL_FP32_FILE, &exported.onnx_fp32),
         (GOLDEN_FILE, &golden),
@@ -50,7 +56,17 @@ pub(super) fn write(
         (job::LOSS_PLOT_FILE, plot.as_bytes()),
         (job::REPORT_FILE, &report),
     ];
+    files.extend(alpha.as_ref().map(|alpha| (job::ALPHA_PLOT_FILE, alpha.as_bytes())));
+    if let Some(pareto) = &pareto {
+        files.extend([(job::FRONT_FILE, front.as_slice()), (job::FRONT_PLOT_FILE, pareto.as_bytes())]);
+    }
     Ok(folder::write(&dir.join(job::RESULT_DIR), &files)?)
+}
+
+/// What a report says of the points: those of the front, and what was trained.
+pub(super) fn shown(points: Vec<FrontEntry>) -> Vec<FrontPoint> {
+    let points = points.into_iter().map(|entry| entry.point);
+    points.filter(|point| point.on_front || point.chosen).collect()
 }
 
 /// Architecture and weights of an earlier result.

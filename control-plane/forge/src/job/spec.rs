@@ -27,7 +27,12 @@ pub(super) fn read(dir: &Path) -> Result<(JobSpec, Digest), Error> {
         return Err(input(format!("{size} bytes, at most {SPEC_BYTES_MAX} are read")));
     }
     let bytes = fs::read(&path).map_err(|error| input(format!("cannot be read: {error}")))?;
-    let spec: JobSpec = serde_json::from_slice(&bytes).map_err(|error| input(format!("no job: {error}")))?;
+    let mut spec: JobSpec =
+        serde_json::from_slice(&bytes).map_err(|error| input(format!("no job: {error}")))?;
+    if let Some(space) = &spec.space {
+        space.check("space").map_err(|error| input(error.to_string()))?;
+        spec.budget = space.applied(spec.budget);
+    }
     spec.budget.validate().map_err(input)?;
     if let JobKind::Search { method } = &spec.kind {
         method.validate(&spec.budget).map_err(input)?;

@@ -66,6 +66,7 @@ fn spec(data: &Path) -> JobSpec {
             labelled_percent: None,
             seconds: None,
         },
+        space: None,
     }
 }
 
@@ -128,6 +129,9 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
         "golden.safetensors",
         "history.json",
         "loss.svg",
+        "alpha.svg",
+        "pareto.json",
+        "pareto.svg",
     ] {
         let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
         assert_eq!(read(&whole), read(&killed), "{file} differs");
@@ -145,6 +149,7 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
 
     let found = report(&whole);
     assert_eq!(found.search.as_ref().unwrap().arch_steps, 6);
+    front_names_what_was_trained(&whole);
     assert!(
         found.model.tensors.len() > 4 && found.model.tensors.iter().all(|tensor| tensor.high > tensor.low)
     );
@@ -152,6 +157,32 @@ fn a_job_killed_again_and_again_ends_like_one_that_was_not_and_the_seed_repeats(
     finish::check(&result_dir(&whole), None).unwrap();
     trains_what_it_is_given(folder.path(), &whole);
     retrains(folder.path(), &whole);
+}
+
+/// The report's front is the file's, one point of it was trained, and any other can be.
+fn front_names_what_was_trained(dir: &Path) {
+    let found = report(dir).search.unwrap();
+    let read = |name: &str| fs::read_to_string(result_dir(dir).join(name)).unwrap();
+    let file: job::FrontFile = serde_json::from_str(&read(job::FRONT_FILE)).unwrap();
+    assert_eq!(found.space.as_deref(), Some("series"));
+    let points: Vec<_> = file.points.iter().map(|entry| entry.point.clone()).collect();
+    assert!(
+        found.front.iter().all(|point| points.contains(point))
+            && found.front.iter().any(|point| point.on_front)
+    );
+    let chosen: Vec<_> = file.points.iter().filter(|entry| entry.point.chosen).collect();
+    assert_eq!(chosen.len(), 1);
+    assert_eq!(chosen[0].point.cell, found.cell);
+    let trained = Architecture::from_json(&read(job::ARCH_FILE)).unwrap();
+    for entry in &file.points {
+        let one = Architecture::from_json(&entry.architecture.to_string()).unwrap();
+        assert_eq!(one == trained, entry.point.chosen);
+        assert!(entry.point.weight_bytes <= 200_000 && entry.point.latency_us <= 10_000);
+    }
+    let history: History = serde_json::from_str(&read(job::HISTORY_FILE)).unwrap();
+    let alpha = history.alpha.unwrap();
+    assert_eq!((alpha.edges.len(), alpha.operations.len()), (5, 6));
+    assert!(alpha.points.len() > 4);
 }
 
 /// From the architecture file of `parent` alone; wider where more weights are asked for; refuses one of another shape.
@@ -334,6 +365,54 @@ fn a_job_with_a_time_limit_does_what_it_has_time_for_and_says_so() {
 }
 
 #[test]
+fn a_space_of_ones_own_says_what_is_found_and_how_the_network_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let text = r#"
+name = "gates"
+dim = "series"
+operations = ["conv7", "glu3", "se", "attend5", "skip"]
+[cell]
+nodes = 3
+reads = 3
+fan_in = 3
+[network]
+stem_kernel = 5
+stem_stride = 1
+stages = [{ width = 1, cells = 1 }, { width = 3, cells = 1 }]
+[regularise]
+operation_dropout = 0.2
+[hypernetwork]
+sharing = [1.0, 0.5]
+"#;
+    let space = shared::space::SearchSpace::from_toml(text, "gates.toml").unwrap();
+    for method in [SearchMethod::PartialChannels, SearchMethod::Hypernetwork] {
+        let spec = JobSpec {
+            kind: JobKind::Search { method },
+            space: Some(space.clone()),
+            budget: Budget { train_epochs: 2, ..spec(folder.path()).budget },
+            ..spec(folder.path())
+        };
+        let dir = folder.path().join(method.name());
+        write_spec(&dir, &spec);
+        drive(&dir, None).0.unwrap();
+        let found = result::read_architecture(&result_dir(&dir).join(job::ARCH_FILE), "").unwrap();
+        assert_eq!((found.genotype.nodes.len(), found.cells), (3, 2), "{method}");
+        let layout = found.layout.as_ref().unwrap();
+        assert_eq!((layout.stem_kernel, layout.stem_stride, layout.stages[1].width), (5, 1, 3));
+        let known = |edge: &genotype::Edge| space.operations.contains(&edge.op);
+        assert!(found.genotype.nodes.iter().flatten().all(known), "{:?}", found.genotype);
+        assert_eq!(report(&dir).search.unwrap().space.as_deref(), Some("gates"));
+        finish::check(&result_dir(&dir), None).unwrap();
+    }
+    let dir = folder.path().join("images");
+    let other = shared::space::SearchSpace::usual(Dim::Image);
+    write_spec(&dir, &JobSpec { space: Some(other), ..spec(folder.path()) });
+    let error = drive(&dir, None).0.unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("name a space for \"series\""), "{error}");
+}
+
+#[test]
 fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot() {
     let heavy = Architecture {
         dim: Dim::Image,
@@ -344,12 +423,13 @@ fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot()
         genotype: genotype::Genotype {
             nodes: vec![
                 vec![
-                    genotype::Edge { from: 0, op: genotype::Operation::Conv },
-                    genotype::Edge { from: 1, op: genotype::Operation::Conv },
+                    genotype::Edge { from: 0, op: genotype::Operation::CONV3 },
+                    genotype::Edge { from: 1, op: genotype::Operation::CONV3 },
                 ];
                 2
             ],
         },
+        layout: None,
     };
     let board = spec(Path::new("/")).board;
     let fitted = heavy.clone().fit(&board).unwrap();
@@ -365,7 +445,7 @@ fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot()
 
 #[test]
 fn a_slower_board_gets_a_narrower_network() {
-    let edge = |from| genotype::Edge { from, op: genotype::Operation::Conv };
+    let edge = |from| genotype::Edge { from, op: genotype::Operation::CONV3 };
     let heavy = Architecture {
         dim: Dim::Series,
         input: vec![1, 128],
@@ -373,6 +453,7 @@ fn a_slower_board_gets_a_narrower_network() {
         channels: 32,
         cells: 2,
         genotype: genotype::Genotype { nodes: vec![vec![edge(0), edge(1)]; 2] },
+        layout: None,
     };
     let mut board = spec(Path::new("/")).board;
     let at_ease = heavy.clone().fit(&board).unwrap();

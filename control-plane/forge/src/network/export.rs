@@ -27,16 +27,16 @@ impl Network {
                 });
             }
             for edges in &cell.nodes {
-                let value = match edges.as_slice() {
-                    [(from, op)] => self.push_edge(&mut g, op, states[*from], true)?,
-                    [(from_a, a), (from_b, b), ..] => {
-                        let a = self.push_edge(&mut g, a, states[*from_a], false)?;
-                        let b = self.push_edge(&mut g, b, states[*from_b], false)?;
-                        g.push(Op::Add { relu: true }, &[a, b])?
-                    }
-                    [] => return Err(graph::Error::NotAClassifier("a node reads nothing".into())),
-                };
-                states.push(value);
+                let mut sum = None;
+                for (nth, (from, op)) in edges.iter().enumerate() {
+                    let term = self.push_edge(&mut g, op, states[*from], edges.len() == 1)?;
+                    sum = Some(match sum {
+                        Some(sum) => g.push(Op::Add { relu: nth + 1 == edges.len() }, &[sum, term])?,
+                        None => term,
+                    });
+                }
+                let nothing = || graph::Error::NotAClassifier("a node reads nothing".into());
+                states.push(sum.ok_or_else(nothing)?);
             }
             let nodes = &states[2..];
             let out = if nodes.len() == 1 { nodes[0] } else { g.push(Op::Concat, nodes)? };
@@ -54,7 +54,7 @@ impl Network {
         Ok(g)
     }
 
-    /// States are never negative, so pools and skips need no ReLU of their own.
+    /// States are never negative, so pools, skips and gates of them need no ReLU of their own.
     fn push_edge(
         &self,
         g: &mut Graph,
@@ -64,25 +64,49 @@ impl Network {
     ) -> Result<ValueId, graph::Error> {
         let dim = self.skeleton.dim;
         match op {
-            EdgeOp::Conv(unit) => self.push_unit(g, unit, from, relu),
-            EdgeOp::SepConv { depthwise, pointwise } => {
+            EdgeOp::Conv { unit, dilation } => {
+                g.push(Op::Conv(Conv { relu, ..self.folded(unit, *dilation) }), &[from])
+            }
+            EdgeOp::SepConv { depthwise, dilation, pointwise } => {
                 let channels = usize::try_from(self.params[*depthwise].size()[0]).unwrap_or(0);
-                let conv = self.conv(
-                    *depthwise,
-                    [1, 1],
-                    channels,
-                    to_vec(&self.params[*depthwise]),
-                    vec![0.0; channels],
-                );
+                let weight = to_vec(&self.params[*depthwise]);
+                let mut conv = self.conv(*depthwise, [1, 1], *dilation, weight, vec![0.0; channels]);
+                conv.groups = channels;
                 let y = g.push(Op::Conv(conv), &[from])?;
                 self.push_unit(g, pointwise, y, relu)
             }
-            EdgeOp::MaxPool => g.push(Op::MaxPool(pool_window(dim)), &[from]),
-            EdgeOp::AvgPool => {
-                g.push(Op::AvgPool { window: pool_window(dim), count_include_pad: true }, &[from])
+            EdgeOp::Gated { unit, dilation } => {
+                let [value, gate] = halves(self.folded(unit, *dilation));
+                let value = g.push(Op::Conv(value), &[from])?;
+                let gate = g.push(Op::Conv(gate), &[from])?;
+                let gate = g.push(Op::Sigmoid, &[gate])?;
+                g.push(Op::Mul { relu }, &[value, gate])
+            }
+            EdgeOp::SqueezeExcite(gate) => {
+                let mean = g.push(Op::GlobalAvgPool, &[from])?;
+                let squeezed = g.push(self.linear([gate.down, gate.down_bias], true), &[mean])?;
+                let scores = g.push(self.linear([gate.up, gate.up_bias], false), &[squeezed])?;
+                let gate = g.push(Op::Sigmoid, &[scores])?;
+                g.push(Op::Mul { relu: false }, &[from, gate])
+            }
+            EdgeOp::Attention(gate) => {
+                let [weight, bias] = [gate.weight, gate.bias].map(|id| to_vec(&self.params[id]));
+                let scores = g.push(Op::Conv(self.conv(gate.weight, [1, 1], 1, weight, bias)), &[from])?;
+                let gate = g.push(Op::Sigmoid, &[scores])?;
+                g.push(Op::Mul { relu: false }, &[from, gate])
+            }
+            EdgeOp::MaxPool(taps) => g.push(Op::MaxPool(pool_window(dim, *taps)), &[from]),
+            EdgeOp::AvgPool(taps) => {
+                let window = pool_window(dim, *taps);
+                g.push(Op::AvgPool { window, count_include_pad: true }, &[from])
             }
             EdgeOp::Skip => Ok(from),
         }
+    }
+
+    fn linear(&self, [weight, bias]: [ParamId; 2], relu: bool) -> Op {
+        let [weight, bias] = [weight, bias].map(|id| to_vec(&self.params[id]));
+        Op::Linear(Linear { out_features: bias.len(), weight, bias, relu })
     }
 
     fn push_unit(
@@ -92,6 +116,11 @@ impl Network {
         from: ValueId,
         relu: bool,
     ) -> Result<ValueId, graph::Error> {
+        g.push(Op::Conv(Conv { relu, ..self.folded(unit, 1) }), &[from])
+    }
+
+    /// A unit as one convolution.
+    fn folded(&self, unit: &Unit, dilation: i64) -> Conv {
         let p = &self.params;
         let (gamma, beta) = (to_vec(&p[unit.conv.gamma]), to_vec(&p[unit.conv.beta]));
         let (mean, variance) = (to_vec(&self.stats[unit.mean]), to_vec(&self.stats[unit.variance]));
@@ -106,30 +135,44 @@ impl Network {
             }
             bias.push((f64::from(beta[channel]) - f64::from(mean[channel]) * scale) as f32);
         }
-        let mut conv = self.conv(unit.conv.weight, unit.conv.stride, 1, weight, bias);
-        conv.relu = relu;
-        g.push(Op::Conv(conv), &[from])
+        self.conv(unit.conv.weight, unit.conv.stride, dilation, weight, bias)
     }
 
-    fn conv(&self, id: ParamId, stride: [i64; 2], groups: usize, weight: Vec<f32>, bias: Vec<f32>) -> Conv {
+    fn conv(&self, id: ParamId, stride: [i64; 2], dilation: i64, weight: Vec<f32>, bias: Vec<f32>) -> Conv {
         let size = self.params[id].size();
-        let window = axes(self.skeleton.dim, [size[2], size[3]], stride);
-        Conv { out_channels: bias.len(), window, groups, weight, bias, relu: false }
+        let window = axes(self.skeleton.dim, [size[2], size[3]], stride, dilation);
+        Conv { out_channels: bias.len(), window, groups: 1, weight, bias, relu: false }
     }
 }
 
-fn pool_window(dim: Dim) -> Window {
-    axes(dim, crate::layers::window(dim, 3), [1, 1])
+/// The first and the second half of a convolution's output channels, each as one of its own.
+fn halves(whole: Conv) -> [Conv; 2] {
+    let channels = whole.out_channels / 2;
+    let (weight, bias) = (whole.weight.len() / 2, whole.bias.len() / 2);
+    let (weights, biases) = (whole.weight.split_at(weight), whole.bias.split_at(bias));
+    [(weights.0, biases.0), (weights.1, biases.1)].map(|(weight, bias)| Conv {
+        out_channels: channels,
+        weight: weight.to_vec(),
+        bias: bias.to_vec(),
+        window: whole.window.clone(),
+        groups: whole.groups,
+        relu: whole.relu,
+    })
+}
+
+fn pool_window(dim: Dim, taps: i64) -> Window {
+    axes(dim, crate::layers::window(dim, taps), [1, 1], 1)
 }
 
 /// The axes that the graph has: a series has only the second.
-fn axes(dim: Dim, kernel: [i64; 2], stride: [i64; 2]) -> Window {
+fn axes(dim: Dim, kernel: [i64; 2], stride: [i64; 2], dilation: i64) -> Window {
     let skip = usize::from(dim == Dim::Series);
     let pick = |values: [i64; 2]| -> Vec<usize> {
         values[skip..].iter().map(|value| usize::try_from(*value).unwrap_or(0)).collect()
     };
     let kernel = pick(kernel);
-    let padding = kernel.iter().map(|taps| taps / 2).collect();
-    let dilation = vec![1; kernel.len()];
+    let dilation = usize::try_from(dilation).unwrap_or(1);
+    let padding = kernel.iter().map(|taps| taps / 2 * dilation).collect();
+    let dilation = vec![dilation; kernel.len()];
     Window { kernel, stride: pick(stride), padding, dilation }
 }

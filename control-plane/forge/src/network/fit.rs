@@ -111,6 +111,15 @@ pub fn broken_limit(graph: &Graph, board: &Board) -> Option<BrokenLimit> {
     limits(graph, board).into_iter().find(|(_, allowed, needed)| needed > allowed)
 }
 
+/// Bytes of the INT8 weights of a network of this architecture, and the estimated microseconds of one inference.
+///
+/// # Errors
+/// A sentence, if it cannot be laid out, or is more than can be exported.
+pub fn cost_on(architecture: &Architecture, board: &Board) -> Result<(u64, u64), String> {
+    let graph = architecture.graph().map_err(|error| error.to_string())?;
+    Ok((quantise::weight_bytes(&graph) as u64, latency::estimate_us(&graph, board)))
+}
+
 /// The largest share of any of the board's limits that a network of this architecture takes; over 1 it does not fit,
 /// infinite if it is more than can be exported.
 ///

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    genotype::{Architecture, Dim, Edge, Genotype, Operation},
+    genotype::{Architecture, Dim, Edge, Genotype, Layout, Operation, Stage},
     onnx::tests::{distance, reference, values},
     params::{channels_last, to_vec},
     seeds::{self, Purpose},
@@ -14,14 +14,12 @@ fn random_architecture(rng: &mut ChaCha8Rng) -> Architecture {
         .map(|node| {
             let mut earlier: Vec<usize> = (0..node + 2).collect();
             seeds::shuffle(&mut earlier, rng);
-            earlier.truncate(rng.random_range(1..3));
+            earlier.truncate(rng.random_range(1..4));
             let real = [
-                Operation::Conv,
-                Operation::SepConv,
-                Operation::MaxPool,
-                Operation::AvgPool,
-                Operation::Skip,
+                "conv1", "conv3", "conv5d2", "sep5", "sep3d2", "sep_conv", "glu3", "attend3", "se", "max3",
+                "max5", "avg3", "avg5", "skip",
             ];
+            let real = real.map(|name| name.parse::<Operation>().unwrap());
             earlier.into_iter().map(|from| Edge { from, op: real[rng.random_range(0..real.len())] }).collect()
         })
         .collect();
@@ -30,13 +28,20 @@ fn random_architecture(rng: &mut ChaCha8Rng) -> Architecture {
     } else {
         (Dim::Series, vec![rng.random_range(1..3), rng.random_range(10..40)])
     };
+    let stages = if rng.random() {
+        vec![Stage { width: 2, cells: 1 }, Stage { width: 3, cells: 2 }]
+    } else {
+        vec![Stage { width: 1, cells: 3 }]
+    };
+    let layout = rng.random::<bool>().then_some(Layout { stem_kernel: 5, stem_stride: 1, stages });
     Architecture {
         dim,
         input,
         classes: rng.random_range(2..5),
         channels: rng.random_range(2..5),
-        cells: rng.random_range(1..4),
+        cells: 3,
         genotype: Genotype { nodes },
+        layout,
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn random_graph(seed: u64) -> Graph {
         let dilation = if roomy && rng.random() { 2 } else { 1 };
         let separable =
             conv(rng, &shape, channels, channels, Window::same(rank, 3, stride, dilation, dilation));
-        last = match rng.random_range(0..6) {
+        last = match rng.random_range(0..9) {
             0 => graph.push(separable, &[last]).unwrap(),
             1 => graph.push(Op::MaxPool(Window::same(rank, 3, stride, 1, 1)), &[last]).unwrap(),
             2 => {
@@ -94,6 +94,25 @@ pub(crate) fn random_graph(seed: u64) -> Graph {
                 let point = conv(rng, &shape, 4, 1, Window::same(rank, 1, 1, 0, 1));
                 let other = graph.push(point, &[last]).unwrap();
                 graph.push(Op::Concat, &[last, other]).unwrap()
+            }
+            5 => {
+                let same = conv(rng, &shape, channels, 1, Window::same(rank, 3, 1, 1, 1));
+                let gate = graph.push(same, &[last]).unwrap();
+                let gate = graph.push(Op::Sigmoid, &[gate]).unwrap();
+                graph.push(Op::Mul { relu: rng.random() }, &[last, gate]).unwrap()
+            }
+            6 => {
+                let mean = graph.push(Op::GlobalAvgPool, &[last]).unwrap();
+                let squeezed = graph.push(linear(rng, channels, 2, true), &[mean]).unwrap();
+                let scores = graph.push(linear(rng, 2, channels, false), &[squeezed]).unwrap();
+                let gate = graph.push(Op::Sigmoid, &[scores]).unwrap();
+                graph.push(Op::Mul { relu: false }, &[last, gate]).unwrap()
+            }
+            7 => {
+                let point = conv(rng, &shape, 1, 1, Window::same(rank, 5, 1, 2, 1));
+                let scores = graph.push(point, &[last]).unwrap();
+                let gate = graph.push(Op::Sigmoid, &[scores]).unwrap();
+                graph.push(Op::Mul { relu: false }, &[last, gate]).unwrap()
             }
             _ => graph.push(Op::Relu, &[last]).unwrap(),
         };
@@ -160,6 +179,17 @@ fn evaluate(op: &Op, inputs: &[(&[f32], &Shape)], output: &Shape) -> Vec<f32> {
             seen.iter().sum::<f32>() / (if *count_include_pad { taps } else { seen.len() }) as f32
         }),
         Op::Add { relu } => rectify(x.iter().zip(inputs[1].0).map(|(a, b)| a + b).collect(), *relu),
+        Op::Mul { relu } => {
+            let (factor, of) = inputs[1];
+            let each = shape.spatial_elements().max(1);
+            let at = |index: usize| match of {
+                of if *of == *shape => factor[index],
+                of if of.spatial.is_empty() => factor[index / each],
+                _ => factor[index % each],
+            };
+            rectify(x.iter().enumerate().map(|(index, value)| value * at(index)).collect(), *relu)
+        }
+        Op::Sigmoid => x.iter().map(|value| 1.0 / (1.0 + (-value).exp())).collect(),
         Op::Concat => inputs.iter().flat_map(|(x, _)| x.iter().copied()).collect(),
         Op::Relu => rectify(x.to_vec(), true),
         #[expect(clippy::cast_precision_loss)]

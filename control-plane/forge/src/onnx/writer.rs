@@ -96,6 +96,18 @@ impl<'g> Writer<'g> {
                 });
                 Ok(())
             }
+            Op::Mul { relu } => {
+                let factor = self.broadcast(index, &inputs[1])?;
+                let inputs = [inputs[0].clone(), factor];
+                self.with_relu(*relu, output, |writer, output| {
+                    writer.node("Mul", &inputs, output, Vec::new());
+                });
+                Ok(())
+            }
+            Op::Sigmoid => {
+                self.node("Sigmoid", inputs, output, Vec::new());
+                Ok(())
+            }
             Op::Concat => {
                 self.node("Concat", inputs, output, vec![AttributeProto::int("axis", 1)]);
                 Ok(())
@@ -117,6 +129,23 @@ impl<'g> Writer<'g> {
                 Ok(())
             }
         }
+    }
+
+    /// The second factor of a product, with an axis for each that the first one has.
+    fn broadcast(&mut self, index: usize, factor: &str) -> Result<String, Error> {
+        let node = &self.graph.nodes()[index];
+        let [first, second] = [0, 1].map(|nth| node.inputs()[nth]);
+        let rank = |id: ValueId| self.graph.shape(id).map_or(0, |shape| shape.spatial.len());
+        let (first_rank, second_rank) = (rank(first), rank(second));
+        if second_rank == first_rank {
+            return Ok(factor.to_owned());
+        }
+        let axes: Vec<u8> = (2..2 + first_rank as i64).flat_map(i64::to_le_bytes).collect();
+        let axes = self.shared(DataType::I64, &[first_rank], axes);
+        let lifted = self.fresh();
+        self.node("Unsqueeze", &[factor.to_owned(), axes], lifted.clone(), Vec::new());
+        // As behind a pool: both sides carry the encoding, so that the product sees integers.
+        self.quantise(second, lifted)
     }
 
     fn conv(&mut self, index: usize, conv: &Conv, input: &str, output: String) -> Result<(), Error> {

@@ -15,6 +15,8 @@ const STEM_SUM_MAX: usize = 64;
 const CHANNEL_BYTES: usize = 4 + 4 + 4 + 1;
 /// A scale and a zero point.
 const ACTIVATION_BYTES: usize = 4 + 1;
+/// The axes that a factor for each channel gets, for two spatial axes.
+const AXES_BYTES: usize = 2 * 8;
 
 /// The scales of one node's weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,6 +141,7 @@ pub fn weight_bytes(graph: &Graph) -> usize {
         (Op::AvgPool { window, count_include_pad: true }, None) => {
             node.output().channels * window.taps() + ACTIVATION_BYTES
         }
+        (Op::Mul { .. }, None) => AXES_BYTES,
         _ => 0,
     };
     graph.nodes().iter().map(|node| of_node(node) + ACTIVATION_BYTES).sum::<usize>() + ACTIVATION_BYTES

@@ -10,7 +10,8 @@
 use super::{
     FOREIGN, Search, SearchState, Setting, StepOutcome,
     feed::Feed,
-    guard::Guard,
+    guard::{Guard, skips_max},
+    judge::Judged,
     relaxed::{Form, GRADIENT_NORM_MAX, Mix, Relaxed},
     schedule::Schedule,
 };
@@ -26,19 +27,21 @@ use crate::{
 use shared::board::Board;
 use tch::{Kind, Tensor};
 
-/// After which share of the architecture steps at most how many operations stay on an edge.
-const PRUNING: [(f64, usize); 3] = [(0.35, 4), (0.55, 3), (0.75, 2)];
+/// After which share of the architecture steps at most which share of the operations stays on an edge, two at least.
+const PRUNING: [(f64, f64); 3] = [(0.35, 2.0 / 3.0), (0.55, 0.5), (0.75, 0.0)];
 /// Temperature of the softmax at the beginning and at the end.
 const TEMPERATURE: (f64, f64) = (1.0, 0.4);
 const ARCH_RATE: f64 = 0.02;
-/// Weight of half the squares of the architecture weights.
-const ARCH_DECAY: f64 = 1e-3;
 /// Weight of the mean entropy of the edges at the end of the search; it grows from zero.
 const ENTROPY_WEIGHT: f64 = 0.1;
 /// Weight of the mean cost of the edges for a board that the heaviest network would just fill.
 const COST_WEIGHT: f64 = 0.3;
 /// Least and greatest share of the board by which [`COST_WEIGHT`] is multiplied.
 const PRESSURE: (f64, f64) = (0.1, 3.0);
+
+/// How much more the dearest operation has to weigh than one that costs nothing, as powers of e, for the cells that are
+/// compared with the found one.
+const LEANINGS: [f32; 9] = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0];
 
 /// The two passes of a step; each draws from a stream of its own.
 #[derive(Clone, Copy)]
@@ -66,6 +69,7 @@ pub(super) struct Bilevel<'a> {
     cost: Tensor,
     /// The derived network, but for its cell.
     wide: Architecture,
+    alpha_l2: f64,
 }
 
 impl<'a> Bilevel<'a> {
@@ -77,24 +81,27 @@ impl<'a> Bilevel<'a> {
         let wide = setting.heaviest();
         let pressure = pressure(&wide, setting.board)?;
         let widths = wide.skeleton();
-        let relative = costs(widths.dim, widths.cells.iter().map(|cell| cell.channels.unsigned_abs()));
+        let space = setting.space();
+        let operations = space.operations().len();
+        let channels = widths.cells.iter().map(|cell| cell.channels.unsigned_abs());
+        let relative = costs(space.operations(), widths.dim, channels);
         let partial = if form == Form::Partial { channel_share(skeleton.stem_channels) } else { 1 };
         let feed = Feed::new(setting.samples, skeleton.dim, setting.batch(), seed);
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
-        let net = Supernet::partial(skeleton, setting.space(), partial, &mut rng);
+        let net = Supernet::partial(skeleton, space, partial, &mut rng);
         let edges = net.space().edges().len();
         let mut rng = seeds::stream(seed, Purpose::Alpha, 0);
         let first: Vec<f32> =
-            (0..edges as i64 * form.columns()).map(|_| 1e-3 * seeds::normal(&mut rng)).collect();
+            (0..edges as i64 * form.columns(operations)).map(|_| 1e-3 * seeds::normal(&mut rng)).collect();
         let alpha = Tensor::from_slice(&first).reshape([edges as i64, -1]).set_requires_grad(true);
         let schedule = Schedule::new(setting.budget.search_steps);
         Ok(Self {
             form,
             feed,
-            candidates: Candidates::all(edges),
+            candidates: Candidates::all(net.space()),
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             adam: Adam::new(alpha.numel(), (0.5, 0.999), 0.0),
-            guard: Guard::new(seed, schedule.arch),
+            guard: Guard::new(seed, schedule.arch, setting.choices.regularise),
             net,
             alpha,
             seed,
@@ -102,6 +109,7 @@ impl<'a> Bilevel<'a> {
             schedule,
             cost: Tensor::from_slice(&relative) * (COST_WEIGHT * pressure),
             wide,
+            alpha_l2: setting.choices.regularise.alpha_l2,
         })
     }
 
@@ -116,7 +124,9 @@ impl<'a> Bilevel<'a> {
     /// Removes what the stage of the search leaves no room for.
     fn prune(&mut self) {
         let position = self.schedule.position(self.step);
-        for (from, keep) in PRUNING {
+        let operations = self.candidates.operations().len() as f64;
+        for (from, share) in PRUNING {
+            let keep = ((operations * share).round() as usize).max(2);
             if position >= from && self.candidates.most() > keep {
                 let weights = to_vec(&tch::no_grad(|| self.relaxed().shares(self.temperature())));
                 self.candidates.prune(&weights, keep);
@@ -144,7 +154,7 @@ impl<'a> Bilevel<'a> {
         let decided = self.schedule.is_decided(self.step);
         let dropped = (!decided).then(|| {
             let arch_step = self.schedule.arch_step(self.step);
-            self.guard.drop_skips(self.net.space().edges().len(), arch_step, number)
+            self.guard.drop(self.net.space(), arch_step, number)
         });
         let mut rng = seeds::stream(self.seed, Purpose::Gumbel, number);
         self.relaxed().mix(self.temperature(), self.schedule.position(self.step), dropped.as_ref(), &mut rng)
@@ -160,7 +170,7 @@ impl<'a> Bilevel<'a> {
         let edges = shares.size()[0] as f64;
         let entropy = -(&shares * (&shares + 1e-12).log()).sum(Kind::Float) / edges;
         let cost = (&shares * &self.cost).sum(Kind::Float) / edges;
-        let squares = self.alpha.square().sum(Kind::Float) * (ARCH_DECAY / 2.0);
+        let squares = self.alpha.square().sum(Kind::Float) * (self.alpha_l2 / 2.0);
         let penalty = entropy * (ENTROPY_WEIGHT * self.schedule.position(self.step)) + cost + squares;
         let (loss, gradient) = self.relaxed().gradient(
             || self.mix(Pass::Architecture),
@@ -176,6 +186,34 @@ impl<'a> Bilevel<'a> {
 
     fn strengths(&self) -> Vec<f32> {
         to_vec(&self.relaxed().strengths(TEMPERATURE.1))
+    }
+
+    /// The shares of the candidates as if nothing had been removed, `[edges, operations]`.
+    fn whole_shares(&self) -> Vec<f32> {
+        let all = Candidates::all(self.net.space());
+        let relaxed = Relaxed { candidates: &all, ..self.relaxed() };
+        to_vec(&tch::no_grad(|| relaxed.shares(TEMPERATURE.1)))
+    }
+
+    /// The found cell, and those that would be found if costs weighed more or less.
+    fn leanings(&self) -> Vec<Genotype> {
+        let (space, shares) = (self.net.space(), self.whole_shares());
+        let all = Candidates::all(space);
+        let costs = to_vec(&self.cost);
+        let dearest = costs.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let mut cells = vec![self.cell()];
+        for leaning in LEANINGS {
+            let leant: Vec<f32> = shares
+                .iter()
+                .zip(costs.iter().cycle())
+                .map(|(share, cost)| share * (-leaning * cost / dearest).exp())
+                .collect();
+            let cell = all.derive_with(space, &leant, skips_max(space));
+            if !cells.contains(&cell) {
+                cells.push(cell);
+            }
+        }
+        cells
     }
 
     fn cell(&self) -> Genotype {
@@ -223,6 +261,21 @@ impl Search for Bilevel<'_> {
 
     fn derive(&self) -> Architecture {
         Architecture { genotype: self.cell(), ..self.wide.clone() }
+    }
+
+    fn shares(&self) -> Option<Vec<f32>> {
+        Some(to_vec(&tch::no_grad(|| self.relaxed().shares(self.temperature()))))
+    }
+
+    /// By the weights of the supernet, which the operations of cells that it left early have learned for less long.
+    fn judged(&self) -> Vec<Judged> {
+        let judge = |cell: Genotype| {
+            let only = Candidates::only(&cell, self.net.space());
+            let relaxed = Relaxed { candidates: &only, ..self.relaxed() };
+            let mix = tch::no_grad(|| relaxed.normalised(relaxed.shares(TEMPERATURE.1)));
+            Judged::new(cell, &self.feed, |x| self.net.forward(x, &mix, &only))
+        };
+        self.leanings().into_iter().map(judge).collect()
     }
 
     fn save(&self) -> (SearchState, Vec<(&'static str, Tensor)>) {

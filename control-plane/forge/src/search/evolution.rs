@@ -1,5 +1,6 @@
-//! Evolution on shared weights (Guo et al. 2020): a supernet is trained along one path at a time, each equally likely;
-//! then cells that fit the board are judged with its weights, first random ones, then children of the best.
+//! Evolution on shared or generated weights (Guo et al. 2020; Brock et al. 2018, "SMASH"): a supernet is trained along one
+//! path at a time, each equally likely; then cells that fit the board are judged with its weights, first random ones, then
+//! children of the best.
 
 use super::{
     FOREIGN, Search, SearchState, Setting, StepOutcome,
@@ -11,11 +12,11 @@ use super::{
 };
 use crate::{
     checkpoint,
-    genotype::{Architecture, Genotype, Operation},
+    genotype::{Architecture, Genotype},
     network::load_on,
     optim::{self, Sgd},
     seeds::{self, Purpose},
-    supernet::{Candidates, Supernet},
+    supernet::{Candidates, Space, Supernet},
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -48,19 +49,29 @@ pub(super) struct Evolution<'a> {
 }
 
 impl<'a> Evolution<'a> {
+    /// On weights that all cells share.
     pub(super) fn new(setting: Setting<'a>) -> Self {
-        let skeleton = setting.skeleton();
-        let feed = Feed::new(setting.samples, skeleton.dim, setting.batch(), setting.seed);
         let mut rng = seeds::stream(setting.seed, Purpose::SupernetWeights, 0);
-        let net = Supernet::new(skeleton, setting.space(), &mut rng);
-        let edges = net.space().edges().len() as i64;
+        Self::on(Supernet::new(setting.skeleton(), setting.space(), &mut rng), setting)
+    }
+
+    /// On kernels that are generated.
+    pub(super) fn generated(setting: Setting<'a>) -> Self {
+        let mut rng = seeds::stream(setting.seed, Purpose::SupernetWeights, 0);
+        let generated = &setting.choices.hypernetwork;
+        Self::on(Supernet::generated(setting.skeleton(), setting.space(), generated, &mut rng), setting)
+    }
+
+    fn on(net: Supernet, setting: Setting<'a>) -> Self {
+        let feed = Feed::new(setting.samples, setting.skeleton().dim, setting.batch(), setting.seed);
+        let size = [net.space().edges().len(), net.space().operations().len()].map(|count| count as i64);
         let schedule = Schedule::new(setting.budget.search_steps);
         Self {
             setting,
             feed,
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             net,
-            ones: Tensor::ones([edges, Operation::ALL.len() as i64], (Kind::Float, Device::Cpu)),
+            ones: Tensor::ones(size, (Kind::Float, Device::Cpu)),
             judged: Vec::new(),
             step: 0,
             training: schedule.total,
@@ -96,7 +107,7 @@ impl<'a> Evolution<'a> {
     /// were tried, where none does.
     fn next_cell(&self) -> Genotype {
         let mut rng = seeds::stream(self.setting.seed, Purpose::Evolution, self.judged.len() as u64);
-        let skips = skips_max(self.net.space().nodes());
+        let skips = skips_max(self.net.space());
         let mut lightest: Option<(f64, Genotype)> = None;
         for _ in 0..TRIES_MAX {
             let cell = self.offer(&mut rng);
@@ -123,7 +134,7 @@ impl<'a> Evolution<'a> {
         ranked.sort_by(|a, b| b.compare(a));
         let parents = &ranked[..ranked.len().min(PARENTS)];
         let [a, b] = [0, 1].map(|_| &parents[rng.random_range(0..parents.len())].cell);
-        if rng.random() { cross(a, b, rng) } else { mutate(a, &self.net.space().draw(rng), rng) }
+        if rng.random() { cross(a, b, rng) } else { mutate(a, self.net.space(), rng) }
     }
 }
 
@@ -133,15 +144,16 @@ fn cross(a: &Genotype, b: &Genotype, rng: &mut ChaCha8Rng) -> Genotype {
     Genotype { nodes: a.nodes.iter().zip(&b.nodes).map(pick).collect() }
 }
 
-/// `cell` with one node of `fresh`, or with another operation on one edge.
-fn mutate(cell: &Genotype, fresh: &Genotype, rng: &mut ChaCha8Rng) -> Genotype {
+/// `cell` with one node of a random one, or with another operation on one edge.
+fn mutate(cell: &Genotype, space: &Space, rng: &mut ChaCha8Rng) -> Genotype {
+    let fresh = space.draw(rng);
     let mut cell = cell.clone();
     let node = rng.random_range(0..cell.nodes.len());
     if rng.random() {
         cell.nodes[node].clone_from(&fresh.nodes[node]);
     } else {
         let edge = rng.random_range(0..cell.nodes[node].len());
-        cell.nodes[node][edge].op = Operation::REAL[rng.random_range(0..Operation::REAL.len())];
+        cell.nodes[node][edge].op = space.draw_operation(rng);
     }
     cell
 }
@@ -167,6 +179,10 @@ impl Search for Evolution<'_> {
         self.setting.wide(found.unwrap_or_else(|| self.next_cell()))
     }
 
+    fn judged(&self) -> Vec<Judged> {
+        self.judged.clone()
+    }
+
     fn save(&self) -> (SearchState, Vec<(&'static str, Tensor)>) {
         let state = SearchState { step: self.step, judged: self.judged.clone(), ..SearchState::default() };
         let tensors =
@@ -180,17 +196,16 @@ impl Search for Evolution<'_> {
         tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
     ) -> Result<(), String> {
         let judged = state.step.saturating_sub(self.training);
-        let valid = |judged: &Judged| {
-            judged.cell.nodes.len() == self.net.space().nodes() && judged.cell.validate().is_ok()
-        };
+        let dim = self.setting.choices.dim;
+        let known: Vec<Judged> = state.judged.iter().map(|judged| judged.over(dim)).collect();
         if state.judged.len() as u64 != judged
             || state.judged.len() > self.judgements
-            || !state.judged.iter().all(valid)
+            || !known.iter().all(|judged| self.net.space().has(&judged.cell))
         {
             return Err(FOREIGN.to_owned());
         }
         checkpoint::copy_back(&self.save().1, tensor)?;
-        self.judged.clone_from(&state.judged);
+        self.judged = known;
         self.step = state.step;
         Ok(())
     }
@@ -199,19 +214,18 @@ impl Search for Evolution<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supernet::Space;
 
     #[test]
     fn children_are_valid_and_resemble_their_parents() {
         let space = Space::all_earlier(4);
         let mut rng = seeds::stream(1, Purpose::Evolution, 0);
         for _ in 0..50 {
-            let [a, b, fresh] = [0; 3].map(|_| space.draw(&mut rng));
+            let [a, b] = [0; 2].map(|_| space.draw(&mut rng));
             let child = cross(&a, &b, &mut rng);
             child.validate().unwrap();
             let from = |node: usize| child.nodes[node] == a.nodes[node] || child.nodes[node] == b.nodes[node];
             assert!((0..4).all(from));
-            let mutant = mutate(&a, &fresh, &mut rng);
+            let mutant = mutate(&a, &space, &mut rng);
             mutant.validate().unwrap();
             assert!((0..4).filter(|node| mutant.nodes[*node] != a.nodes[*node]).count() <= 1);
         }

@@ -3,7 +3,8 @@
 //! A skip connection carries gradients from the first step on, while a convolution has to learn first: the longer a
 //! search goes, the more skips it takes, and networks of them are poor (Zela et al. 2020). Against it:
 //!
-//! - skips are dropped at random, less and less often (Chen et al. 2019, "P-DARTS", section 3.3);
+//! - skips are dropped at random, less and less often (Chen et al. 2019, "P-DARTS", section 3.3), and so is every other
+//!   operation where the space says so;
 //! - a cell has at most [`skips_max`] of them, two of eight edges, as there;
 //! - where more than that lead their edges (the criterion of Liang et al. 2019, "DARTS+"), the search is set back:
 //!   those skips begin anew, level with the other operations of their edges, and are dropped as often as at first.
@@ -15,12 +16,11 @@ use crate::{
     supernet::{Candidates, Space},
 };
 use rand::RngExt;
+use shared::space::Regularise;
 use tch::{Tensor, no_grad};
 
 /// Share of a cell's edges that may be skip connections.
 const SKIP_SHARE_MAX: f64 = 0.25;
-/// Probability with which a skip connection is dropped from a step at first; it falls to zero in a straight line.
-const DROPOUT: f64 = 0.4;
 /// A skip leads its edge if it weighs this many times what the strongest other operation does.
 const LEAD: f32 = 1.25;
 /// Most repairs of one search; after them the bound on the cell has to do.
@@ -28,9 +28,9 @@ const REPAIRS_MAX: usize = 3;
 /// Share of the architecture steps between two repairs, and before the first.
 const REST_SHARE: f64 = 0.1;
 
-/// Most skip connections of a cell with `nodes` nodes of two edges each.
-pub(super) fn skips_max(nodes: usize) -> usize {
-    ((2 * nodes) as f64 * SKIP_SHARE_MAX).max(1.0) as usize
+/// Most skip connections of a cell.
+pub(super) fn skips_max(space: &Space) -> usize {
+    ((space.fan_in() * space.nodes()) as f64 * SKIP_SHARE_MAX).max(1.0) as usize
 }
 
 /// What a search has been through.
@@ -41,13 +41,14 @@ pub(super) struct Guard {
     seed: u64,
     /// Architecture steps in all.
     arch: u64,
+    regularise: Regularise,
     /// The architecture steps at which the search was set back.
     pub repairs: Vec<u64>,
 }
 
 impl Guard {
-    pub(super) fn new(seed: u64, arch: u64) -> Self {
-        Self { on: true, seed, arch, repairs: Vec::new() }
+    pub(super) fn new(seed: u64, arch: u64, regularise: Regularise) -> Self {
+        Self { on: true, seed, arch, regularise, repairs: Vec::new() }
     }
 
     #[cfg(test)]
@@ -55,32 +56,43 @@ impl Guard {
         self.on = false;
     }
 
-    /// Probability with which a skip is dropped at an architecture step.
-    fn dropout(&self, arch_step: u64) -> f64 {
+    /// What is left of a probability at an architecture step, of which there is all at first and after each repair.
+    fn left(&self, arch_step: u64) -> f64 {
         let since = self.repairs.last().copied().unwrap_or(0);
         let left = self.arch.saturating_sub(arch_step) as f64;
-        DROPOUT * left / self.arch.saturating_sub(since).max(1) as f64
+        left / self.arch.saturating_sub(since).max(1) as f64
     }
 
-    /// Factors `[edges, operations]` for the weights of a step: 0 for skips that are dropped, and for those that are
+    /// Factors `[edges, operations]` for the weights of a step: 0 for operations that are dropped, and for those that are
     /// not, what keeps the mean. The draw is that of the pass with this number.
-    pub(super) fn drop_skips(&self, edges: usize, arch_step: u64, pass: u64) -> Tensor {
-        let mut factors = vec![1f32; edges * Operation::ALL.len()];
-        let dropout = if self.on { self.dropout(arch_step) } else { 0.0 };
-        if dropout > 0.0 {
-            let mut rng = seeds::stream(self.seed, Purpose::SkipDropout, pass);
-            for edge in factors.chunks_exact_mut(Operation::ALL.len()) {
-                let kept = rng.random_range(0.0..1.0) >= dropout;
-                edge[Operation::Skip.index()] = if kept { (1.0 / (1.0 - dropout)) as f32 } else { 0.0 };
+    pub(super) fn drop(&self, space: &Space, arch_step: u64, pass: u64) -> Tensor {
+        let columns = space.operations().len();
+        let mut factors = vec![1f32; space.edges().len() * columns];
+        let left = if self.on { self.left(arch_step) } else { 0.0 };
+        let mut rng = seeds::stream(self.seed, Purpose::SkipDropout, pass);
+        let others = (0..columns)
+            .filter(|column| ![Operation::SKIP, Operation::ZERO].contains(&space.operations()[*column]));
+        let others: Vec<usize> = others.collect();
+        let skip: Vec<usize> = space.column(Operation::SKIP).into_iter().collect();
+        let Regularise { skip_dropout, operation_dropout, .. } = self.regularise;
+        for (dropped, dropout) in [(skip, skip_dropout * left), (others, operation_dropout * left)] {
+            if dropout <= 0.0 {
+                continue;
+            }
+            for edge in factors.chunks_exact_mut(columns) {
+                for column in &dropped {
+                    let kept = rng.random_range(0.0..1.0) >= dropout;
+                    edge[*column] = if kept { (1.0 / (1.0 - dropout)) as f32 } else { 0.0 };
+                }
             }
         }
-        Tensor::from_slice(&factors).reshape([edges as i64, -1])
+        Tensor::from_slice(&factors).reshape([space.edges().len() as i64, -1])
     }
 
     /// The cell that the weights `[edges, operations]` of the candidates give.
     pub(super) fn derive(&self, candidates: &Candidates, space: &Space, weights: &[f32]) -> Genotype {
         if self.on {
-            candidates.derive_with(space, weights, skips_max(space.nodes()))
+            candidates.derive_with(space, weights, skips_max(space))
         } else {
             candidates.derive(space, weights)
         }
@@ -100,15 +112,15 @@ impl Guard {
         if !self.on || self.repairs.len() >= REPAIRS_MAX || arch_step < since + rest {
             return None;
         }
+        let skip = space.column(Operation::SKIP)?;
         let leads = |edge: &usize| {
-            let weight = |op: Operation| weights[edge * Operation::ALL.len() + op.index()];
+            let weight = |column: usize| weights[edge * space.operations().len() + column];
             let next = candidates.others(*edge).map(weight).reduce(f32::max);
-            candidates.is_active(*edge, Operation::Skip)
-                && next.is_some_and(|next| weight(Operation::Skip) >= LEAD * next)
+            candidates.is_active(*edge, skip) && next.is_some_and(|next| weight(skip) >= LEAD * next)
         };
         let in_cell = space.skips(&candidates.derive(space, weights));
         let led = in_cell.iter().filter(|edge| leads(edge)).count();
-        (led > skips_max(space.nodes())).then(|| (0..space.edges().len()).filter(leads).collect())
+        (led > skips_max(space)).then(|| (0..space.edges().len()).filter(leads).collect())
     }
 
     /// Sets the skips of `edges` back in `alpha` `[edges, columns]` and in its optimiser.
@@ -122,16 +134,17 @@ impl Guard {
     ) {
         self.repairs.push(arch_step);
         let columns = alpha.size()[1];
+        let skip = candidates.operations().iter().position(|operation| *operation == Operation::SKIP);
+        let Some(skip) = skip.map(|column| column as i64) else { return };
         no_grad(|| {
             for edge in edges {
                 let row = alpha.detach().get(*edge as i64);
                 let others: Vec<f64> =
-                    candidates.others(*edge).map(|op| row.double_value(&[op.index() as i64])).collect();
+                    candidates.others(*edge).map(|column| row.double_value(&[column as i64])).collect();
                 if others.is_empty() {
                     continue;
                 }
                 let level = others.iter().sum::<f64>() / others.len() as f64;
-                let skip = Operation::Skip.index() as i64;
                 let _ = row.get(skip).fill_(level);
                 for moment in [&adam.mean, &adam.square] {
                     let _ = moment.get(*edge as i64 * columns + skip).fill_(0.0);
@@ -154,15 +167,18 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_edges_may_be_skips_and_one_always() {
-        assert_eq!([1, 2, 3, 4, 8].map(skips_max), [1, 1, 1, 2, 4]);
+        assert_eq!([1, 2, 3, 4, 8].map(|nodes| skips_max(&Space::all_earlier(nodes))), [1, 1, 1, 2, 4]);
+        let wide = Space::new(4, 9, 4, vec![Operation::CONV3, Operation::SKIP]);
+        assert_eq!(skips_max(&wide), 4);
     }
 
     #[test]
     fn skips_are_dropped_ever_less_often_until_a_repair_and_keep_their_mean() {
-        let mut guard = Guard::new(1, 100);
-        assert!((guard.dropout(0) - 0.4).abs() < 1e-9 && (guard.dropout(50) - 0.2).abs() < 1e-9);
-        assert!(guard.dropout(100) < 1e-9);
-        let draw = |guard: &Guard, arch_step, pass| to_vec(&guard.drop_skips(50, arch_step, pass));
+        let mut guard = Guard::new(1, 100, Regularise::default());
+        assert!((guard.left(0) - 1.0).abs() < 1e-9 && (guard.left(50) - 0.5).abs() < 1e-9);
+        assert!(guard.left(100) < 1e-9);
+        let space = Space::all_earlier(8);
+        let draw = |guard: &Guard, arch_step, pass| to_vec(&guard.drop(&space, arch_step, pass));
         assert_eq!(draw(&guard, 0, 3), draw(&guard, 0, 3));
         assert_ne!(draw(&guard, 0, 3), draw(&guard, 0, 4));
         let all: Vec<f32> = (0..40).flat_map(|pass| draw(&guard, 0, pass)).collect();
@@ -173,14 +189,29 @@ mod tests {
         assert!(all.chunks(6).all(|edge| edge[..SKIP] == [1.0; SKIP] && edge[SKIP + 1] == 1.0));
         assert!(draw(&guard, 100, 3).iter().all(|factor| *factor == 1.0));
         guard.repairs.push(50);
-        assert!((guard.dropout(50) - 0.4).abs() < 1e-9 && (guard.dropout(75) - 0.2).abs() < 1e-9);
+        assert!((guard.left(50) - 1.0).abs() < 1e-9 && (guard.left(75) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_operation_that_gives_something_is_dropped_where_the_space_says_so() {
+        let regularise = Regularise { operation_dropout: 0.5, skip_dropout: 0.0, ..Regularise::default() };
+        let guard = Guard::new(1, 100, regularise);
+        let factors = to_vec(&guard.drop(&Space::all_earlier(8), 0, 3));
+        for column in 0..6 {
+            let seen: Vec<f32> = factors.chunks(6).map(|edge| edge[column]).collect();
+            if column < SKIP {
+                assert!(seen.contains(&0.0) && seen.contains(&2.0), "{column}: {seen:?}");
+            } else {
+                assert!(seen.iter().all(|factor| *factor == 1.0), "{column}: {seen:?}");
+            }
+        }
     }
 
     #[test]
     fn more_skips_in_the_lead_than_a_cell_may_have_are_found_and_set_back_three_times_at_most() {
         let space = Space::all_earlier(2);
-        let all = Candidates::all(5);
-        let mut guard = Guard::new(1, 100);
+        let all = Candidates::all(&space);
+        let mut guard = Guard::new(1, 100, Regularise::default());
         // Edge 4 is the weakest of its node and not in the cell, and its skip does not lead by enough.
         let taken = weights(&[0.5, 0.1, 0.6, 0.4, 0.21]);
         let look = |guard: &Guard, weights: &[f32], step| guard.taken_over(&all, &space, weights, step);

@@ -1,6 +1,6 @@
 //! One operation an edge at a time, by the Gumbel-softmax (Dong and Yang 2019, "GDAS", section 3.2).
 
-use crate::{genotype::Operation, supernet::Candidates};
+use crate::supernet::Candidates;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -24,19 +24,20 @@ pub(super) fn sample(
     temperature: f64,
     rng: &mut ChaCha8Rng,
 ) -> (Tensor, Candidates) {
-    let soft = candidates.weights(&(alpha + noise(alpha.size()[0], rng)), temperature);
+    let operations = candidates.operations().len();
+    let soft = candidates.weights(&(alpha + noise(alpha.size()[0], operations, rng)), temperature);
     let best = tch::no_grad(|| soft.argmax(1, false));
     let mut drawn = vec![0i64; best.numel()];
     best.copy_data(&mut drawn, best.numel());
-    let hard = best.one_hot(Operation::ALL.len() as i64).to_kind(Kind::Float);
+    let hard = best.one_hot(operations as i64).to_kind(Kind::Float);
     let weights = hard - soft.detach() + soft;
     (weights, candidates.chosen(&drawn))
 }
 
 /// Draws `[edges, operations]` from the standard Gumbel distribution.
-pub fn noise(edges: i64, rng: &mut ChaCha8Rng) -> Tensor {
+pub fn noise(edges: i64, operations: usize, rng: &mut ChaCha8Rng) -> Tensor {
     let gumbel = |u: f32| -(-u.ln()).max(f32::MIN_POSITIVE).ln();
-    let count = edges as usize * Operation::ALL.len();
+    let count = edges as usize * operations;
     let values: Vec<f32> = (0..count).map(|_| gumbel(rng.random_range(f32::EPSILON..1.0))).collect();
     Tensor::from_slice(&values).reshape([edges, -1])
 }
@@ -73,14 +74,14 @@ mod tests {
 
     #[test]
     fn the_gradient_of_a_drawn_weight_is_that_of_the_softmax() {
-        let all = Candidates::all(1);
+        let all = Candidates::all(&Space::with_reads(1, 1));
         let alpha =
             Tensor::from_slice(&[0.3f32, -0.2, 0.1, 0.0, 0.5, -0.4]).reshape([1, 6]).set_requires_grad(true);
         let draw = || seeds::stream(3, Purpose::Gumbel, 0);
         let (weights, drawn) = sample(&all, &alpha, 2.0, &mut draw());
         let op = i64::from(drawn.masks()[0].trailing_zeros());
         let gradient = Tensor::run_backward(&[weights.get(0).get(op)], &[&alpha], false, false).remove(0);
-        let soft = to_vec(&all.weights(&(alpha.detach() + noise(1, &mut draw())), 2.0));
+        let soft = to_vec(&all.weights(&(alpha.detach() + noise(1, 6, &mut draw())), 2.0));
         for (other, found) in to_vec(&gradient).into_iter().enumerate() {
             let same = if other as i64 == op { 1.0 } else { 0.0 };
             let expected = soft[op as usize] * (same - soft[other]) / 2.0;

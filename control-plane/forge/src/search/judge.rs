@@ -1,7 +1,7 @@
 //! How a cell is judged: by the samples of the validation half that it gets right.
 
 use super::feed::Feed;
-use crate::genotype::Genotype;
+use crate::genotype::{Dim, Genotype};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use tch::{Kind, Tensor};
@@ -35,6 +35,11 @@ impl Judged {
         let count = |value: i64| u32::try_from(value).unwrap_or(0);
         let loss = if loss.is_finite() { loss } else { f32::INFINITY };
         Self { cell, right: count(right), of: count(of), loss }
+    }
+
+    /// The same with every operation as it is called over `dim`.
+    pub(super) fn over(&self, dim: Dim) -> Self {
+        Self { cell: self.cell.over(dim), ..self.clone() }
     }
 
     /// Share of right answers, 0 to 1.

@@ -40,15 +40,16 @@ mod tests {
                 channels: 4,
                 cells: 2,
                 genotype: Genotype { nodes },
+                layout: None,
             };
             Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap()
         };
         let mut rng = seeds::stream(1, Purpose::Samples, 0);
         let values: Vec<f32> = (0..16 * 64).map(|_| seeds::normal(&mut rng)).collect();
         let x = channels_last(&Tensor::from_slice(&values).reshape([16, 1, 8, 8]));
-        let [conv, skip] = [Operation::Conv, Operation::Skip].map(|op| distinctness(&network(op), &x));
+        let [conv, skip] = [Operation::CONV3, Operation::SKIP].map(|op| distinctness(&network(op), &x));
         assert!(conv > skip && skip > 0.0, "{conv} and {skip}");
         let same = x.narrow(0, 0, 1).expand([16, 1, 8, 8], false);
-        assert!(distinctness(&network(Operation::Conv), &channels_last(&same)) < skip);
+        assert!(distinctness(&network(Operation::CONV3), &channels_last(&same)) < skip);
     }
 }

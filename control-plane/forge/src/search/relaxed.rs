@@ -2,10 +2,7 @@
 //! which gradient moves the architecture.
 
 use super::{feed::Batch, gumbel, second_order};
-use crate::{
-    genotype::Operation,
-    supernet::{Candidates, Supernet},
-};
+use crate::supernet::{Candidates, Supernet};
 use rand_chacha::ChaCha8Rng;
 use shared::job::SearchMethod;
 use tch::Tensor;
@@ -34,13 +31,17 @@ impl Form {
             SearchMethod::DartsSecondOrder => Some(Self::SecondOrder),
             SearchMethod::Gdas => Some(Self::Gumbel),
             SearchMethod::PartialChannels => Some(Self::Partial),
-            SearchMethod::Random | SearchMethod::SuccessiveHalving | SearchMethod::Evolution => None,
+            SearchMethod::Random
+            | SearchMethod::SuccessiveHalving
+            | SearchMethod::Evolution
+            | SearchMethod::Hypernetwork => None,
         }
     }
 
-    /// Architecture weights of an edge: one an operation, and one for the edge itself where edges are normalised.
-    pub fn columns(self) -> i64 {
-        Operation::ALL.len() as i64 + i64::from(self == Self::Partial)
+    /// Architecture weights of an edge: one for each of so many operations, and one for the edge itself where edges are
+    /// normalised.
+    pub fn columns(self, operations: usize) -> i64 {
+        operations as i64 + i64::from(self == Self::Partial)
     }
 }
 
@@ -59,9 +60,13 @@ pub struct Relaxed<'a> {
 pub type Mix = (Tensor, Candidates);
 
 impl Relaxed<'_> {
+    fn operations(&self) -> i64 {
+        self.candidates.operations().len() as i64
+    }
+
     /// Softmax over the candidates of each edge, `[edges, operations]`.
     pub fn shares(&self, temperature: f64) -> Tensor {
-        self.candidates.weights(&self.alpha.narrow(1, 0, Operation::ALL.len() as i64), temperature)
+        self.candidates.weights(&self.alpha.narrow(1, 0, self.operations()), temperature)
     }
 
     /// Weights, differentiable with respect to `alpha`, and candidates of a step. `position`, 0 to 1, says how far the
@@ -91,7 +96,7 @@ impl Relaxed<'_> {
     pub(super) fn normalised(&self, weights: Tensor) -> Tensor {
         match self.form {
             Form::Partial => {
-                let beta = self.alpha.select(1, Operation::ALL.len() as i64);
+                let beta = self.alpha.select(1, self.operations());
                 self.candidates.with_edge_shares(&weights, &beta, self.net.space())
             }
             Form::FirstOrder | Form::SecondOrder | Form::Gumbel => weights,
@@ -100,7 +105,7 @@ impl Relaxed<'_> {
 
     /// How strong each operation of each edge is, `[edges, operations]`: what a cell is derived by.
     pub fn strengths(&self, temperature: f64) -> Tensor {
-        tch::no_grad(|| self.normalised(self.shares(temperature)).narrow(1, 0, Operation::ALL.len() as i64))
+        tch::no_grad(|| self.normalised(self.shares(temperature)).narrow(1, 0, self.operations()))
     }
 
     /// Cross entropy on the validation batch, and its gradient with respect to `alpha`, to which that of `penalty` is
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_second_order_gradient_is_that_of_the_loss_after_a_weight_step() {
-        let (net, left, rate) = (supernet(), Candidates::all(5), 0.2);
+        let (net, left, rate) = (supernet(), Candidates::all(&Space::all_earlier(2)), 0.2);
         let alpha = values(30, 2).reshape([5, 6]).set_requires_grad(true);
         let before = to_vec(&net.params.flat());
         let relaxed = Relaxed { form: Form::SecondOrder, net: &net, candidates: &left, alpha: &alpha };
@@ -207,7 +212,7 @@ mod tests {
         let mix = || relaxed.mix(1.0, 0.5, None, &mut seeds::stream(1, Purpose::Gumbel, 0));
         let (loss, gradient) = relaxed.gradient(mix, &batch(1), None, None);
         assert!(loss.is_finite() && to_vec(&gradient).iter().all(|value| *value == 0.0));
-        let all = Candidates::all(5);
+        let all = Candidates::all(&Space::all_earlier(2));
         let relaxed = Relaxed { candidates: &all, ..relaxed };
         let mix = || relaxed.mix(1.0, 0.5, None, &mut seeds::stream(1, Purpose::Gumbel, 0));
         let drawn = mix().1;

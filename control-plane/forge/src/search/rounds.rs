@@ -236,6 +236,17 @@ impl Search for Rounds<'_> {
         self.setting.wide(cell.clone())
     }
 
+    /// Each cell by what it did in its last round.
+    fn judged(&self) -> Vec<Judged> {
+        let mut newest: Vec<Judged> = Vec::new();
+        for judged in self.judged.iter().rev() {
+            if !newest.iter().any(|known| known.cell == judged.cell) {
+                newest.push(judged.clone());
+            }
+        }
+        newest
+    }
+
     fn save(&self) -> (SearchState, Vec<(&'static str, Tensor)>) {
         let state = SearchState { step: self.step, judged: self.judged.clone(), ..SearchState::default() };
         let joined = |part: fn(&Trained) -> Tensor| {
@@ -256,7 +267,7 @@ impl Search for Rounds<'_> {
         tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
     ) -> Result<(), String> {
         self.step = state.step;
-        self.judged.clone_from(&state.judged);
+        self.judged = state.judged.iter().map(|judged| judged.over(self.setting.choices.dim)).collect();
         let judged = self.place().map_or_else(
             || self.rungs.iter().map(|rung| rung.cells).sum(),
             |place| self.rungs[..place.rung].iter().map(|rung| rung.cells).sum::<usize>() + place.nth,
@@ -294,7 +305,8 @@ impl Search for Rounds<'_> {
 
 /// A random cell as the network that is trained: as wide against the derived one as anything that is searched with.
 fn draw(setting: &Setting<'_>, number: usize) -> Architecture {
-    let (space, skips) = (setting.space(), skips_max(setting.budget.nodes as usize));
+    let space = setting.space();
+    let skips = skips_max(&space);
     let mut rng = seeds::stream(setting.seed, Purpose::Cells, number as u64);
     let mut cells = std::iter::repeat_with(|| space.draw(&mut rng)).take(DRAWS_MAX);
     let fitting = |cell: Genotype| setting.wide(cell).fit(setting.board).ok();

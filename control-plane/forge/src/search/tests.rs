@@ -32,6 +32,7 @@ pub(super) struct World {
     pub samples: Samples,
     pub board: Board,
     pub budget: Budget,
+    pub choices: SearchSpace,
     pub seed: u64,
 }
 
@@ -50,12 +51,13 @@ impl World {
             labelled_percent: None,
             seconds: None,
         };
-        Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, seed: 7 }
+        let choices = SearchSpace::usual(Dim::Image);
+        Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, choices, seed: 7 }
     }
 
     pub fn setting(&self) -> Setting<'_> {
-        let Self { samples, board, budget, seed } = self;
-        Setting { samples, input: &[1, SIDE, SIDE], classes: 2, budget, board, seed: *seed }
+        let Self { samples, board, budget, choices, seed } = self;
+        Setting { samples, input: &[1, SIDE, SIDE], classes: 2, budget, board, choices, seed: *seed }
     }
 }
 
@@ -114,10 +116,74 @@ fn every_method_repeats_by_its_seed_and_finds_a_cell_of_the_space_within_the_bou
         assert_eq!(run(&world), (first.clone(), found.clone()), "{method}");
         assert_eq!((found.channels, found.genotype.nodes.len()), (WIDTH_FACTOR * 4, 3), "{method}");
         found.genotype.validate().unwrap();
-        assert!(found.genotype.skips() <= guard::skips_max(3), "{method}: {:?}", found.genotype);
+        assert!(
+            found.genotype.skips() <= guard::skips_max(&world.setting().space()),
+            "{method}: {:?}",
+            found.genotype
+        );
         world.seed = 8;
         assert_ne!(run(&world).0.0, first.0, "{method}");
     }
+}
+
+#[test]
+fn every_method_ends_with_a_front_that_holds_what_it_found_and_repeats() {
+    let world = World::new(&stripes(), 12);
+    for method in SearchMethod::ALL {
+        let run = || {
+            let mut search = begin(method, world.setting()).unwrap();
+            end(search.as_mut());
+            (front(search.as_ref(), &world.setting()), search.derive().fit(&world.board).unwrap())
+        };
+        let (points, found) = run();
+        assert_eq!(run().0, points, "{method}");
+        let chosen = points.iter().filter(|point| point.architecture == found).count();
+        assert_eq!(chosen, 1, "{method}");
+        let on_front: Vec<&Point> = points.iter().filter(|point| point.on_front).collect();
+        assert!(points.len() > 1 && !on_front.is_empty(), "{method}");
+        let best = points.iter().map(|point| point.accuracy).fold(0.0, f32::max);
+        assert_eq!(on_front[0].accuracy, best, "{method}");
+    }
+}
+
+#[test]
+fn every_method_finds_cells_of_the_space_that_it_is_given() {
+    let mut world = World::new(&stripes(), 8);
+    world.choices.operations =
+        ["conv1", "glu3", "se", "attend3", "max5"].map(|name| name.parse().unwrap()).to_vec();
+    world.choices.cell.reads = Some(3);
+    world.choices.cell.fan_in = 3;
+    world.choices.regularise.operation_dropout = 0.3;
+    for method in SearchMethod::ALL {
+        let mut search = begin(method, world.setting()).unwrap();
+        end(search.as_mut());
+        let found = search.derive().genotype;
+        assert!(world.setting().space().has(&found), "{method}: {found:?}");
+        assert_eq!(found.nodes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 3, 3], "{method}");
+    }
+}
+
+#[test]
+fn a_search_on_cells_from_before_kernels_had_numbers_goes_on() {
+    let world = World::new(&stripes(), 12);
+    let mut separable = false;
+    for method in [SearchMethod::Evolution, SearchMethod::Random, SearchMethod::SuccessiveHalving] {
+        let mut search = begin(method, world.setting()).unwrap();
+        end(search.as_mut());
+        let (state, tensors) = search.save();
+        let old = [("conv3", "conv"), ("sep5", "sep_conv"), ("max3", "max_pool"), ("avg3", "avg_pool")];
+        let text = old.into_iter().fold(serde_json::to_string(&state).unwrap(), |text, (new, old)| {
+            text.replace(&format!("\"{new}\""), &format!("\"{old}\""))
+        });
+        assert!(text.contains("\"conv\"") && text.contains("_pool\""), "{method}: {text}");
+        separable |= text.contains("\"sep_conv\"");
+        let mut take =
+            |name: &str| tensors.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor.copy());
+        let mut next = begin(method, world.setting()).unwrap();
+        next.restore(&serde_json::from_str(&text).unwrap(), &mut take).unwrap();
+        assert_eq!(next.save().0, state, "{method}");
+    }
+    assert!(separable);
 }
 
 #[test]
@@ -176,7 +242,9 @@ fn all_methods_take_as_many_weight_steps_as_the_first_and_never_more() {
             let found = total(method);
             assert!(found <= expected && found + 64 > expected, "{method}: {found} of {expected}");
         }
-        assert_eq!(total(SearchMethod::Evolution), expected + u64::from(steps));
+        for method in [SearchMethod::Evolution, SearchMethod::Hypernetwork] {
+            assert_eq!(total(method), expected + u64::from(steps), "{method}");
+        }
     }
 }
 
@@ -187,7 +255,12 @@ fn cells_that_are_judged_one_by_one_fit_the_board_and_the_best_of_them_is_taken(
     let heaviest = world.setting().heaviest();
     let net = Network::new(heaviest, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
     world.board.limits.macs_max = net.to_graph().unwrap().macs() / 2;
-    for method in [SearchMethod::Random, SearchMethod::SuccessiveHalving, SearchMethod::Evolution] {
+    for method in [
+        SearchMethod::Random,
+        SearchMethod::SuccessiveHalving,
+        SearchMethod::Evolution,
+        SearchMethod::Hypernetwork,
+    ] {
         let mut search = begin(method, world.setting()).unwrap();
         assert_eq!(search.accuracy(), None);
         end(search.as_mut());

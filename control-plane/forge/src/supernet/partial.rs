@@ -3,7 +3,6 @@
 //! The permutation that shuffles the channels is the same for all edges, so a node is shuffled once, after its sum.
 
 use super::{Candidates, Cell, Sum, Supernet};
-use crate::genotype::Operation;
 use tch::Tensor;
 
 /// Of how many of `channels` one goes through the operations: 4 as in the paper, as long as 4 channels do, else 2.
@@ -37,7 +36,7 @@ impl Supernet {
                 sums[to - 2][0].add(term);
             }
             for edge in self.space.readers(state).filter(|edge| !candidates.is_gone(*edge)) {
-                let share = mix.get(edge as i64).get(Operation::ALL.len() as i64);
+                let share = mix.get(edge as i64).get(self.space.operations().len() as i64);
                 sums[self.space.edges()[edge].1 - 2][1].add(&past * share);
             }
         }

@@ -1,7 +1,6 @@
 //! The same supernet computed operation by operation, as the paper writes it: the reference for the restructured one.
 
 use super::{Candidates, Cell, Supernet};
-use crate::{genotype::Operation, layers};
 use tch::Tensor;
 
 pub(super) fn loss(
@@ -47,33 +46,15 @@ fn mixed(
     let through = x.size()[1] / net.partial;
     let part = x.narrow(1, 0, through);
     let mut sum = part.zeros_like();
-    for op in Operation::ALL {
-        if candidates.is_active(edge, op) {
-            sum += operation(net, cell, edge, op, &part) * weight(op.index());
-        }
+    for column in candidates.left(edge) {
+        let candidate = &cell.edges[edge][column];
+        sum += candidate.plain(&net.params, net.generator.as_ref(), net.skeleton.dim, &part) * weight(column);
     }
     if net.partial == 1 {
         return sum;
     }
-    let past = x.narrow(1, through, x.size()[1] - through) * weight(Operation::ALL.len());
+    let past = x.narrow(1, through, x.size()[1] - through) * weight(net.space.operations().len());
     let whole = Tensor::cat(&[sum, past], 1);
     let [n, c, h, w] = x.size()[..] else { unreachable!("states have four axes") };
     whole.reshape([n, net.partial, c / net.partial, h, w]).transpose(1, 2).reshape([n, c, h, w])
-}
-
-fn operation(net: &Supernet, cell: &Cell, edge: usize, op: Operation, x: &Tensor) -> Tensor {
-    let (p, e) = (&net.params, &cell.edges[edge]);
-    match op {
-        Operation::Conv => {
-            layers::batch_norm(&layers::conv(x, &p[e.conv], [1, 1], 1), &p[e.conv_gamma], &p[e.conv_beta])
-        }
-        Operation::SepConv => {
-            let y = layers::conv(x, &p[e.depthwise], [1, 1], x.size()[1]);
-            layers::batch_norm(&layers::conv(&y, &p[e.pointwise], [1, 1], 1), &p[e.sep_gamma], &p[e.sep_beta])
-        }
-        Operation::MaxPool => layers::max_pool(net.skeleton.dim, x),
-        Operation::AvgPool => layers::avg_pool(net.skeleton.dim, x),
-        Operation::Skip => x.shallow_clone(),
-        Operation::Zero => x.zeros_like(),
-    }
 }

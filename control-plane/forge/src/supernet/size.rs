@@ -1,7 +1,7 @@
 //! How much memory a step takes, from the layout alone.
 
-use super::Space;
-use crate::genotype::{Architecture, Operation, Skeleton};
+use super::{Space, generator::HIDDEN};
+use crate::genotype::{Architecture, OperationKind, Skeleton};
 
 /// Bytes of a value.
 const VALUE_BYTES: u64 = 4;
@@ -47,9 +47,19 @@ fn activations(skeleton: &Skeleton, per_cell: u64) -> u64 {
 /// About how many bytes one step of the search takes with `batch` samples.
 pub fn search_bytes(skeleton: &Skeleton, space: &Space, batch: u64) -> u64 {
     let (edges, nodes) = (space.edges().len() as u64, space.nodes() as u64);
-    // Both adapters and their normalised forms; three convolutions an edge; the maximum of a state with its places, of
-    // twice the size; each node, and the nodes joined; the terms of one state before they are added.
-    let per_cell = 4 + 3 * edges + 3 * (nodes + 2) + 2 * nodes + 3 * nodes + BACKWARD;
+    let of_kind = |kind: OperationKind| match kind {
+        OperationKind::Conv | OperationKind::SqueezeExcite => 1,
+        OperationKind::SepConv | OperationKind::Attention => 2,
+        // The convolution and its normalised form, of twice the channels, and the gate.
+        OperationKind::Gated => 6,
+        OperationKind::MaxPool | OperationKind::AvgPool | OperationKind::Skip | OperationKind::Zero => 0,
+    };
+    let kinds = || space.operations().iter().map(|operation| operation.kind());
+    let an_edge: u64 = kinds().map(of_kind).sum();
+    let maxima = kinds().filter(|kind| *kind == OperationKind::MaxPool).count() as u64;
+    // Both adapters and their normalised forms; what the operations of an edge keep; each maximum of a state with its
+    // places, of twice the size; each node, and the nodes joined; the terms of one state before they are added.
+    let per_cell = 4 + an_edge * edges + 3 * maxima * (nodes + 2) + 2 * nodes + 3 * nodes + BACKWARD;
     VALUE_BYTES * (batch * activations(skeleton, per_cell) + WEIGHT_COPIES * weights(skeleton, space))
 }
 
@@ -62,9 +72,18 @@ pub fn weights(skeleton: &Skeleton, space: &Space) -> u64 {
         for adapter in &cell.adapters {
             weights += channels * adapter.channels_in.unsigned_abs() * adapter.kernel.unsigned_abs().pow(2);
         }
-        weights += edges * Operation::ALL.map(|op| op.weights(skeleton.dim, channels)).iter().sum::<u64>();
+        let all = space.operations().iter().map(|operation| operation.weights(skeleton.dim, channels));
+        weights += edges * all.sum::<u64>();
     }
     weights
+}
+
+/// About how many bytes more a step along one path takes where kernels are generated: a hidden vector and its gradient for
+/// each pair of channels.
+pub fn generator_bytes(skeleton: &Skeleton, space: &Space) -> u64 {
+    let edges = (space.nodes() * space.fan_in()) as u64;
+    let pairs = skeleton.cells.iter().map(|cell| 2 * cell.channels.unsigned_abs().pow(2)).sum::<u64>();
+    2 * VALUE_BYTES * HIDDEN.unsigned_abs() * edges * pairs
 }
 
 /// About how many bytes one training step of the derived network takes with `batch` samples.

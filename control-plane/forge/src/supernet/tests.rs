@@ -8,7 +8,7 @@ use crate::{
 fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Tensor, Tensor) {
     let skeleton = Skeleton::new(input, 3, 4, 2, space.nodes());
     let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
-    let edges = space.edges().len();
+    let (edges, columns) = (space.edges().len(), space.operations().len() + 1);
     let net = Supernet::partial(skeleton, space, partial, &mut rng);
     let mut random = |shape: &[i64]| {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| seeds::normal(&mut rng)).collect();
@@ -21,7 +21,7 @@ fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Te
     };
     let x = channels_last(&random(&shape));
     // The last column holds the strengths of the edges.
-    let alpha = random(&[edges as i64, 7]).set_requires_grad(true);
+    let alpha = random(&[edges as i64, columns as i64]).set_requires_grad(true);
     (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha)
 }
 
@@ -37,11 +37,17 @@ fn assert_equal(input: &[usize], space: Space, candidates: &Candidates) {
 
 fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, partial: i64) {
     let (net, x, labels, alpha) = setting(input, space, partial);
+    assert_same(&net, &x, &labels, &alpha, candidates);
+}
+
+/// That both ways give the same loss and gradients.
+fn assert_same(net: &Supernet, x: &Tensor, labels: &Tensor, alpha: &Tensor, candidates: &Candidates) {
+    let columns = net.space().operations().len() as i64;
     let mix = || {
-        let weights = candidates.weights(&alpha.narrow(1, 0, 6), 1.0);
-        match partial {
+        let weights = candidates.weights(&alpha.narrow(1, 0, columns), 1.0);
+        match net.partial {
             1 => weights,
-            _ => candidates.with_edge_shares(&weights, &alpha.select(1, 6), net.space()),
+            _ => candidates.with_edge_shares(&weights, &alpha.select(1, columns), net.space()),
         }
     };
     let both =
@@ -49,8 +55,8 @@ fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, 
             net.loss(x, labels, mix, left)
         }]
         .map(|loss| {
-            let loss = loss(&net, &x, &labels, &mix(), candidates);
-            let arch = Tensor::run_backward(&[&loss], &[&alpha], true, false).remove(0);
+            let loss = loss(net, x, labels, &mix(), candidates);
+            let arch = Tensor::run_backward(&[&loss], &[alpha], true, false).remove(0);
             (loss.double_value(&[]), net.params.gradients(&loss), arch)
         });
     let [(plain, plain_w, plain_a), (ours, ours_w, ours_a)] = both;
@@ -70,8 +76,45 @@ fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, 
 
 #[test]
 fn the_restructured_cell_has_the_loss_and_the_gradients_of_the_plain_one() {
-    assert_equal(&[1, 9, 9], Space::with_fan_in(3, 2), &Candidates::all(6));
-    assert_equal(&[2, 21], Space::all_earlier(2), &Candidates::all(5));
+    for (input, space) in [(vec![1, 9, 9], Space::with_reads(3, 2)), (vec![2, 21], Space::all_earlier(2))] {
+        assert_equal(&input, space.clone(), &Candidates::all(&space));
+    }
+}
+
+/// Every kind, some with several kernels.
+fn rich(nodes: usize) -> Space {
+    let names = [
+        "conv1", "conv3", "sep3", "sep5d2", "glu3", "attend3", "se", "max3", "max5", "avg3", "avg5", "skip",
+        "zero",
+    ];
+    Space::new(nodes, 2, 2, names.map(|name| name.parse().unwrap()).to_vec())
+}
+
+#[test]
+fn so_it_does_with_operations_of_every_kind_and_several_kernels_and_with_generated_ones() {
+    for input in [vec![1, 9, 9], vec![2, 21]] {
+        let space = rich(2);
+        assert_equal(&input, space.clone(), &Candidates::all(&space));
+        let (plain, x, labels, alpha) = setting(&input, space.clone(), 1);
+        for sharing in [vec![1.0], vec![0.5, 0.0]] {
+            let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
+            let generated = Generated { sharing };
+            let net = Supernet::generated(plain.skeleton.clone(), space.clone(), &generated, &mut rng);
+            assert_same(&net, &x, &labels, &alpha, &Candidates::all(&space));
+        }
+    }
+}
+
+#[test]
+fn a_generated_supernet_has_fewer_weights_the_more_it_shares() {
+    let space = Space::all_earlier(2);
+    let count = |sharing: Vec<f64>| {
+        let skeleton = Skeleton::new(&[1, 28, 28], 10, 16, 3, 2);
+        let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
+        Supernet::generated(skeleton, space.clone(), &Generated { sharing }, &mut rng).params.len()
+    };
+    let (whole, half, last) = (count(vec![1.0]), count(vec![0.5]), count(vec![0.0, 0.0, 1.0]));
+    assert!(whole < last && last < half && half < count(vec![0.0]), "{whole}, {last}, {half}");
 }
 
 #[test]

@@ -27,7 +27,8 @@ fn network() -> Network {
         classes: 2,
         channels: 4,
         cells: 1,
-        genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+        genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::CONV3 }]] },
+        layout: None,
     };
     Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap()
 }

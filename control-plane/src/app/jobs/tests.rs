@@ -54,6 +54,7 @@ impl World {
             board: "x86-64".parse().unwrap(),
             model: "m".parse().unwrap(),
             method: SearchMethod::Gdas,
+            space: None,
             effort: Effort::default(),
         };
         self.app.start_search(new).await.unwrap().id
@@ -212,6 +213,57 @@ async fn a_lineage_whose_file_was_changed_is_not_shown() {
     std::fs::write(&path, without_search.join("\n")).unwrap();
     let error = world.app.lineage(&name).await.unwrap_err().to_string();
     assert!(error.contains("the lineage of m@v1.0 does not hold") && error.contains("arch.json"), "{error}");
+    world.app.stop();
+    runner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_search_carries_its_space_and_any_network_that_it_judged_can_be_trained() {
+    let world = World::new("").await;
+    let space =
+        SearchSpace::from_toml(SearchSpace::built_in_text("image-rich").unwrap(), "image-rich").unwrap();
+    let new = NewSearch {
+        dataset: "tiny".parse().unwrap(),
+        board: "x86-64".parse().unwrap(),
+        model: "m".parse().unwrap(),
+        method: SearchMethod::Hypernetwork,
+        space: Some(space.clone()),
+        effort: Effort { seed: Some(7), ..Effort::default() },
+    };
+    let search = world.app.start_search(new).await.unwrap();
+    assert_eq!(world.app.job(search.id).await.unwrap().space, Some(space.clone()));
+    let training = |index| NewTraining {
+        point: FrontRef { search: search.id, index },
+        model: Some("small".parse().unwrap()),
+        effort: Effort::default(),
+    };
+    let error = world.app.start_training(training(1)).await.unwrap_err().to_string();
+    assert!(error.contains("has no judged network 1, it has 0"), "{error}");
+    let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
+    assert_eq!(world.ended(search.id).await.state, JobState::Done);
+    let read = |job| -> JobSpec {
+        let text = std::fs::read(world.app.job_folder(job).join(shared::job::SPEC_FILE)).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    assert_eq!(read(search.id).space, Some(space));
+    let entry = |index: u32| {
+        serde_json::json!({
+            "index": index, "cell": "0->2 se", "channels": 8, "accuracy": 0.5, "weight_bytes": 9, "latency_us": 9,
+            "on_front": true, "chosen": index == 0, "architecture": { "number": index },
+        })
+    };
+    let front = serde_json::json!({ "points": [entry(0), entry(1)] });
+    let result = world.app.result_folder(search.id);
+    std::fs::write(result.join(shared::job::FRONT_FILE), front.to_string()).unwrap();
+    let job = world.app.start_training(training(1)).await.unwrap();
+    assert_eq!((job.task, job.seed, job.board.as_str()), (JobTask::Train, 7, "x86-64"));
+    let ended = world.ended(job.id).await;
+    assert_eq!((ended.error, ended.version.as_deref()), (None, Some("small@v1.0")));
+    assert_eq!(ended.point.map(|point| point.index), Some(1));
+    let JobKind::Train { architecture, weights: None } = read(job.id).kind else { panic!("no training") };
+    assert_eq!(std::fs::read_to_string(architecture).unwrap(), r#"{"number":1}"#);
+    let error = world.app.plot(search.id, "beta.svg").await.unwrap_err().to_string();
+    assert!(error.contains("there are loss.svg, alpha.svg, pareto.svg"), "{error}");
     world.app.stop();
     runner.await.unwrap();
 }

@@ -266,12 +266,19 @@ impl JobOrigin<'_> {
                 ("seed", json!(job.seed)),
                 ("budget", json!(job.budget)),
                 ("method", json!(job.method)),
+                ("space", json!(search.and_then(|search| search.space.as_ref()))),
                 ("board", json!(job.board)),
                 ("cell", json!(search.map(|search| &search.cell))),
                 ("arch_steps", json!(search.map(|search| search.arch_steps))),
                 ("seconds", json!(search.map(|search| search.seconds))),
             ]);
             steps.push(by_job(StepKind::Search, vec![data.clone()], vec![arch.clone()], found));
+        }
+        // The search that judged it gave the architecture, though it trained another one.
+        if let Some(point) = job.point {
+            let found = details([("judged_as", json!(point.index))]);
+            let step = by_job(StepKind::Search, vec![data.clone()], vec![arch.clone()], found);
+            steps.push(Step { by: format!("job {}", point.search), ..step });
         }
         let trained = details([
             ("seed", json!(job.seed)),

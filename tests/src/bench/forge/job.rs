@@ -111,6 +111,7 @@ impl Run<'_> {
             board: worker::board()?,
             kind,
             budget: self.set.budget,
+            space: None,
         })
     }
 

@@ -48,15 +48,7 @@ fn weights_of(search: &Bilevel<'_>, found: &Genotype, name: &str) -> Option<(Vec
         .collect();
     let parts: Vec<&str> = name.split('.').collect();
     let wanted = match (parts.as_slice(), ops.iter().find(|(edge, _)| parts.get(1) == Some(&edge.as_str()))) {
-        ([cell, edge, part], Some((_, Operation::Conv))) => match *part {
-            "weight" => format!("{cell}.{edge}.conv"),
-            part => format!("{cell}.{edge}.conv_{part}"),
-        },
-        ([cell, edge, part], Some((_, Operation::SepConv))) => match *part {
-            "weight" => format!("{cell}.{edge}.pointwise"),
-            "depthwise" => name.to_owned(),
-            part => format!("{cell}.{edge}.sep_{part}"),
-        },
+        ([cell, edge, part], Some((_, op))) => format!("{cell}.{edge}.{op}.{part}"),
         _ => name.to_owned(),
     };
     let (_, shape, values) = search.net.params.named().into_iter().find(|(name, ..)| *name == wanted)?;
@@ -76,6 +68,9 @@ fn operations_go_in_stages_and_what_is_left_in_the_end_computes_what_the_derived
     assert!(most.is_sorted_by(|a, b| a >= b));
     most.dedup();
     assert_eq!(most, [6, 4, 3, 2, 1]);
+    let judged = search.judged();
+    assert_eq!(judged[0].cell, search.derive().genotype);
+    assert!(judged.len() > 1 && judged.iter().all(|judged| judged.of > 0), "{}", judged.len());
     assert_eq!(search.adam.steps, 20);
     let found = search.derive();
     assert_eq!(found.channels, WIDTH_FACTOR * 4);
