@@ -15,10 +15,17 @@ const PROBABILITY_MIN: f64 = 1e-8;
 /// by the mean of their probabilities; the square of the temperature keeps the size of the gradient. Without teachers,
 /// `hard`.
 pub fn loss(teachers: &[Network], x: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
-    let Some(targets) = targets(teachers, x) else { return hard };
+    match targets(teachers, x) {
+        Some(targets) => blend(&targets, logits, hard),
+        None => hard,
+    }
+}
+
+/// The same where the teachers' softened probabilities `[N, classes]` are known.
+pub fn blend(targets: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
     let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
     let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
-    let rows = (&targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let rows = (targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let divergence = rows.mean(Kind::Float);
     hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE)
 }

@@ -35,6 +35,14 @@ pub enum Purpose {
     Evolution = 13,
     /// Seeds of a job's parts.
     Derived = 14,
+    /// Samples that a compression is judged by.
+    HeldBack = 30,
+    /// Order of samples in the retraining behind a step of the compression.
+    RetrainOrder = 31,
+    /// Augmentation there.
+    RetrainAugment = 32,
+    /// Which samples a layer's rounding is learned from, step by step.
+    Rounding = 33,
 }
 
 /// The stream of one purpose at one step.

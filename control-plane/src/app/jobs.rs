@@ -9,7 +9,7 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
-    job::{Budget, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
+    job::{Budget, Compression, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
 };
 use std::{
     path::{Path, PathBuf},
@@ -72,6 +72,12 @@ pub struct Effort {
     /// Teachers to train first and to learn from.
     #[serde(default)]
     pub teachers: Option<u32>,
+    /// What is done to the trained network before it is exported.
+    #[serde(default)]
+    pub compress: Option<Compression>,
+    /// See [`Budget::accuracy_loss_permille`].
+    #[serde(default)]
+    pub accuracy_loss_permille: Option<u32>,
 }
 
 /// What a job is to do.
@@ -131,6 +137,8 @@ impl App {
         budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
         budget.teachers = effort.teachers.unwrap_or(budget.teachers);
+        budget.compress = effort.compress.unwrap_or(budget.compress);
+        budget.accuracy_loss_permille = effort.accuracy_loss_permille.or(budget.accuracy_loss_permille);
         budget.validate().map_err(Error::Invalid)?;
         let (task, method, parent) = match work {
             Work::Search(method) => (JobTask::Search, Some(method), None),

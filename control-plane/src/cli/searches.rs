@@ -3,6 +3,7 @@
 use super::{
     Failure, Outcome, PageArgs,
     client::Client,
+    compression,
     output::{ago, bytes, facts, plain, show, table, word},
 };
 use crate::{
@@ -14,7 +15,7 @@ use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, SearchMethod, Stage, TeachersReport},
+    job::{Budget, Compression, SearchMethod, Stage, TeachersReport},
 };
 use std::{
     fs, io,
@@ -80,6 +81,13 @@ pub struct EffortArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
+    /// How the network is made small: int8 by calibration alone, or auto for the best sequence of pruning, low rank, INT8,
+    /// adaptive rounding, quantisation-aware training and FP16; auto where a time is given
+    #[arg(long, value_name = "int8|auto")]
+    compress: Option<Compression>,
+    /// How many of the right answers compression may cost, in percent; 1 where not given
+    #[arg(long, value_name = "PERCENT", value_parser = permille)]
+    accuracy_loss: Option<u32>,
     /// Wait for the end
     #[arg(long)]
     pub(super) wait: bool,
@@ -100,8 +108,22 @@ impl EffortArgs {
             search_steps: self.search_steps,
             epochs: self.epochs,
             teachers: self.teachers,
+            compress: self.compress,
+            accuracy_loss_permille: self.accuracy_loss,
         })
     }
+}
+
+/// A share in percent such as `1` or `0.5`, in whole thousandths.
+pub(super) fn permille(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no share in percent such as 1 or 0.5, from 0 to 50");
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_| wrong())?;
+    if !(0.0..=50.0).contains(&percent) {
+        return Err(wrong());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 500")]
+    let permille = (percent * 10.0).round() as u32;
+    Ok(permille)
 }
 
 /// A time such as `90s`, `30m` or `1h 30m`, in whole seconds.
@@ -243,11 +265,20 @@ fn describe(job: &Job) -> String {
         let model = &report.model;
         text.push_str(&facts(&[
             ("quality", report.quality()),
-            ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
+            (
+                "size",
+                format!(
+                    "{} FP32, {} {}",
+                    bytes(model.bytes_fp32_onnx),
+                    bytes(model.bytes_int8_onnx),
+                    model.form.name()
+                ),
+            ),
             ("parameters", model.parameters.to_string()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));
+        text.push_str(&report.compression.as_ref().map(compression::tables).unwrap_or_default());
     }
     if let Some(cell) = &job.cell {
         text.push_str(cell);

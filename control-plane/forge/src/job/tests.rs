@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, DataFormat, DatasetRef};
+use shared::job::{Budget, Compression, DataFormat, DatasetRef};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -62,6 +62,8 @@ fn spec(data: &Path) -> JobSpec {
             nodes: 2,
             teachers: 0,
             seconds: None,
+            compress: Compression::Int8,
+            accuracy_loss_permille: None,
         },
     }
 }

@@ -46,6 +46,8 @@ impl World {
             nodes: 3,
             teachers: 0,
             seconds: None,
+            compress: shared::job::Compression::Int8,
+            accuracy_loss_permille: None,
         };
         Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, seed: 7 }
     }
