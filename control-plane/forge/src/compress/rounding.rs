@@ -20,15 +20,16 @@ use rand::RngExt;
 use tch::{Kind, Tensor, no_grad};
 
 /// Steps a layer.
-const STEPS: u64 = 240;
+const STEPS: u64 = 300;
 /// Samples of one step.
 const BATCH: usize = 32;
 /// Rate of the variables.
-const RATE: f64 = 0.02;
+const RATE: f64 = 0.03;
 /// Stretch of the sigmoid, so that zero and one are reached (there: zeta and gamma).
 const STRETCH: (f64, f64) = (1.1, -0.1);
-/// Weight of the term that drives every variable to one side.
-const SIDES_WEIGHT: f64 = 0.01;
+/// Weight of the mean of the term that drives every variable to one side; the error of nearest rounding is the unit of the
+/// other term, so that one weight fits layers of any size.
+const SIDES_WEIGHT: f64 = 0.3;
 /// Its exponent goes from the first to the second (there: beta).
 const SHARPNESS: (f64, f64) = (20.0, 2.0);
 /// Share of the steps in which that term rests.
@@ -163,6 +164,7 @@ impl Layer<'_> {
             (&inside / (1.0f64 - &inside)).log()
         });
         let flat = start.reshape([-1]);
+        let unit = no_grad(|| self.error(&nearest, None).double_value(&[])).max(f64::MIN_POSITIVE);
         let mut adam = Adam::new(flat.numel(), (0.9, 0.999), 0.0);
         let mut values = flat.copy();
         let none = values.zeros_like();
@@ -170,7 +172,7 @@ impl Layer<'_> {
             let leaf = values.copy().set_requires_grad(true);
             let share = soft(&leaf.reshape(start.size()));
             let indices = self.batch(count, seed, step);
-            let error = self.error(&((&down + &share).clamp(-self.most, self.most)), Some(&indices));
+            let error = self.error(&(&down + &share).clamp(-self.most, self.most), Some(&indices)) / unit;
             let progress = (step as f64 / STEPS as f64 - WARM_SHARE) / (1.0 - WARM_SHARE);
             let loss = if progress < 0.0 {
                 error
@@ -178,7 +180,7 @@ impl Layer<'_> {
                 let sharp = SHARPNESS.1
                     + 0.5 * (SHARPNESS.0 - SHARPNESS.1) * (1.0 + (std::f64::consts::PI * progress).cos());
                 let sides = 1.0f64 - (share * 2.0 - 1.0).abs().pow_tensor_scalar(sharp);
-                error + sides.sum(Kind::Float) * SIDES_WEIGHT
+                error + sides.mean(Kind::Float) * SIDES_WEIGHT
             };
             let gradients = Tensor::run_backward(&[&loss], &[&leaf], false, false);
             if let [gradient] = gradients.as_slice() {
@@ -200,8 +202,7 @@ impl Layer<'_> {
         Tensor::from_slice(&chosen)
     }
 
-    /// Squared error of the answers with these integers, summed over the outputs and averaged over samples (`indices`,
-    /// or all) and space, in units of what the layer gives.
+    /// Mean squared error of the answers with these integers, over samples (`indices`, or all).
     fn error(&self, integers: &Tensor, indices: Option<&Tensor>) -> Tensor {
         let pick = |of: &Tensor| match indices {
             Some(indices) => of.index_select(0, indices),
@@ -209,10 +210,7 @@ impl Layer<'_> {
         };
         let weight = integers * &self.scales;
         let found = compute(self.node, &[&pick(&self.x)], Some((weight, self.bias.shallow_clone())));
-        let wanted = pick(&self.wanted);
-        let unit = no_grad(|| self.wanted.square().mean(Kind::Float).double_value(&[])).max(f64::MIN_POSITIVE);
-        let channels = wanted.size().get(1).copied().unwrap_or(1) as f64;
-        (found - wanted).square().mean(Kind::Float) * (channels / unit)
+        (found - pick(&self.wanted)).square().mean(Kind::Float)
     }
 }
 
