@@ -192,8 +192,17 @@ pub enum Compression {
     /// Post-training INT8.
     #[default]
     Int8,
-    /// The sequence of pruning, low rank, post-training INT8, adaptive rounding, quantisation-aware training and FP16
-    /// that makes the model smallest and fastest within the budget's loss of accuracy.
+    /// Structured pruning as far as the budget's loss of accuracy allows, then INT8.
+    Prune,
+    /// Low-rank factors of its layers, then INT8.
+    LowRank,
+    /// INT8 with the rounding of every weight learned.
+    AdaptiveRounding,
+    /// INT8 with a training that rounds.
+    QuantisationAware,
+    /// Weights as 16-bit floats.
+    Fp16,
+    /// The sequence of all of these that makes the model smallest and fastest within the budget's loss of accuracy.
     Auto,
 }
 
@@ -206,12 +215,25 @@ pub struct UnknownCompression {
 
 impl Compression {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Int8, Self::Auto];
+    pub const ALL: [Self; 7] = [
+        Self::Int8,
+        Self::Prune,
+        Self::LowRank,
+        Self::AdaptiveRounding,
+        Self::QuantisationAware,
+        Self::Fp16,
+        Self::Auto,
+    ];
 
     /// As in JSON and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
+            Self::Prune => "prune",
+            Self::LowRank => "low-rank",
+            Self::AdaptiveRounding => "adaptive-rounding",
+            Self::QuantisationAware => "quantisation-aware",
+            Self::Fp16 => "fp16",
             Self::Auto => "auto",
         }
     }
@@ -704,7 +726,10 @@ mod tests {
             assert_eq!(way.name().parse(), Ok(way));
         }
         let unknown = "zip".parse::<Compression>().unwrap_err().to_string();
-        assert_eq!(unknown, "no way to compress \"zip\", allowed are int8, auto");
+        assert_eq!(
+            unknown,
+            "no way to compress \"zip\", allowed are int8, prune, low-rank, adaptive-rounding, quantisation-aware, fp16, auto"
+        );
         let bad = Budget { accuracy_loss_permille: Some(501), ..quick };
         assert_eq!(bad.validate().unwrap_err(), "budget.accuracy_loss_permille is 501, allowed are 0 to 500");
     }

@@ -31,9 +31,9 @@ pub struct AutoArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
-    /// How the network is made small: int8 by calibration alone, or auto for the best sequence of pruning, low rank, INT8,
-    /// adaptive rounding, quantisation-aware training and FP16
-    #[arg(long, value_name = "int8|auto", default_value = "auto")]
+    /// How the network is made small: int8 by calibration alone, prune, low-rank, adaptive-rounding, quantisation-aware,
+    /// fp16, or auto for the best sequence of these
+    #[arg(long, value_name = "WAY", default_value = "auto")]
     compress: Compression,
     /// How many of the right answers compression may cost, in percent; 1 where not given
     #[arg(long, value_name = "PERCENT", value_parser = searches::permille)]

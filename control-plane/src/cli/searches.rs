@@ -81,9 +81,9 @@ pub struct EffortArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
-    /// How the network is made small: int8 by calibration alone, or auto for the best sequence of pruning, low rank, INT8,
-    /// adaptive rounding, quantisation-aware training and FP16; auto where a time is given
-    #[arg(long, value_name = "int8|auto")]
+    /// How the network is made small: int8 by calibration alone, prune, low-rank, adaptive-rounding, quantisation-aware,
+    /// fp16, or auto for the best sequence of these; int8 where not given, auto where a time is given
+    #[arg(long, value_name = "WAY")]
     compress: Option<Compression>,
     /// How many of the right answers compression may cost, in percent; 1 where not given
     #[arg(long, value_name = "PERCENT", value_parser = permille)]

@@ -2,6 +2,7 @@
 //! accuracy. Every decision is a function of numbers that are the same after a restart.
 
 use serde::{Deserialize, Serialize};
+use shared::job::Compression;
 use std::fmt;
 
 /// One change of the structure.
@@ -31,8 +32,8 @@ impl fmt::Display for Step {
 /// Steps one after another, each followed by a retraining.
 pub type Sequence = &'static [Step];
 
-/// What is tried. The first, which changes nothing, is always possible.
-pub const SEQUENCES: [Sequence; 6] = [
+/// All that are tried. The first, which changes nothing, is always possible.
+const SEQUENCES: [Sequence; 6] = [
     &[],
     &[Step::Prune { share: 75 }],
     &[Step::Prune { share: 50 }],
@@ -49,6 +50,36 @@ const TRIAL_LOSSES: f64 = 3.0;
 const TRIAL_SAMPLES: f64 = 1.0;
 /// A structure is changed for at least this share less of bytes times microseconds.
 const GAIN_MIN: f64 = 0.05;
+
+/// What a job may do to its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Menu {
+    /// Changes of the structure; the first changes nothing.
+    pub sequences: Vec<Sequence>,
+    /// Ways to integers, the cheapest first; FP16 alone where there is none.
+    pub endings: &'static [Ending],
+}
+
+impl Menu {
+    /// What this way to compress allows.
+    pub fn of(way: Compression) -> Self {
+        let all = Ending::ALL.as_slice();
+        let is_allowed = |step: &Step| match (way, step) {
+            (Compression::Auto, _) | (Compression::Prune, Step::Prune { .. }) => true,
+            (other, Step::LowRank { .. }) => other == Compression::LowRank,
+            (_, Step::Prune { .. }) => false,
+        };
+        let sequences =
+            SEQUENCES.into_iter().filter(|sequence| sequence.iter().all(is_allowed)).collect();
+        let endings = match way {
+            Compression::Int8 | Compression::Prune | Compression::LowRank | Compression::Auto => all,
+            Compression::AdaptiveRounding => &[Ending::Rounded],
+            Compression::QuantisationAware => &[Ending::Aware],
+            Compression::Fp16 => &[],
+        };
+        Self { sequences, endings }
+    }
+}
 
 /// A sequence for people.
 pub fn name(sequence: &[Step]) -> String {
@@ -106,7 +137,7 @@ impl Bound {
 }
 
 /// The sequences to run in full, the best first; the one that changes nothing is the last. `trials` has one entry for each
-/// of [`SEQUENCES`], `None` where its steps change nothing.
+/// of [`Menu::sequences`], `None` where its steps change nothing.
 pub fn order(trials: &[Option<Trial>], bound: &Bound) -> Vec<usize> {
     let plain = trials.first().copied().flatten();
     let allowed = plain.map_or(f64::INFINITY, |plain| plain.cost() * (1.0 - GAIN_MIN));
@@ -197,6 +228,19 @@ mod tests {
     fn the_bound_is_a_share_of_what_the_whole_network_answers_right() {
         assert!(BOUND.holds(0.891) && !BOUND.holds(0.890));
         assert!(Bound { loss: 0.0, ..BOUND }.holds(0.9));
+    }
+
+    #[test]
+    fn who_names_one_way_gets_no_other() {
+        let menu = |way| Menu::of(way);
+        assert_eq!(menu(Compression::Auto).sequences, SEQUENCES);
+        assert_eq!(menu(Compression::Prune).sequences, SEQUENCES[..4]);
+        assert_eq!(menu(Compression::LowRank).sequences, [SEQUENCES[0], SEQUENCES[4]]);
+        for way in [Compression::AdaptiveRounding, Compression::QuantisationAware, Compression::Fp16] {
+            assert_eq!(menu(way).sequences, [SEQUENCES[0]]);
+        }
+        assert_eq!(menu(Compression::QuantisationAware).endings, [Ending::Aware]);
+        assert_eq!(menu(Compression::Fp16).endings, []);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         self, Answers, Judge, Parts, Plan, Retraining, Trainable,
         low_rank::low_rank,
         prune::{Scorer, prune},
-        sequence::{self, Bound, SEQUENCES, Sequence, Step, Trial},
+        sequence::{self, Bound, Menu, Sequence, Step, Trial},
     },
     finish::Compressed,
     genotype::Dim,
@@ -44,6 +44,7 @@ const AWARE_RATE: f64 = 0.004;
 /// What stays the same over a compression.
 struct World<'a> {
     graph: Graph,
+    menu: Menu,
     answers: Answers<'a>,
     judge: &'a Judge<'a>,
     parts: &'a Parts,
@@ -90,7 +91,8 @@ impl Driver<'_, '_> {
         let mut clock = Clock::start(self.state.compress_seconds, self.hooks.checkpoint_every);
         let full = self.full_steps(&graph, answers, augment);
         let (judge, parts) = (&judge, &parts);
-        let world = World { graph, answers, judge, parts, bound, augment, full, ort };
+        let menu = Menu::of(self.spec.budget.compress);
+        let world = World { graph, menu, answers, judge, parts, bound, augment, full, ort };
         let compressed = self.in_order(&world, &mut journal, &mut clock);
         self.state.compress_seconds = clock.seconds();
         compressed.map(Some)
@@ -103,7 +105,7 @@ impl Driver<'_, '_> {
         journal: &mut Journal,
         clock: &mut Clock,
     ) -> Result<Compressed, Error> {
-        while let Some(sequence) = SEQUENCES.get(journal.state.trials.len()) {
+        while let Some(sequence) = world.menu.sequences.get(journal.state.trials.len()) {
             let trial = self.trial(sequence, world, journal, clock)?;
             journal.trial_done(trial);
             self.checkpoint_compression(journal, &[], clock)?;
@@ -113,7 +115,7 @@ impl Driver<'_, '_> {
         let plain_trial = trials.first().and_then(Option::as_ref);
         let mut refused: Vec<(usize, String)> = Vec::new();
         for index in order.iter().copied() {
-            let Some(sequence) = SEQUENCES.get(index) else { continue };
+            let Some(sequence) = world.menu.sequences.get(index) else { continue };
             match self.full_run(index, sequence, world, journal, clock)? {
                 Run::Kept(mut compressed) => {
                     compressed.tried = trials
@@ -127,7 +129,8 @@ impl Driver<'_, '_> {
                                 let why = || sequence::refusal(trial.as_ref(), plain_trial, &world.bound);
                                 Some(known.unwrap_or_else(why))
                             };
-                            report(SEQUENCES.get(at).copied().unwrap_or_default(), trial.as_ref(), refused)
+                            let sequence = world.menu.sequences.get(at).copied().unwrap_or_default();
+                            report(sequence, trial.as_ref(), refused)
                         })
                         .collect();
                     compressed.seconds = clock.seconds();
@@ -311,7 +314,7 @@ impl Driver<'_, '_> {
 
     /// Steps of all trainings, if the first full run is kept and no training with rounding is needed.
     fn planned(&self, world: &World<'_>) -> u64 {
-        let trial: u64 = SEQUENCES.iter().map(|sequence| sequence.len() as u64).sum();
+        let trial: u64 = world.menu.sequences.iter().map(|sequence| sequence.len() as u64).sum();
         trial * share_of(world.full, TRIAL_SHARE) + world.full
     }
 

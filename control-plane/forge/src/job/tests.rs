@@ -462,3 +462,41 @@ fn a_compression_that_is_killed_again_and_again_ends_like_one_that_was_not_and_s
     assert!(last.macs < first.macs, "nothing was pruned: {:#?}", compression.tried);
     finish::check(&result_dir(&whole), None).unwrap();
 }
+
+#[test]
+fn every_way_to_compress_can_be_asked_for_by_name_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let base = compressing(folder.path());
+    let mut found = std::collections::HashMap::new();
+    for (way, told) in [
+        (Compression::AdaptiveRounding, "rounding learned"),
+        (Compression::QuantisationAware, "trained with rounding"),
+        (Compression::LowRank, ""),
+        (Compression::Fp16, "weights as 16-bit floats"),
+    ] {
+        let budget = Budget { compress: way, accuracy_loss_permille: Some(500), ..base.budget };
+        let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(format!("{way}-{name}")));
+        for dir in [&whole, &killed] {
+            write_spec(dir, &JobSpec { budget, ..base.clone() });
+        }
+        drive(&whole, None).0.unwrap();
+        while let Err(error) = drive(&killed, Some(31)).0 {
+            assert!(matches!(error, Error::Stopped), "{way}: {error}");
+        }
+        let model = |dir: &Path| fs::read(result_dir(dir).join("model.onnx")).unwrap();
+        assert_eq!(model(&whole), model(&killed), "{way}");
+        let report = report(&whole);
+        assert!(report.model.remarks[0].contains(told), "{way}: {:?}", report.model.remarks);
+        finish::check(&result_dir(&whole), None).unwrap();
+        found.insert(way, report);
+    }
+    let half = &found[&Compression::Fp16].model;
+    assert_eq!(half.form, shared::job::ModelForm::Fp16);
+    assert_eq!(found[&Compression::Fp16].compression.as_ref().unwrap().steps.last().unwrap().kernels.integer, 0);
+    assert!(half.bytes_int8_onnx < half.bytes_fp32_onnx);
+    let aware = &found[&Compression::QuantisationAware].model;
+    assert!(aware.accuracy_int8.unwrap() >= aware.accuracy_fp32.unwrap() - 0.1, "{aware:?}");
+    let rounded = found[&Compression::AdaptiveRounding].compression.as_ref().unwrap();
+    assert!(rounded.steps.last().unwrap().kernels.integer > 2);
+}

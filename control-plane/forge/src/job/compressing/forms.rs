@@ -66,8 +66,11 @@ impl Driver<'_, '_> {
         let reduce_range = saturates(&self.spec.board);
         let calibrator = Calibrator::MinMax;
         let mut forms = Forms { world, graph, calibration, reduce_range, best: None, calibrator };
+        if world.menu.endings.first() != Some(&Ending::PostTraining) {
+            forms.calibrator = forms.most_accurate_rule()?;
+        }
         let mut enough = false;
-        for ending in Ending::ALL {
+        for ending in world.menu.endings {
             enough = match ending {
                 Ending::PostTraining => forms.by_calibration()?,
                 Ending::Corrected => forms.corrected()?,
@@ -94,18 +97,24 @@ impl Driver<'_, '_> {
             if !structures.is_empty() {
                 return Ok(Run::Refused(format!("{found:.4} right at best as INT8, {least:.4} are needed")));
             }
-            let allowed = self.spec.board.limits.weight_bytes_max;
-            match forms.halved(allowed)? {
+            let int8 = match &forms.best {
+                Some(_) => format!("INT8 answers {found:.4} of the samples held back right where {least:.4} are needed"),
+                None => "INT8 was not asked for".to_owned(),
+            };
+            // One way to integers that was asked for by name stays, and says what it costs.
+            let named = world.menu.endings.len() == 1;
+            match forms.halved(self.spec.board.limits.weight_bytes_max)? {
+                _ if named => remarks.push(int8),
                 Ok(half) => {
-                    remarks.push(format!(
-                        "INT8 answers {found:.4} of the samples held back right where {least:.4} are needed: weights are \
-                         kept as 16-bit floats, at twice the size and in f32 arithmetic"
-                    ));
                     forms.best = Some(half);
+                    remarks.push(format!(
+                        "{int8}: weights are kept as 16-bit floats, at twice the size and in f32 arithmetic"
+                    ));
                 }
-                Err(why) => remarks.push(format!(
-                    "INT8 answers {found:.4} of the samples held back right where {least:.4} are needed, and FP16 {why}"
-                )),
+                Err(why) => remarks.push(format!("{int8}, and FP16 {why}")),
+            }
+            if forms.best.is_none() {
+                forms.by_calibration()?;
             }
         }
         let Some(best) = forms.best else {
@@ -207,6 +216,20 @@ impl Forms<'_, '_> {
         let Some(calibrator) = self.calibrations(&graph, "")? else { return Ok(true) };
         self.calibrator = calibrator;
         Ok(false)
+    }
+
+    /// The rule of ranges whose form answers most right, without offering any.
+    fn most_accurate_rule(&self) -> Result<Calibrator, Error> {
+        let fp32 = onnx::write_f32(&self.graph).map_err(compress::Error::from)?;
+        let found = quantise(&self.graph, &fp32, &self.calibration, self.world.ort, self.reduce_range);
+        let mut best = (f64::NEG_INFINITY, self.calibrator);
+        for candidate in found.map_err(compress::Error::from)? {
+            let held = self.world.judge.of_model(&candidate.onnx_int8)?;
+            if held > best.0 {
+                best = (held, candidate.calibrator);
+            }
+        }
+        Ok(best.1)
     }
 
     /// Channels equalised, biases corrected, and both.
