@@ -152,6 +152,8 @@ pub struct Compressed {
     pub remarks: Vec<String>,
     /// Of all of it.
     pub seconds: f64,
+    /// How much of the right answers it may cost, 0 to 1.
+    pub loss_max: f64,
 }
 
 /// Exports `net` for `board` and measures it on the test split: the form of it that is given, or its INT8 form by
@@ -211,6 +213,7 @@ pub fn export(
                 tried: Vec::new(),
                 remarks,
                 seconds: 0.0,
+                loss_max: INT8_LOSS_MAX,
             }
         }
     };
@@ -259,7 +262,9 @@ pub fn export(
     let accuracy_fp32 = accuracy(ort_fp32.as_ref(), &set.test)?;
     let accuracy_int8 = accuracy(ort_int8.as_ref(), &set.test)?;
     let accuracy_int8_tract = accuracy(tract_int8.as_ref(), &set.test)?;
-    remarks.extend(judge_accuracy(accuracy_fp32, accuracy_int8.min(accuracy_int8_tract), set.test.len())?);
+    let worse = accuracy_int8.min(accuracy_int8_tract);
+    let refused_from = INT8_LOSS_REFUSED.max(chosen.loss_max);
+    remarks.extend(judge_accuracy(accuracy_fp32, worse, set.test.len(), refused_from)?);
     remarks.extend(judge_latency(&us_per_inference, board)?);
     let us = &us_per_inference;
     let of_fp32 = Known { accuracy: accuracy_fp32, us_ort: us.ort_fp32, us_tract: us.tract_fp32 };
@@ -312,10 +317,16 @@ fn choose(candidates: Vec<Candidate>, onnx_fp32: &[u8], some: &Split, ort: &Ort)
     Ok(best.map(|(_, candidate)| candidate).ok_or_else(none)?)
 }
 
-/// A remark where INT8 costs more right answers of `count` than it should.
-fn judge_accuracy(fp32: f64, int8: f64, count: usize) -> Result<Option<String>, Error> {
+/// A remark where INT8 costs more right answers of `count` than it should; an error where it costs a share of more than
+/// `refused_from`.
+fn judge_accuracy(
+    fp32: f64,
+    int8: f64,
+    count: usize,
+    refused_from: f64,
+) -> Result<Option<String>, Error> {
     let lost = fp32 - int8;
-    if lost > fp32 * INT8_LOSS_REFUSED && lost * count as f64 >= INT8_LOST_MIN {
+    if lost > fp32 * refused_from && lost * count as f64 >= INT8_LOST_MIN {
         return Err(Error::Inaccurate { fp32, int8 });
     }
     Ok((lost > fp32 * INT8_LOSS_MAX).then(|| {

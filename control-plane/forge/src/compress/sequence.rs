@@ -98,6 +98,8 @@ pub struct Trial {
     pub us: u64,
     /// Right answers on what is held back, 0 to 1.
     pub accuracy: f32,
+    /// Whether it keeps the board's limits.
+    pub fits: bool,
 }
 
 impl Trial {
@@ -146,7 +148,7 @@ pub fn order(trials: &[Option<Trial>], bound: &Bound) -> Vec<usize> {
         .enumerate()
         .skip(1)
         .filter_map(|(index, trial)| Some((index, trial.as_ref()?)))
-        .filter(|(_, trial)| bound.may_hold(trial) && trial.cost() <= allowed)
+        .filter(|(_, trial)| trial.fits && bound.may_hold(trial) && trial.cost() <= allowed)
         .map(|(index, trial)| (trial.cost(), index))
         .collect();
     better.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -158,9 +160,12 @@ pub fn order(trials: &[Option<Trial>], bound: &Bound) -> Vec<usize> {
 pub fn refusal(trial: Option<&Trial>, plain: Option<&Trial>, bound: &Bound) -> String {
     match (trial, plain) {
         (None, _) => "it changes nothing".to_owned(),
-        (Some(trial), _) if !bound.may_hold(trial) => {
-            format!("{:.4} right after a short retraining, at least {:.4} are needed in the end", trial.accuracy, bound.least())
-        }
+        (Some(trial), _) if !trial.fits => "it breaks a limit of the board".to_owned(),
+        (Some(trial), _) if !bound.may_hold(trial) => format!(
+            "{:.4} right after a short retraining, at least {:.4} are needed in the end",
+            trial.accuracy,
+            bound.least()
+        ),
         (Some(trial), Some(plain)) if trial.cost() > plain.cost() * (1.0 - GAIN_MIN) => {
             "hardly smaller and faster".to_owned()
         }
@@ -191,7 +196,7 @@ mod tests {
     use super::*;
 
     fn trial(bytes: u64, us: u64, accuracy: f32) -> Option<Trial> {
-        Some(Trial { bytes, macs: 1, us, accuracy })
+        Some(Trial { bytes, macs: 1, us, accuracy, fits: true })
     }
 
     const BOUND: Bound = Bound { whole: 0.9, loss: 0.01, count: 1000 };
@@ -211,6 +216,9 @@ mod tests {
         assert_eq!(told(1), "others are smaller and faster");
         assert_eq!(told(3), "0.7000 right after a short retraining, at least 0.8910 are needed in the end");
         assert_eq!(told(4), "it changes nothing");
+        let large = trials.map(|trial| trial.map(|trial| Trial { fits: false, ..trial }));
+        assert_eq!(order(&large, &BOUND), [0]);
+        assert_eq!(refusal(large[2].as_ref(), trials[0].as_ref(), &BOUND), "it breaks a limit of the board");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     finish::Compressed,
     genotype::Dim,
     graph::Graph,
-    network::{Network, latency},
+    network::{Network, broken_limit, latency},
     quantise,
     seeds,
 };
@@ -113,8 +113,10 @@ impl Driver<'_, '_> {
         let trials = journal.state.trials.clone();
         let order = sequence::order(&trials, &world.bound);
         let plain_trial = trials.first().and_then(Option::as_ref);
-        let mut refused: Vec<(usize, String)> = Vec::new();
         for index in order.iter().copied() {
+            if journal.refused(index).is_some() {
+                continue;
+            }
             let Some(sequence) = world.menu.sequences.get(index) else { continue };
             match self.full_run(index, sequence, world, journal, clock)? {
                 Run::Kept(mut compressed) => {
@@ -122,7 +124,7 @@ impl Driver<'_, '_> {
                         .iter()
                         .enumerate()
                         .map(|(at, trial)| {
-                            let known = refused.iter().find(|(of, _)| *of == at).map(|(_, why)| why.clone());
+                            let known = journal.refused(at).map(str::to_owned);
                             let refused = if at == index {
                                 None
                             } else {
@@ -137,9 +139,10 @@ impl Driver<'_, '_> {
                     return Ok(compressed);
                 }
                 Run::Refused(why) => {
-                    self.say(journal, &format!("{} is refused: {why}", sequence::name(sequence)));
-                    refused.push((index, why));
-                    journal.drop_graphs();
+                    let told = format!("{} is refused: {why}", sequence::name(sequence));
+                    self.say(world, journal, told);
+                    journal.refuse(index, why);
+                    self.checkpoint_compression(journal, &[], clock)?;
                 }
             }
         }
@@ -169,17 +172,16 @@ impl Driver<'_, '_> {
             macs: graph.macs(),
             us: latency::estimate_us(&graph, &self.spec.board),
             accuracy: world.judge.of_graph(&graph) as f32,
+            fits: broken_limit(&graph, &self.spec.board).is_none(),
         };
-        self.say(
-            journal,
-            &format!(
-                "{}: {} bytes, {} operations, {:.4} right",
-                sequence::name(sequence),
-                trial.bytes,
-                trial.macs,
-                trial.accuracy
-            ),
+        let told = format!(
+            "{}: {} bytes, {} operations, {:.4} right",
+            sequence::name(sequence),
+            trial.bytes,
+            trial.macs,
+            trial.accuracy
         );
+        self.say(world, journal, told);
         Ok(Some(trial))
     }
 
@@ -277,7 +279,7 @@ impl Driver<'_, '_> {
                     loss: Some(loss),
                     resumed_from: resumed_from.take(),
                     message: Some(key.to_owned()),
-                    ..plain(Stage::Compress, journal.state.steps, self.planned(world))
+                    ..plain(Stage::Compress, journal.state.steps, planned(world, journal))
                 };
                 (self.hooks.progress)(&progress);
             }
@@ -306,16 +308,9 @@ impl Driver<'_, '_> {
         Ok(self.checkpoint.save(&self.state, &training::borrowed(&tensors))?)
     }
 
-    fn say(&mut self, journal: &Journal, message: &str) {
-        let step = journal.state.steps;
-        let message = Some(message.to_owned());
-        (self.hooks.progress)(&Progress { message, ..plain(Stage::Compress, step, step.max(1)) });
-    }
-
-    /// Steps of all trainings, if the first full run is kept and no training with rounding is needed.
-    fn planned(&self, world: &World<'_>) -> u64 {
-        let trial: u64 = world.menu.sequences.iter().map(|sequence| sequence.len() as u64).sum();
-        trial * share_of(world.full, TRIAL_SHARE) + world.full
+    fn say(&mut self, world: &World<'_>, journal: &Journal, message: String) {
+        let progress = plain(Stage::Compress, journal.state.steps, planned(world, journal));
+        (self.hooks.progress)(&Progress { message: Some(message), ..progress });
     }
 
     /// Steps of a full retraining: a share of those of the training, or what there is time for.
@@ -337,6 +332,12 @@ impl Driver<'_, '_> {
         self.state.paced.compress_steps = Some(steps);
         steps
     }
+}
+
+/// Steps in all, if the first full run is kept and needs no training with rounding; more once there are more.
+fn planned(world: &World<'_>, journal: &Journal) -> u64 {
+    let trials: u64 = world.menu.sequences.iter().map(|sequence| sequence.len() as u64).sum();
+    (trials * share_of(world.full, TRIAL_SHARE) + world.full).max(journal.state.steps)
 }
 
 fn share_of(steps: u64, share: f64) -> u64 {

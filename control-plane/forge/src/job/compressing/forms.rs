@@ -12,11 +12,11 @@ use crate::{
     finish::{CALIBRATION_SAMPLES, Compressed},
     graph::Graph,
     import::saturates,
-    job::{Clock, plain},
+    job::Clock,
     onnx,
     quantise::{self, Calibrator, Encoding, Seen, look, quantise},
 };
-use shared::job::{ModelForm, Progress, Stage, TensorReport};
+use shared::job::{ModelForm, TensorReport};
 
 /// Calibration samples over which rounding is learned.
 const ROUNDING_SAMPLES: usize = 256;
@@ -87,7 +87,7 @@ impl Driver<'_, '_> {
                     best.held,
                     world.bound.least()
                 );
-                self.say(journal, &told);
+                self.say(world, journal, told);
             }
         }
         let mut remarks = Vec::new();
@@ -137,6 +137,7 @@ impl Driver<'_, '_> {
             tried: Vec::new(),
             remarks,
             seconds: 0.0,
+            loss_max: world.bound.loss,
         }))
     }
 
@@ -158,6 +159,8 @@ impl Driver<'_, '_> {
             Rounding::new(&graph, &ranges, forms.reduce_range, some, seed).map_err(Error::Compress)?;
         if let Some((graph, next)) = journal.resume_rounding(&key) {
             rounding.restore(graph, usize::try_from(next).unwrap_or(0));
+        } else if let Some(done) = journal.graph(&key) {
+            rounding.restore(done.clone(), graph.nodes().len());
         }
         loop {
             let (next, total) = rounding.progress();
@@ -165,11 +168,9 @@ impl Driver<'_, '_> {
                 break;
             }
             rounding.step().map_err(Error::Compress)?;
+            journal.state.steps += 1;
             if clock.due_for_report() {
-                let message = Some(format!("rounding of node {} of {total}", next + 1));
-                let step = journal.state.steps;
-                let progress = Progress { message, ..plain(Stage::Compress, step, step.max(1)) };
-                (self.hooks.progress)(&progress);
+                self.say(forms.world, journal, format!("rounding of node {} of {total}", next + 1));
             }
             if clock.due_for_checkpoint() {
                 journal.under_way(&key, rounding.graph(), rounding.progress().0 as u64);
@@ -180,6 +181,10 @@ impl Driver<'_, '_> {
             }
         }
         let (graph, encoding) = rounding.finish();
+        if journal.graph(&key).is_none() {
+            journal.keep(&key, graph.clone());
+            self.checkpoint_compression(journal, &[], clock)?;
+        }
         let way = format!("calibrated by {}, rounding learned", forms.calibrator);
         forms.offer(&graph, &encoding, &seen, way)
     }

@@ -16,6 +16,8 @@ pub(in super::super) struct CompressState {
     pub(super) steps: u64,
     /// Of the sequences that were tried, in their order; `None` where one changes nothing.
     pub(super) trials: Vec<Option<Trial>>,
+    /// Sequences that were run in full for nothing, and why.
+    refused: Vec<(usize, String)>,
     /// Graphs that are still needed, by what made them. Their numbers are tensors of the checkpoint.
     kept: Vec<(String, Outline)>,
     /// The training or rounding under way: what it is, the graph that it began with, and how far it is.
@@ -104,8 +106,18 @@ impl Journal {
         self.drop_graphs();
     }
 
-    /// Forgets all graphs.
-    pub(super) fn drop_graphs(&mut self) {
+    /// Notes that a sequence was run in full for nothing; its graphs are not needed any more.
+    pub(super) fn refuse(&mut self, sequence: usize, why: String) {
+        self.state.refused.push((sequence, why));
+        self.drop_graphs();
+    }
+
+    /// Why a sequence that was run in full was not taken.
+    pub(super) fn refused(&self, sequence: usize) -> Option<&str> {
+        self.state.refused.iter().find(|(of, _)| *of == sequence).map(|(_, why)| why.as_str())
+    }
+
+    fn drop_graphs(&mut self) {
         self.end_under_way();
         self.state.kept.clear();
         self.graphs.clear();
