@@ -319,12 +319,7 @@ fn choose(candidates: Vec<Candidate>, onnx_fp32: &[u8], some: &Split, ort: &Ort)
 
 /// A remark where INT8 costs more right answers of `count` than it should; an error where it costs a share of more than
 /// `refused_from`.
-fn judge_accuracy(
-    fp32: f64,
-    int8: f64,
-    count: usize,
-    refused_from: f64,
-) -> Result<Option<String>, Error> {
+fn judge_accuracy(fp32: f64, int8: f64, count: usize, refused_from: f64) -> Result<Option<String>, Error> {
     let lost = fp32 - int8;
     if lost > fp32 * refused_from && lost * count as f64 >= INT8_LOST_MIN {
         return Err(Error::Inaccurate { fp32, int8 });

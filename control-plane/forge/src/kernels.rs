@@ -30,9 +30,8 @@ pub fn count(ort: &Ort, model: &[u8]) -> Result<KernelReport, Error> {
     let rewritten: ModelProto =
         prost::Message::decode(bytes.as_slice()).map_err(|error| failed(format!("its graph: {error}")))?;
     let nodes: &[NodeProto] = rewritten.graph.as_ref().map_or(&[], |graph| &graph.node);
-    let among = |table: &[&str]| {
-        nodes.iter().filter(|node| table.contains(&node.op_type.as_str())).count() as u64
-    };
+    let among =
+        |table: &[&str]| nodes.iter().filter(|node| table.contains(&node.op_type.as_str())).count() as u64;
     Ok(KernelReport { integer: among(&INTEGER), float: among(&FLOAT) })
 }
 

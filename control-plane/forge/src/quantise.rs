@@ -151,7 +151,8 @@ pub fn look(graph: &Graph, calibration: &[f32], ort: &Ort) -> Result<Seen, Error
                 if let (false, Some(sums), Some(shape)) = (counting, sums.get_mut(index), shapes.get(index)) {
                     let channels = values.chunks_exact(shape.spatial_elements().max(1));
                     for (at, channel) in channels.enumerate() {
-                        sums[at % shape.channels.max(1)] += channel.iter().map(|x| f64::from(*x)).sum::<f64>();
+                        sums[at % shape.channels.max(1)] +=
+                            channel.iter().map(|x| f64::from(*x)).sum::<f64>();
                     }
                 }
             };

@@ -10,7 +10,11 @@ use crate::{
 };
 use clap::Args;
 use control_core::entity::{Dataset, Job};
-use shared::{BoardId, DatasetId, ModelName, job::{Compression, SearchMethod}, limits};
+use shared::{
+    BoardId, DatasetId, ModelName,
+    job::{Compression, SearchMethod},
+    limits,
+};
 use std::path::{Path, PathBuf};
 
 /// What is to be made of what.

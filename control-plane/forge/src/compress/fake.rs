@@ -42,7 +42,8 @@ impl Fake {
         let encoding = Encoding::from_ranges(graph, ranges, reduce_range)?;
         let mut owners: Vec<Option<usize>> = Vec::with_capacity(ranges.len());
         for index in 0..ranges.len() {
-            let tied = range_of(graph, index).and_then(|source| owners.get(source.index()).copied().flatten());
+            let tied =
+                range_of(graph, index).and_then(|source| owners.get(source.index()).copied().flatten());
             let own = encoding.value(value(index)).map(|_| tied.unwrap_or(index));
             owners.push(own);
         }

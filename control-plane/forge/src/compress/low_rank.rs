@@ -31,7 +31,8 @@ fn split(graph: &Graph, energy: f64, share_max: f64) -> Result<Option<Graph>, Er
     let mut names = vec![ValueId::INPUT];
     let mut changed = false;
     for (index, node) in graph.nodes().iter().enumerate() {
-        let inputs: Vec<ValueId> = node.inputs().iter().filter_map(|id| names.get(id.index()).copied()).collect();
+        let inputs: Vec<ValueId> =
+            node.inputs().iter().filter_map(|id| names.get(id.index()).copied()).collect();
         let pair = match node.op() {
             Op::Conv(conv) if conv.groups == 1 => pair_of_conv(conv, energy, share_max),
             Op::Linear(linear) if Some(index) != last => pair_of_linear(linear, energy, share_max),
@@ -151,7 +152,10 @@ mod tests {
                 let each = weight.len() / bias.len();
                 let first = weight[..each].to_vec();
                 for (row, values) in weight.chunks_exact_mut(each).enumerate() {
-                    values.iter_mut().zip(&first).for_each(|(value, first)| *value = first * (row + 1) as f32);
+                    values
+                        .iter_mut()
+                        .zip(&first)
+                        .for_each(|(value, first)| *value = first * (row + 1) as f32);
                 }
             }
         })

@@ -4,10 +4,7 @@
 //! all layers that give it, averaged over batches (Molchanov et al. 2019, "Importance Estimation for Neural Network
 //! Pruning", equation 8).
 
-use super::{
-    channels::Channels,
-    interpreter::Trainable,
-};
+use super::{channels::Channels, interpreter::Trainable};
 use crate::{
     graph::{Error, Graph},
     params::to_vec,
@@ -203,7 +200,8 @@ mod tests {
         let (Op::Conv(before), Op::Conv(after)) = (graph.nodes()[0].op(), cut.nodes()[0].op()) else {
             panic!("the first node is a convolution")
         };
-        let gone: Vec<usize> = (0..before.out_channels).filter(|row| !after.bias.contains(&before.bias[*row])).collect();
+        let gone: Vec<usize> =
+            (0..before.out_channels).filter(|row| !after.bias.contains(&before.bias[*row])).collect();
         assert_eq!(gone, [3, 5, 6, 9]);
     }
 

@@ -156,11 +156,7 @@ impl<'a> Retraining<'a> {
     ///
     /// # Errors
     /// A sentence, if it is not one of this training.
-    pub fn restore(
-        &mut self,
-        step: u64,
-        tensor: impl FnMut(&str) -> Option<Tensor>,
-    ) -> Result<(), String> {
+    pub fn restore(&mut self, step: u64, tensor: impl FnMut(&str) -> Option<Tensor>) -> Result<(), String> {
         if step > self.plan.steps {
             return Err("the checkpoint is of another training".to_owned());
         }
@@ -186,14 +182,8 @@ mod tests {
     };
 
     fn plan(steps: u64) -> Plan {
-        let still = Augment {
-            rotate_degrees: 0.0,
-            stretch: 0.0,
-            shift: 0.0,
-            warp: 0.0,
-            gain: 0.0,
-            jitter: 0.0,
-        };
+        let still =
+            Augment { rotate_degrees: 0.0, stretch: 0.0, shift: 0.0, warp: 0.0, gain: 0.0, jitter: 0.0 };
         assert_ne!(still, Augment::for_dim(Dim::Image));
         Plan { steps, rate: 0.05, augment: still }
     }

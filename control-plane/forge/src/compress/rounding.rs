@@ -260,12 +260,7 @@ mod tests {
     fn a_layer_whose_inputs_go_together_is_rounded_better_than_to_the_nearest() {
         let rng = &mut ChaCha8Rng::seed_from_u64(4);
         let mut graph = Graph::new(Shape::vector(16)).unwrap();
-        let wide = Linear {
-            out_features: 8,
-            weight: values(rng, 128, 1.0),
-            bias: vec![0.1; 8],
-            relu: false,
-        };
+        let wide = Linear { out_features: 8, weight: values(rng, 128, 1.0), bias: vec![0.1; 8], relu: false };
         let hidden = graph.push(Op::Linear(wide), &[ValueId::INPUT]).unwrap();
         let head = Linear { out_features: 2, weight: values(rng, 16, 1.0), bias: vec![0.0; 2], relu: false };
         let logits = graph.push(Op::Linear(head), &[hidden]).unwrap();
@@ -287,20 +282,22 @@ mod tests {
         let layer = |graph: &Graph| {
             let net = Trainable::new(graph);
             let until = ValueId::of_node(0);
-            to_vec(&net.forward(&input(graph.input_shape(), &samples), Forward { see: &mut |_, _| (), until }))
+            to_vec(
+                &net.forward(&input(graph.input_shape(), &samples), Forward { see: &mut |_, _| (), until }),
+            )
         };
         let nearest = with_weights(&graph, |index, weight, bias| {
             let each = weight.len() / bias.len();
             let scales = &encoding.weight(index).unwrap().scales;
             for (row, scale) in weight.chunks_exact_mut(each).zip(scales) {
-                row.iter_mut().for_each(|value| *value = f32::from(encoding.weight_integer(*value, *scale)) * scale);
+                row.iter_mut()
+                    .for_each(|value| *value = f32::from(encoding.weight_integer(*value, *scale)) * scale);
             }
         })
         .unwrap();
         let wanted = layer(&graph);
-        let error = |graph: &Graph| -> f32 {
-            layer(graph).iter().zip(&wanted).map(|(a, b)| (a - b) * (a - b)).sum()
-        };
+        let error =
+            |graph: &Graph| -> f32 { layer(graph).iter().zip(&wanted).map(|(a, b)| (a - b) * (a - b)).sum() };
         let (learned, plain) = (error(&rounded), error(&nearest));
         assert!(learned < 0.5 * plain, "{learned} against {plain}");
         // Each weight lies on one of the two integers beside it.

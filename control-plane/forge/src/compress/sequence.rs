@@ -69,8 +69,7 @@ impl Menu {
             (other, Step::LowRank { .. }) => other == Compression::LowRank,
             (_, Step::Prune { .. }) => false,
         };
-        let sequences =
-            SEQUENCES.into_iter().filter(|sequence| sequence.iter().all(is_allowed)).collect();
+        let sequences = SEQUENCES.into_iter().filter(|sequence| sequence.iter().all(is_allowed)).collect();
         let endings = match way {
             Compression::Int8 | Compression::Prune | Compression::LowRank | Compression::Auto => all,
             Compression::AdaptiveRounding => &[Ending::Rounded],
@@ -225,10 +224,7 @@ mod tests {
     fn a_structure_that_gains_nothing_is_left_as_it_was_trained() {
         let trials = [trial(1000, 100, 0.9), trial(990, 100, 0.9), None, None, trial(900, 120, 0.9), None];
         assert_eq!(order(&trials, &BOUND), [0]);
-        assert_eq!(
-            refusal(trials[4].as_ref(), trials[0].as_ref(), &BOUND),
-            "hardly smaller and faster"
-        );
+        assert_eq!(refusal(trials[4].as_ref(), trials[0].as_ref(), &BOUND), "hardly smaller and faster");
         assert_eq!(order(&[], &BOUND), [0]);
     }
 

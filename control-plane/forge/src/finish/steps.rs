@@ -62,7 +62,8 @@ pub(super) fn where_compression_does_not_pay(steps: &[StepReport]) -> Option<Str
     } else {
         "; on samples held back from training it was better".to_owned()
     };
-    (!worse.is_empty()).then(|| format!("beside plain INT8 the compressed model {}{why}", worse.join(" and ")))
+    (!worse.is_empty())
+        .then(|| format!("beside plain INT8 the compressed model {}{why}", worse.join(" and ")))
 }
 
 #[cfg(test)]

@@ -19,8 +19,7 @@ use crate::{
     genotype::Dim,
     graph::Graph,
     network::{Network, broken_limit, latency},
-    quantise,
-    seeds,
+    quantise, seeds,
 };
 pub(super) use journal::CompressState;
 use journal::Journal;
@@ -57,7 +56,7 @@ struct World<'a> {
 
 /// What a full run came to.
 enum Run {
-    Kept(Compressed),
+    Kept(Box<Compressed>),
     /// Why not.
     Refused(String),
 }
@@ -73,7 +72,8 @@ impl Driver<'_, '_> {
             Phase::Compress(state) => Journal::restore(state.clone(), &saved)?,
             _ => Journal::default(),
         };
-        journal.base = vec![("weights".to_owned(), net.params.flat()), ("stats".to_owned(), net.stats.flat())];
+        journal.base =
+            vec![("weights".to_owned(), net.params.flat()), ("stats".to_owned(), net.stats.flat())];
         let graph = net.to_graph().map_err(compress::Error::from)?;
         let teacher = Trainable::new(&graph);
         let parts = Parts::of(self.samples.len(), self.spec.seed);
@@ -81,11 +81,8 @@ impl Driver<'_, '_> {
         let answers = Answers { samples: self.samples, used: &parts.used, teacher: &teacher };
         let permille = self.spec.budget.accuracy_loss_permille;
         let permille = permille.unwrap_or(Budget::ACCURACY_LOSS_PERMILLE_DEFAULT);
-        let bound = Bound {
-            whole: judge.of_graph(&graph),
-            loss: f64::from(permille) / 1000.0,
-            count: judge.count(),
-        };
+        let bound =
+            Bound { whole: judge.of_graph(&graph), loss: f64::from(permille) / 1000.0, count: judge.count() };
         let dim = if graph.input_shape().spatial.len() == 2 { Dim::Image } else { Dim::Series };
         let augment = Augment::for_dim(dim);
         let mut clock = Clock::start(self.state.compress_seconds, self.hooks.checkpoint_every);
@@ -136,7 +133,7 @@ impl Driver<'_, '_> {
                         })
                         .collect();
                     compressed.seconds = clock.seconds();
-                    return Ok(compressed);
+                    return Ok(*compressed);
                 }
                 Run::Refused(why) => {
                     let told = format!("{} is refused: {why}", sequence::name(sequence));

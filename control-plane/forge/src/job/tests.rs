@@ -415,8 +415,7 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
 
 /// A budget that compresses by all means, and a network that training makes good enough for it.
 fn compressing(data: &Path) -> JobSpec {
-    let budget =
-        Budget { train_epochs: 25, channels: 16, compress: Compression::Auto, ..spec(data).budget };
+    let budget = Budget { train_epochs: 25, channels: 16, compress: Compression::Auto, ..spec(data).budget };
     JobSpec { budget, ..spec(data) }
 }
 
@@ -497,7 +496,10 @@ fn every_way_to_compress_can_be_asked_for_by_name_and_resumes() {
     }
     let half = &found[&Compression::Fp16].model;
     assert_eq!(half.form, shared::job::ModelForm::Fp16);
-    assert_eq!(found[&Compression::Fp16].compression.as_ref().unwrap().steps.last().unwrap().kernels.integer, 0);
+    assert_eq!(
+        found[&Compression::Fp16].compression.as_ref().unwrap().steps.last().unwrap().kernels.integer,
+        0
+    );
     assert!(half.bytes_int8_onnx < half.bytes_fp32_onnx);
     let aware = &found[&Compression::QuantisationAware].model;
     assert!(aware.accuracy_int8.unwrap() >= aware.accuracy_fp32.unwrap() - 0.1, "{aware:?}");

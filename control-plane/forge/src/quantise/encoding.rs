@@ -47,7 +47,8 @@ impl Encoding {
         for (index, (low, high)) in ranges.iter().enumerate() {
             let affine =
                 Affine::from_range(*low, *high).map_err(|reason| wrong(format!("value {index}"), reason))?;
-            let tied = range_of(graph, index).and_then(|source| values.get(source.index()).copied().flatten());
+            let tied =
+                range_of(graph, index).and_then(|source| values.get(source.index()).copied().flatten());
             values.push(Some(tied.unwrap_or(affine)));
         }
         if small_stem(graph) {

@@ -98,7 +98,9 @@ impl Driver<'_, '_> {
                 return Ok(Run::Refused(format!("{found:.4} right at best as INT8, {least:.4} are needed")));
             }
             let int8 = match &forms.best {
-                Some(_) => format!("INT8 answers {found:.4} of the samples held back right where {least:.4} are needed"),
+                Some(_) => format!(
+                    "INT8 answers {found:.4} of the samples held back right where {least:.4} are needed"
+                ),
                 None => "INT8 was not asked for".to_owned(),
             };
             // One way to integers that was asked for by name stays, and says what it costs.
@@ -127,7 +129,7 @@ impl Driver<'_, '_> {
                 best.way, best.held, world.bound.count, world.bound.whole
             ),
         );
-        Ok(Run::Kept(Compressed {
+        Ok(Run::Kept(Box::new(Compressed {
             graph: best.graph,
             onnx: best.onnx,
             form: best.form,
@@ -138,7 +140,7 @@ impl Driver<'_, '_> {
             remarks,
             seconds: 0.0,
             loss_max: world.bound.loss,
-        }))
+        })))
     }
 
     /// Learns how every weight is rounded.
