@@ -4,6 +4,7 @@ mod authorities;
 mod auto;
 mod broker;
 mod client;
+mod compression;
 mod datasets;
 mod devices;
 mod models;

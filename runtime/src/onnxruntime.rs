@@ -7,7 +7,10 @@ use crate::{
 use ort::{
     environment::Environment,
     ep::CPU,
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{Outlet, TensorElementType, TensorRef},
 };
 use std::{
@@ -69,6 +72,27 @@ impl Ort {
         self.0
     }
 
+    /// The graph that the library really runs on this machine, after its own rewriting, as the bytes of an ONNX file. It
+    /// is written to `place`, which must be free, and removed from there.
+    ///
+    /// # Errors
+    /// The library does not take the model, or `place` cannot be written or read.
+    pub fn rewritten(&self, model: &[u8], place: &Path) -> Result<Vec<u8>, Error> {
+        check_size(model)?;
+        preflight::read(model).map_err(|reason| Error::Load { runtime: NAME, reason })?;
+        let failed = |reason: String| Error::Load { runtime: NAME, reason };
+        no_panic(|| {
+            let builder = session_builder(self.0, &LoadOptions::default())?;
+            let mut builder = builder.with_optimized_model_path(place).map_err(|error| one_line(&error))?;
+            builder.commit_from_memory(model).map_err(|error| one_line(&error)).map(drop)
+        })
+        .map_err(failed)?;
+        let bytes = std::fs::read(place).map_err(|error| failed(format!("{}: {error}", place.display())));
+        // What lies in a folder for temporary files does no harm.
+        let _ = std::fs::remove_file(place);
+        bytes
+    }
+
     /// The file that was opened.
     pub fn library(&self) -> &Path {
         &self.0.library
@@ -120,27 +144,29 @@ impl Runtime for Ort {
 
 pub(crate) fn open_session(opened: &Opened, model: &[u8], options: &LoadOptions) -> Result<Session, Error> {
     let open = || -> Result<Session, String> {
-        let text = |error: &dyn fmt::Display| one_line(error);
-        Session::builder(&opened.environment)
-            .map_err(|error| text(&error))?
-            .with_intra_threads(options.threads)
-            .map_err(|error| text(&error))?
-            .with_inter_threads(1)
-            .map_err(|error| text(&error))?
-            .with_intra_op_spinning(false)
-            .map_err(|error| text(&error))?
-            // On x86 without VNNI the kernels for u8 activations and s8 weights saturate where a weight needs all of
-            // its 8 bits: exact ones there. For weights of 7 bits, and on other processors, it changes nothing.
-            .with_precise_qmm()
-            .map_err(|error| text(&error))?
-            .with_optimization_level(GraphOptimizationLevel::Level3)
-            .map_err(|error| text(&error))?
-            .with_execution_providers([CPU::default().with_arena_allocator(false).build()])
-            .map_err(|error| text(&error))?
-            .commit_from_memory(model)
-            .map_err(|error| text(&error))
+        session_builder(opened, options)?.commit_from_memory(model).map_err(|error| one_line(&error))
     };
     no_panic(open).map_err(|reason| Error::Load { runtime: NAME, reason })
+}
+
+fn session_builder(opened: &Opened, options: &LoadOptions) -> Result<SessionBuilder, String> {
+    let text = |error: &dyn fmt::Display| one_line(error);
+    Session::builder(&opened.environment)
+        .map_err(|error| text(&error))?
+        .with_intra_threads(options.threads)
+        .map_err(|error| text(&error))?
+        .with_inter_threads(1)
+        .map_err(|error| text(&error))?
+        .with_intra_op_spinning(false)
+        .map_err(|error| text(&error))?
+        // On x86 without VNNI the kernels for u8 activations and s8 weights saturate where a weight needs all of its 8
+        // bits: exact ones there. For weights of 7 bits, and on other processors, it changes nothing.
+        .with_precise_qmm()
+        .map_err(|error| text(&error))?
+        .with_optimization_level(GraphOptimizationLevel::Level3)
+        .map_err(|error| text(&error))?
+        .with_execution_providers([CPU::default().with_arena_allocator(false).build()])
+        .map_err(|error| text(&error))
 }
 
 fn describe(outlets: &[Outlet], what: &str) -> Result<TensorInfo, Error> {

@@ -251,6 +251,80 @@ impl FromStr for Pretext {
     }
 }
 
+/// What is done to a trained network to make it smaller and faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Post-training INT8.
+    #[default]
+    Int8,
+    /// Structured pruning as far as the budget's loss of accuracy allows, then INT8.
+    Prune,
+    /// Low-rank factors of its layers, then INT8.
+    LowRank,
+    /// INT8 with the rounding of every weight learned.
+    AdaptiveRounding,
+    /// INT8 with a training that rounds.
+    QuantisationAware,
+    /// Weights as 16-bit floats.
+    Fp16,
+    /// The sequence of all of these that makes the model smallest and fastest within the budget's loss of accuracy.
+    Auto,
+}
+
+/// No way to compress has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no way to compress {name:?}, allowed are {}", Compression::ALL.map(Compression::name).join(", "))]
+pub struct UnknownCompression {
+    name: String,
+}
+
+impl Compression {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Int8,
+        Self::Prune,
+        Self::LowRank,
+        Self::AdaptiveRounding,
+        Self::QuantisationAware,
+        Self::Fp16,
+        Self::Auto,
+    ];
+
+    /// As in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Prune => "prune",
+            Self::LowRank => "low-rank",
+            Self::AdaptiveRounding => "adaptive-rounding",
+            Self::QuantisationAware => "quantisation-aware",
+            Self::Fp16 => "fp16",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// A job that names none keeps its bytes.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
+        let found = Self::ALL.into_iter().find(|way| way.name() == name);
+        found.ok_or_else(|| UnknownCompression { name: name.to_owned() })
+    }
+}
+
 /// Least and most time that a job may be given: what loading and measuring alone take, and four weeks.
 const SECONDS_MIN: u32 = 10;
 const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
@@ -290,9 +364,18 @@ pub struct Budget {
     /// worker takes as many of them as it measures that there is time for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
+    /// What is done to the trained network before it is exported.
+    #[serde(default, skip_serializing_if = "Compression::is_default")]
+    pub compress: Compression,
+    /// How many right answers of those of the FP32 network compression may cost, in thousandths; 10 where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_loss_permille: Option<u32>,
 }
 
 impl Budget {
+    /// See [`Self::accuracy_loss_permille`].
+    pub const ACCURACY_LOSS_PERMILLE_DEFAULT: u32 = 10;
+
     /// Minutes on two cores; what the demo takes.
     pub fn quick(task: Task) -> Self {
         match task {
@@ -308,6 +391,8 @@ impl Budget {
                 pretext_epochs: None,
                 labelled_percent: None,
                 seconds: None,
+                compress: Compression::Int8,
+                accuracy_loss_permille: None,
             },
             Task::SeriesClassification => Self {
                 search_steps: 100,
@@ -321,6 +406,8 @@ impl Budget {
                 pretext_epochs: None,
                 labelled_percent: None,
                 seconds: None,
+                compress: Compression::Int8,
+                accuracy_loss_permille: None,
             },
         }
     }
@@ -331,7 +418,8 @@ impl Budget {
             Task::ImageClassification => (1000, 60),
             Task::SeriesClassification => (1000, 1000),
         };
-        Self { search_steps, train_epochs, seconds: Some(seconds), ..Self::quick(task) }
+        let compress = Compression::Auto;
+        Self { search_steps, train_epochs, seconds: Some(seconds), compress, ..Self::quick(task) }
     }
 
     /// Names the field that is out of range and what is allowed.
@@ -344,6 +432,7 @@ impl Budget {
             ("cells", self.cells, 1, 32),
             ("nodes", self.nodes, 1, 8),
             ("teachers", self.teachers, 0, 8),
+            ("accuracy_loss_permille", self.accuracy_loss_permille.unwrap_or_default(), 0, 500),
         ] {
             if !(low..=high).contains(&value) {
                 return Err(format!("budget.{key} is {value}, allowed are {low} to {high}"));
@@ -374,6 +463,7 @@ pub enum Stage {
     Load,
     Search,
     Train,
+    Compress,
     Quantise,
     Check,
     Done,
@@ -386,6 +476,7 @@ impl Stage {
             Self::Load => "load",
             Self::Search => "search",
             Self::Train => "train",
+            Self::Compress => "compress",
             Self::Quantise => "quantise",
             Self::Check => "check",
             Self::Done => "done",
@@ -431,6 +522,9 @@ pub struct JobReport {
     pub train_seconds: f64,
     pub train_epochs: u32,
     pub quantise_seconds: f64,
+    /// How the model became small; `None` for an import, and in reports from before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionReport>,
     pub model: ModelReport,
     /// Where the model came from, and how it was quantised; `None` for a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -441,7 +535,9 @@ impl JobReport {
     /// How good the model is, for people: its accuracy where there were labels, else how close INT8 is to f32.
     pub fn quality(&self) -> String {
         match (self.model.accuracy_fp32.zip(self.model.accuracy_int8), &self.import) {
-            (Some((fp32, int8)), _) => format!("accuracy {fp32:.4} FP32, {int8:.4} INT8"),
+            (Some((fp32, small)), _) => {
+                format!("accuracy {fp32:.4} FP32, {small:.4} {}", self.model.form.name())
+            }
             (None, Some(ImportReport { closeness, .. })) => format!(
                 "INT8 at {:.1} dB of FP32, {:.4} of the samples with the same answer",
                 closeness.sqnr_db, closeness.agreement
@@ -449,6 +545,64 @@ impl JobReport {
             (None, None) => "accuracy not known".to_owned(),
         }
     }
+}
+
+/// How a trained network became the model of a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompressionReport {
+    /// The trained network, the network after every step that was kept, and plain INT8 to compare them with. The last is
+    /// the exported model.
+    pub steps: Vec<StepReport>,
+    /// The sequences of pruning and low rank that were tried; empty where none was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<SequenceReport>,
+    /// Of the trials, the retraining and the rounding.
+    pub seconds: f64,
+}
+
+/// A network after one step of its compression, as one file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// What was done, for people.
+    pub step: String,
+    pub parameters: u64,
+    /// Of the ONNX file.
+    pub bytes: u64,
+    pub macs: u64,
+    /// Share of right answers on the test split on ONNX Runtime, 0 to 1.
+    pub accuracy: f64,
+    /// One thread, one sample, median.
+    pub us_ort: f64,
+    /// The same; tract computes every form in f32. `None` where it does not run the form.
+    pub us_tract: Option<f64>,
+    /// How ONNX Runtime really computes it.
+    pub kernels: KernelReport,
+}
+
+/// Nodes with weights in the graph that ONNX Runtime runs after all of its own rewriting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelReport {
+    /// That multiply integers.
+    pub integer: u64,
+    /// That multiply f32.
+    pub float: u64,
+}
+
+/// One sequence of steps, after a short retraining of each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SequenceReport {
+    /// Its steps, for people.
+    pub sequence: String,
+    /// Bytes of the weights as INT8, estimated.
+    pub bytes: u64,
+    pub macs: u64,
+    /// Microseconds on the board, estimated.
+    pub us: u64,
+    /// Share of right answers on training samples held back from the retraining, before quantisation, 0 to 1.
+    pub accuracy: f64,
+    /// Why it was not taken; `None` for the one that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// How a model from elsewhere was taken in.
@@ -555,6 +709,9 @@ pub struct PretextReport {
 /// What the model is and does, measured on the exported files with the real test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelReport {
+    /// What `model.onnx` is; what is said below of INT8 is said of it.
+    #[serde(default, skip_serializing_if = "ModelForm::is_int8")]
+    pub form: ModelForm,
     pub parameters: u64,
     pub macs: u64,
     pub activation_bytes: u64,
@@ -577,6 +734,31 @@ pub struct ModelReport {
     pub tensors: Vec<TensorReport>,
     /// Says so where INT8 is not faster than FP32, less accurate than it should be, or slower than the board's target.
     pub remarks: Vec<String>,
+}
+
+/// How the numbers of an exported model are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelForm {
+    /// Weights and activations as 8-bit integers.
+    #[default]
+    Int8,
+    /// Weights as 16-bit floats; the arithmetic is in f32.
+    Fp16,
+}
+
+impl ModelForm {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "INT8",
+            Self::Fp16 => "FP16",
+        }
+    }
+
+    fn is_int8(&self) -> bool {
+        *self == Self::Int8
+    }
 }
 
 /// One activation of an INT8 model.
@@ -644,6 +826,28 @@ mod tests {
         let gdas = JobKind::Search { method: SearchMethod::Gdas };
         assert_eq!(read(r#"{"name":"search","method":"gdas"}"#), gdas);
         assert_eq!(read(&serde_json::to_string(&gdas).unwrap()), gdas);
+    }
+
+    #[test]
+    fn a_budget_says_how_to_compress_and_one_from_before_is_as_it_was() {
+        let quick = Budget::quick(Task::ImageClassification);
+        let text = serde_json::to_string(&quick).unwrap();
+        assert!(!text.contains("compress") && !text.contains("permille"), "{text}");
+        assert_eq!(serde_json::from_str::<Budget>(&text).unwrap(), quick);
+        let within = Budget::within(Task::ImageClassification, 60);
+        assert_eq!(within.compress, Compression::Auto);
+        assert_eq!(serde_json::from_str::<Budget>(&serde_json::to_string(&within).unwrap()).unwrap(), within);
+        for way in Compression::ALL {
+            assert_eq!(serde_json::to_value(way).unwrap(), way.name());
+            assert_eq!(way.name().parse(), Ok(way));
+        }
+        let unknown = "zip".parse::<Compression>().unwrap_err().to_string();
+        assert_eq!(
+            unknown,
+            "no way to compress \"zip\", allowed are int8, prune, low-rank, adaptive-rounding, quantisation-aware, fp16, auto"
+        );
+        let bad = Budget { accuracy_loss_permille: Some(501), ..quick };
+        assert_eq!(bad.validate().unwrap_err(), "budget.accuracy_loss_permille is 501, allowed are 0 to 500");
     }
 
     #[test]

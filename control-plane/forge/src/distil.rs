@@ -20,14 +20,19 @@ const PROBABILITY_MIN: f64 = 1e-8;
 pub fn loss(teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> Tensor {
     let traced: Vec<Traced> = tch::no_grad(|| teachers.iter().map(|one| one.traced(x, false)).collect());
     let Some(targets) = targets(&traced) else { return hard };
-    let answers = (&pupil.logits / TEMPERATURE).log_softmax(1, Kind::Float);
-    let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
-    let divergence = row_sums(&(&targets * (targets_log - answers))).mean(Kind::Float);
-    let loss = hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE);
+    let loss = blend(&targets, &pupil.logits, hard);
     match looks_elsewhere(&traced, pupil) {
         Some(distance) => loss + distance * ATTENTION_WEIGHT,
         None => loss,
     }
+}
+
+/// The loss by answers alone, where the teachers' softened probabilities `[N, classes]` are known.
+pub fn blend(targets: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
+    let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
+    let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
+    let divergence = row_sums(&(targets * (targets_log - answers))).mean(Kind::Float);
+    hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE)
 }
 
 /// Mean of the teachers' softened probabilities `[N, classes]`; none without teachers.

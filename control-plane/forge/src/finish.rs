@@ -1,6 +1,9 @@
 //! From a trained network to measured files: fold, quantise, check on both runtimes, time.
 
+mod steps;
+
 use crate::{
+    compress::Trainable,
     data::{Dataset, Split},
     graph::Graph,
     network::Network,
@@ -12,10 +15,11 @@ use crate::{
 use runtime::{Golden, LoadOptions, Mismatch, Ort, Runnable, Runtime, Tract, measure_us};
 use shared::{
     board::{Board, RuntimeName},
-    job::{LatencyTable, ModelReport},
+    job::{CompressionReport, LatencyTable, ModelForm, ModelReport, SequenceReport, TensorReport},
     limits,
 };
 use std::{path::Path, sync::Arc};
+use steps::Known;
 use tch::Tensor;
 
 /// Golden samples in a result.
@@ -123,14 +127,49 @@ pub struct Exported {
     pub golden: Golden,
     /// What was measured.
     pub report: ModelReport,
+    /// The steps to it, measured.
+    pub compression: CompressionReport,
 }
 
-/// Exports `net` for `board` and measures it on the test split. `ort` calibrates and measures.
+/// A smaller form of the trained network, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Compressed {
+    /// The network with all changes of its structure; of an INT8 form the weights that are rounded.
+    pub graph: Graph,
+    /// The model for the board.
+    pub onnx: Vec<u8>,
+    /// What it is.
+    pub form: ModelForm,
+    /// How its numbers became small, for people.
+    pub way: String,
+    /// As in [`ModelReport`].
+    pub tensors: Vec<TensorReport>,
+    /// The network after every change of its structure: what was done, and what came out.
+    pub structures: Vec<(String, Graph)>,
+    /// The sequences that were tried.
+    pub tried: Vec<SequenceReport>,
+    /// For people.
+    pub remarks: Vec<String>,
+    /// Of all of it.
+    pub seconds: f64,
+    /// How much of the right answers it may cost, 0 to 1.
+    pub loss_max: f64,
+}
+
+/// Exports `net` for `board` and measures it on the test split: the form of it that is given, or its INT8 form by
+/// calibration alone. `ort` calibrates and measures.
 ///
 /// # Errors
 /// A model that disagrees with the network on either runtime, that INT8 makes useless, or that breaks the board's
 /// limits; and whatever stands in the way of finding out.
-pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort) -> Result<Exported, Error> {
+pub fn export(
+    net: &Network,
+    compressed: Option<Compressed>,
+    set: &Dataset,
+    board: &Board,
+    seed: u64,
+    ort: &Ort,
+) -> Result<Exported, Error> {
     let graph = net.to_graph()?;
     let onnx_fp32 = onnx::write_f32(&graph)?;
     let reduce_range = crate::import::saturates(board);
@@ -138,40 +177,77 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort)
     let each = graph.input_shape().elements();
     let calibration = &some.samples[..some.samples.len().min(CALIBRATION_SAMPLES * each)];
     let candidates = quantise(&graph, &onnx_fp32, calibration, ort, reduce_range)?;
-    let chosen = choose(candidates, &onnx_fp32, &some, ort)?;
-    let needed = onnx::constant_bytes(&chosen.onnx_int8)?;
+    let plain = choose(candidates, &onnx_fp32, &some, ort)?;
+    let way = format!(
+        "calibrated by {}, {:.1} dB over {} training samples",
+        plain.calibrator,
+        plain.closeness.sqnr_db,
+        calibration.len() / each
+    );
+    let plain_row = (format!("plain INT8, {way}"), graph.clone(), plain.onnx_int8.clone());
+    let mut rows = vec![("FP32 as trained".to_owned(), graph.clone(), onnx_fp32.clone())];
+    let mut answers: Box<dyn Fn(&Tensor) -> Tensor> = Box::new(|x| net.probabilities(x));
+    let of_net = golden(&answers, set, seed).map_err(Error::Golden)?;
+    let chosen = match compressed {
+        Some(compressed) => {
+            for (step, graph) in &compressed.structures {
+                rows.push((format!("FP32, {step}"), graph.clone(), onnx::write_f32(graph)?));
+            }
+            rows.push(plain_row);
+            let named = format!("{}, {}", compressed.form.name(), compressed.way);
+            rows.push((named, compressed.graph.clone(), compressed.onnx.clone()));
+            let small = Trainable::new(&compressed.graph);
+            answers = Box::new(move |x| small.probabilities(x));
+            compressed
+        }
+        None => {
+            rows.push(plain_row);
+            let remarks = vec![way.clone()];
+            Compressed {
+                graph,
+                onnx: plain.onnx_int8,
+                form: ModelForm::Int8,
+                way,
+                tensors: plain.tensors,
+                structures: Vec::new(),
+                tried: Vec::new(),
+                remarks,
+                seconds: 0.0,
+                loss_max: INT8_LOSS_MAX,
+            }
+        }
+    };
+    let needed = onnx::constant_bytes(&chosen.onnx)?;
     if needed > board.limits.weight_bytes_max {
         let (board, allowed) = (board.id.to_string(), board.limits.weight_bytes_max);
         return Err(Error::TooLarge { board, allowed, needed });
     }
-    let golden = golden(net, set, seed).map_err(Error::Golden)?;
+    let golden = golden(&answers, set, seed).map_err(Error::Golden)?;
 
-    let mut remarks = vec![format!(
-        "calibrated by {}, {:.1} dB over {} training samples",
-        chosen.calibrator,
-        chosen.closeness.sqnr_db,
-        calibration.len() / each
-    )];
+    let mut remarks = chosen.remarks;
     let runtimes: [&dyn Runtime; 2] = [&Tract, ort];
     let mut difference_max = 0f32;
-    let mut load =
-        |file: &'static str, bytes: &[u8], tolerance: f32| -> Result<[Arc<dyn Runnable>; 2], Error> {
-            let mut models = Vec::with_capacity(2);
-            for runtime in runtimes {
-                let model = runtime.load(bytes, &LoadOptions::default())?;
-                let report = golden.check(model.as_ref(), tolerance).map_err(|source| Error::Disagrees {
-                    file,
-                    runtime: runtime.name(),
-                    source,
-                })?;
-                difference_max = difference_max.max(report.difference_max);
-                models.push(model);
-            }
-            let [tract, ort] = [0, 1].map(|index| Arc::clone(&models[index]));
-            Ok([tract, ort])
-        };
-    let [tract_fp32, ort_fp32] = load("model-fp32.onnx", &onnx_fp32, FP32_DIFFERENCE_MAX)?;
-    let [tract_int8, ort_int8] = load("model.onnx", &chosen.onnx_int8, INT8_DIFFERENCE_MAX)?;
+    let mut load = |file: &'static str,
+                    bytes: &[u8],
+                    golden: &Golden,
+                    tolerance: f32|
+     -> Result<[Arc<dyn Runnable>; 2], Error> {
+        let mut models = Vec::with_capacity(2);
+        for runtime in runtimes {
+            let model = runtime.load(bytes, &LoadOptions::default())?;
+            let report = golden.check(model.as_ref(), tolerance).map_err(|source| Error::Disagrees {
+                file,
+                runtime: runtime.name(),
+                source,
+            })?;
+            difference_max = difference_max.max(report.difference_max);
+            models.push(model);
+        }
+        let [tract, ort] = [0, 1].map(|index| Arc::clone(&models[index]));
+        Ok([tract, ort])
+    };
+    let [tract_fp32, ort_fp32] = load("model-fp32.onnx", &onnx_fp32, &of_net, FP32_DIFFERENCE_MAX)?;
+    let [tract_int8, ort_int8] = load("model.onnx", &chosen.onnx, &golden, INT8_DIFFERENCE_MAX)?;
 
     let us = |model: &Arc<dyn Runnable>| measure_us(model.as_ref(), golden.input());
     let us_per_inference = LatencyTable {
@@ -180,28 +256,44 @@ pub fn export(net: &Network, set: &Dataset, board: &Board, seed: u64, ort: &Ort)
         ort_fp32: us(&ort_fp32)?,
         ort_int8: us(&ort_int8)?,
     };
-    remarks.extend(where_int8_does_not_pay(&us_per_inference));
+    if chosen.form == ModelForm::Int8 {
+        remarks.extend(where_int8_does_not_pay(&us_per_inference));
+    }
     let accuracy_fp32 = accuracy(ort_fp32.as_ref(), &set.test)?;
     let accuracy_int8 = accuracy(ort_int8.as_ref(), &set.test)?;
     let accuracy_int8_tract = accuracy(tract_int8.as_ref(), &set.test)?;
-    remarks.extend(judge_accuracy(accuracy_fp32, accuracy_int8.min(accuracy_int8_tract), set.test.len())?);
+    let worse = accuracy_int8.min(accuracy_int8_tract);
+    let refused_from = INT8_LOSS_REFUSED.max(chosen.loss_max);
+    remarks.extend(judge_accuracy(accuracy_fp32, worse, set.test.len(), refused_from)?);
     remarks.extend(judge_latency(&us_per_inference, board)?);
+    let us = &us_per_inference;
+    let of_fp32 = Known { accuracy: accuracy_fp32, us_ort: us.ort_fp32, us_tract: us.tract_fp32 };
+    let of_last = Known { accuracy: accuracy_int8, us_ort: us.ort_int8, us_tract: us.tract_int8 };
+    let last = rows.len() - 1;
+    let measured = rows.iter().enumerate().map(|(index, row)| {
+        let known = [(0, of_fp32), (last, of_last)].into_iter().find(|(of, _)| *of == index);
+        steps::measure(row, known.map(|(_, known)| known), &golden, set, ort)
+    });
+    let steps = measured.collect::<Result<Vec<_>, _>>()?;
+    remarks.extend(steps::where_compression_does_not_pay(&steps));
     let report = ModelReport {
-        parameters: graph.parameters() as u64,
-        macs: graph.macs(),
-        activation_bytes: graph.peak_activation_bytes() as u64,
+        form: chosen.form,
+        parameters: chosen.graph.parameters() as u64,
+        macs: chosen.graph.macs(),
+        activation_bytes: chosen.graph.peak_activation_bytes() as u64,
         accuracy_fp32: Some(accuracy_fp32),
         accuracy_int8: Some(accuracy_int8),
         accuracy_int8_tract: Some(accuracy_int8_tract),
         bytes_fp32_onnx: onnx_fp32.len() as u64,
-        bytes_int8_onnx: chosen.onnx_int8.len() as u64,
+        bytes_int8_onnx: chosen.onnx.len() as u64,
         us_per_inference,
         golden_difference_max: difference_max,
         golden_tolerance: (difference_max * 2.0).clamp(TOLERANCE_MIN, INT8_DIFFERENCE_MAX),
         tensors: chosen.tensors,
         remarks,
     };
-    Ok(Exported { onnx_int8: chosen.onnx_int8, onnx_fp32, golden, report })
+    let compression = CompressionReport { steps, tried: chosen.tried, seconds: chosen.seconds };
+    Ok(Exported { onnx_int8: chosen.onnx, onnx_fp32, golden, report, compression })
 }
 
 /// The closest candidate, unless it costs too many right answers on training samples: then the first that does not, or
@@ -225,10 +317,11 @@ fn choose(candidates: Vec<Candidate>, onnx_fp32: &[u8], some: &Split, ort: &Ort)
     Ok(best.map(|(_, candidate)| candidate).ok_or_else(none)?)
 }
 
-/// A remark where INT8 costs more right answers of `count` than it should.
-fn judge_accuracy(fp32: f64, int8: f64, count: usize) -> Result<Option<String>, Error> {
+/// A remark where INT8 costs more right answers of `count` than it should; an error where it costs a share of more than
+/// `refused_from`.
+fn judge_accuracy(fp32: f64, int8: f64, count: usize, refused_from: f64) -> Result<Option<String>, Error> {
     let lost = fp32 - int8;
-    if lost > fp32 * INT8_LOSS_REFUSED && lost * count as f64 >= INT8_LOST_MIN {
+    if lost > fp32 * refused_from && lost * count as f64 >= INT8_LOST_MIN {
         return Err(Error::Inaccurate { fp32, int8 });
     }
     Ok((lost > fp32 * INT8_LOSS_MAX).then(|| {
@@ -288,7 +381,7 @@ fn part(train: &Split, graph: &Graph, count: usize, seed: u64) -> Split {
 }
 
 /// Random test samples that the network is sure of (the surest, where too few are), with its answers.
-fn golden(net: &Network, set: &Dataset, seed: u64) -> Result<Golden, Mismatch> {
+fn golden(answers: &dyn Fn(&Tensor) -> Tensor, set: &Dataset, seed: u64) -> Result<Golden, Mismatch> {
     let shape = &set.schema.shape;
     let each: usize = shape.iter().product();
     let mut order: Vec<usize> = (0..set.test.len()).collect();
@@ -302,7 +395,7 @@ fn golden(net: &Network, set: &Dataset, seed: u64) -> Result<Golden, Mismatch> {
         _ => (1, (each / shape[0].max(1)) as i64),
     };
     let x = channels_last(&Tensor::from_slice(&input).reshape([-1, c, h, w]));
-    let output = to_vec(&net.probabilities(&x));
+    let output = to_vec(&answers(&x));
     let classes = set.schema.labels.len();
     surest(shape, &input, &output, classes)
 }

@@ -4,6 +4,7 @@
 //! that exists is one that the ONNX writer and the quantiser can take. The batch axis is never part of a
 //! [`Shape`]; it is free everywhere.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most nodes one graph may hold.
@@ -65,7 +66,7 @@ pub enum Error {
 
 /// The shape of one sample's activation: channels first, then zero (a vector), one (a series) or two (an
 /// image: height, width) axes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Channels, or features of a vector.
     pub channels: usize,
@@ -116,7 +117,7 @@ impl fmt::Display for Shape {
 }
 
 /// A value of the graph: its input, or the output of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ValueId(usize);
 
 impl ValueId {
@@ -136,7 +137,7 @@ impl ValueId {
 
 /// How a kernel moves over the spatial axes: one entry an axis. Padding is the same on both sides of an
 /// axis, and the output length rounds down.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// Taps along each axis.
     pub kernel: Vec<usize>,
@@ -199,8 +200,9 @@ impl Window {
     }
 }
 
-/// A convolution over one or two axes, `y = relu?(w * x + b)`.
-#[derive(Clone, Debug, PartialEq)]
+/// A convolution over one or two axes, `y = relu?(w * x + b)`. Serialised without its numbers, see
+/// [`Outline`](crate::compress::Outline).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Output channels.
     pub out_channels: usize,
@@ -209,8 +211,10 @@ pub struct Conv {
     /// Groups; divides input and output channels.
     pub groups: usize,
     /// `[out_channels, in_channels / groups, kernel…]`, row major.
+    #[serde(skip)]
     pub weight: Vec<f32>,
     /// `[out_channels]`.
+    #[serde(skip)]
     pub bias: Vec<f32>,
     /// Whether a ReLU follows.
     pub relu: bool,
@@ -218,20 +222,22 @@ pub struct Conv {
 
 /// A fully connected layer over all elements of its input (channels first, row major),
 /// `y = relu?(w x + b)`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Linear {
     /// Output features.
     pub out_features: usize,
     /// `[out_features, in_features]`, row major.
+    #[serde(skip)]
     pub weight: Vec<f32>,
     /// `[out_features]`.
+    #[serde(skip)]
     pub bias: Vec<f32>,
     /// Whether a ReLU follows.
     pub relu: bool,
 }
 
 /// One operation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// One input.
     Conv(Conv),
@@ -284,6 +290,41 @@ impl Op {
             Self::GlobalAvgPool => "global_avg_pool",
             Self::Linear(_) => "linear",
             Self::Softmax => "softmax",
+        }
+    }
+
+    /// Weights and bias to write to, where the operation has them.
+    pub fn weights_mut(&mut self) -> Option<(&mut Vec<f32>, &mut Vec<f32>)> {
+        match self {
+            Self::Conv(conv) => Some((&mut conv.weight, &mut conv.bias)),
+            Self::Linear(linear) => Some((&mut linear.weight, &mut linear.bias)),
+            Self::MaxPool(_)
+            | Self::AvgPool { .. }
+            | Self::Add { .. }
+            | Self::Concat
+            | Self::Relu
+            | Self::GlobalAvgPool
+            | Self::Softmax => None,
+        }
+    }
+
+    /// How many weights and biases the operation has over an input of this shape, where it has any.
+    pub fn weight_counts(&self, input: &Shape) -> Option<(usize, usize)> {
+        match self {
+            Self::Conv(conv) => {
+                let each = (input.channels / conv.groups.max(1)).checked_mul(conv.window.taps())?;
+                Some((conv.out_channels.checked_mul(each)?, conv.out_channels))
+            }
+            Self::Linear(linear) => {
+                Some((linear.out_features.checked_mul(input.elements())?, linear.out_features))
+            }
+            Self::MaxPool(_)
+            | Self::AvgPool { .. }
+            | Self::Add { .. }
+            | Self::Concat
+            | Self::Relu
+            | Self::GlobalAvgPool
+            | Self::Softmax => None,
         }
     }
 

@@ -18,7 +18,8 @@ use shared::{
     Digest,
     board::{Board, RuntimeName},
     job::{
-        self, ClosenessReport, ImportReport, JobReport, KeptReport, LatencyTable, ModelReport, TriedReport,
+        self, ClosenessReport, ImportReport, JobReport, KeptReport, LatencyTable, ModelForm, ModelReport,
+        TriedReport,
     },
     limits,
     manifest::{GOLDEN_FILE, MODEL_FILE},
@@ -194,6 +195,7 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         train_seconds: 0.0,
         train_epochs: 0,
         quantise_seconds: start.elapsed().as_secs_f64(),
+        compression: None,
         model: measured.report,
         import: Some(import),
     };
@@ -346,6 +348,7 @@ fn measure(
         test.map(|labelled| finish::accuracy(model.as_ref(), &labelled.test)).transpose()
     };
     let report = ModelReport {
+        form: ModelForm::Int8,
         parameters: taken.cost.parameters,
         macs: taken.cost.macs,
         activation_bytes: taken.cost.activation_bytes,

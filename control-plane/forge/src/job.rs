@@ -2,6 +2,7 @@
 //! `result/` that appears whole or not at all. A killed job goes on from its checkpoint and ends the same.
 
 mod clock;
+mod compressing;
 mod gain;
 mod labels;
 mod lock;
@@ -14,8 +15,9 @@ mod training;
 use crate::{
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
+    compress,
     data::{self, Dataset},
-    finish,
+    finish::{self, Compressed},
     genotype::Architecture,
     history::{History, Shares},
     network::{FitError, Network, broken_limit},
@@ -25,6 +27,7 @@ use crate::{
     train::TrainState,
 };
 use clock::Clock;
+use compressing::CompressState;
 use pace::Paced;
 use pretext::PretextState;
 use runtime::Ort;
@@ -68,10 +71,13 @@ pub enum Error {
     /// The trained network could not be exported, or its export is wrong.
     #[error(transparent)]
     Finish(#[from] finish::Error),
+    /// A step of the compression failed.
+    #[error(transparent)]
+    Compress(#[from] compress::Error),
     /// Training gave values that are not finite.
     #[error("{stage} diverged at step {step}: a loss is not a number; look for wild values in the data set")]
     Diverged {
-        /// `search` or `training`.
+        /// `search`, `training` or `compression`.
         stage: &'static str,
         /// The step.
         step: u64,
@@ -127,6 +133,8 @@ struct State {
     #[serde(default)]
     teach_seconds: f64,
     train_seconds: f64,
+    #[serde(default)]
+    compress_seconds: f64,
     architecture: Option<Architecture>,
     search: Option<SearchReport>,
     #[serde(default)]
@@ -152,6 +160,7 @@ enum Phase {
     Pretext(PretextState),
     Train(TrainState),
     Trained,
+    Compress(CompressState),
 }
 
 /// Runs the job in `dir` to its result. A job whose result is there is done. No other worker runs it meanwhile.
@@ -192,6 +201,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         search_seconds: 0.0,
         teach_seconds: 0.0,
         train_seconds: 0.0,
+        compress_seconds: 0.0,
         architecture: None,
         search: None,
         teachers: None,
@@ -205,7 +215,8 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let (set, samples, all) = (&set, &samples, all.as_ref());
     let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
     let net = driver.network()?;
-    driver.finish(dir, &net, &ort)
+    let compressed = driver.compress(&net, &ort)?;
+    driver.finish(dir, &net, compressed, &ort)
 }
 
 /// A job under way.
@@ -401,10 +412,16 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    fn finish(mut self, dir: &Path, net: &Network, ort: &Ort) -> Result<(), Error> {
+    fn finish(
+        mut self,
+        dir: &Path,
+        net: &Network,
+        compressed: Option<Compressed>,
+        ort: &Ort,
+    ) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let mut exported = finish::export(net, self.set, &self.spec.board, self.spec.seed, ort)?;
+        let mut exported = finish::export(net, compressed, self.set, &self.spec.board, self.spec.seed, ort)?;
         exported.report.remarks.append(&mut self.state.paced.remarks);
         let quantise_seconds = start.elapsed().as_secs_f64();
         (self.hooks.progress)(&Progress {
@@ -422,6 +439,7 @@ impl Driver<'_, '_> {
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
+            compression: Some(exported.compression.clone()),
             model: exported.report.clone(),
             import: None,
         };

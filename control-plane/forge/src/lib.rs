@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod bench_step;
 pub mod checkpoint;
+pub mod compress;
 pub mod distil;
 pub mod failure;
 pub mod finish;
@@ -13,6 +14,7 @@ pub mod graph;
 pub mod history;
 pub mod import;
 pub mod job;
+pub mod kernels;
 pub mod layers;
 pub mod memory;
 pub mod network;

@@ -9,11 +9,12 @@ mod encoding;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use encoding::range_of;
 pub use encoding::{Encoding, WeightEncoding, weight_bytes};
 pub use quantiser::{Affine, Calibrator, Closeness};
 
 use crate::{
-    graph::{Graph, ValueId},
+    graph::{Graph, Node, Shape, ValueId},
     onnx,
 };
 use quantiser::{Observer, compare, decibels};
@@ -73,15 +74,14 @@ pub fn quantise(
     reduce_range: bool,
 ) -> Result<Vec<Candidate>, Error> {
     let samples = check_samples(graph, calibration)?;
-    let observers = observe_all(graph, samples, ort)?;
+    let seen = look(graph, samples, ort)?;
     let reference = answers(ort, onnx_fp32, samples)?;
     let mut candidates = Vec::new();
     for calibrator in Calibrator::ALL {
-        let ranges: Vec<(f32, f32)> = observers.iter().map(|observer| observer.range(calibrator)).collect();
-        let encoding = Encoding::from_ranges(graph, &ranges, reduce_range)?;
+        let encoding = Encoding::from_ranges(graph, &seen.ranges(calibrator), reduce_range)?;
         let onnx_int8 = onnx::write_qdq(graph, &encoding)?;
         let closeness = compare(&reference, &answers(ort, &onnx_int8, samples)?, graph.classes()?);
-        let tensors = report(graph, &encoding, &observers);
+        let tensors = report(graph, &encoding, &seen);
         candidates.push(Candidate { onnx_int8, calibrator, closeness, tensors });
     }
     // Stable: of equals the earlier rule.
@@ -108,11 +108,38 @@ fn check_samples<'a>(graph: &Graph, calibration: &'a [f32]) -> Result<&'a [f32],
     Ok(samples)
 }
 
-/// Two passes: the first finds each value's extent, the second fills its histogram.
-fn observe_all(graph: &Graph, samples: &[f32], ort: &Ort) -> Result<Vec<Observer>, Error> {
+/// What was seen of every value of a graph, the input first.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    observers: Vec<Observer>,
+    /// Mean of each channel.
+    means: Vec<Vec<f32>>,
+}
+
+impl Seen {
+    /// The range that a rule gives each value.
+    pub fn ranges(&self, calibrator: Calibrator) -> Vec<(f32, f32)> {
+        self.observers.iter().map(|observer| observer.range(calibrator)).collect()
+    }
+
+    /// Mean of each channel of a value over samples and space.
+    pub fn means(&self, id: ValueId) -> &[f32] {
+        self.means.get(id.index()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Runs the graph over samples in two passes: the first finds each value's extent, the second fills its histogram.
+///
+/// # Errors
+/// As [`quantise`].
+pub fn look(graph: &Graph, calibration: &[f32], ort: &Ort) -> Result<Seen, Error> {
+    let samples = check_samples(graph, calibration)?;
     let mut probe = Probe::load(ort, &onnx::write_probe(graph)?)?;
     let each = graph.input_shape().elements();
     let mut observers = vec![Observer::default(); graph.nodes().len() + 1];
+    let shapes = std::iter::once(graph.input_shape()).chain(graph.nodes().iter().map(Node::output));
+    let shapes: Vec<&Shape> = shapes.collect();
+    let mut sums: Vec<Vec<f64>> = shapes.iter().map(|shape| vec![0.0; shape.channels]).collect();
     for counting in [false, true] {
         for batch in samples.chunks(BATCH * each) {
             let mut shape = vec![batch.len() / each];
@@ -120,6 +147,13 @@ fn observe_all(graph: &Graph, samples: &[f32], ort: &Ort) -> Result<Vec<Observer
             let mut see = |index: usize, values: &[f32]| {
                 if let Some(observer) = observers.get_mut(index) {
                     if counting { observer.count(values) } else { observer.extend(values) }
+                }
+                if let (false, Some(sums), Some(shape)) = (counting, sums.get_mut(index), shapes.get(index)) {
+                    let channels = values.chunks_exact(shape.spatial_elements().max(1));
+                    for (at, channel) in channels.enumerate() {
+                        sums[at % shape.channels.max(1)] +=
+                            channel.iter().map(|x| f64::from(*x)).sum::<f64>();
+                    }
                 }
             };
             see(0, batch);
@@ -129,7 +163,12 @@ fn observe_all(graph: &Graph, samples: &[f32], ort: &Ort) -> Result<Vec<Observer
     if let Some(index) = observers.iter().position(|observer| !observer.is_finite()) {
         return Err(Error::NotFinite { tensor: name(graph, index) });
     }
-    Ok(observers)
+    let count = samples.len() / each;
+    let means = sums.into_iter().zip(shapes).map(|(sums, shape)| {
+        let seen = (count * shape.spatial_elements()).max(1) as f64;
+        sums.into_iter().map(|sum| (sum / seen) as f32).collect()
+    });
+    Ok(Seen { observers, means: means.collect() })
 }
 
 fn answers(ort: &Ort, model: &[u8], samples: &[f32]) -> Result<Vec<f32>, Error> {
@@ -144,9 +183,10 @@ fn answers(ort: &Ort, model: &[u8], samples: &[f32]) -> Result<Vec<f32>, Error> 
     Ok(all)
 }
 
-fn report(graph: &Graph, encoding: &Encoding, observers: &[Observer]) -> Vec<TensorReport> {
+/// One row an activation that is quantised, in the order of the network.
+pub fn report(graph: &Graph, encoding: &Encoding, seen: &Seen) -> Vec<TensorReport> {
     let ids = std::iter::once(ValueId::INPUT).chain((0..graph.nodes().len()).map(ValueId::of_node));
-    ids.zip(observers)
+    ids.zip(&seen.observers)
         .filter_map(|(id, observer)| {
             let affine = encoding.value(id)?;
             let (signal, noise) = observer.signal_and_noise(affine);

@@ -43,6 +43,14 @@ pub enum Purpose {
     Pretext = 17,
     /// Which samples keep their labels.
     Labelled = 18,
+    /// Samples that a compression is judged by.
+    HeldBack = 30,
+    /// Order of samples in the retraining behind a step of the compression.
+    RetrainOrder = 31,
+    /// Augmentation there.
+    RetrainAugment = 32,
+    /// Which samples a layer's rounding is learned from, step by step.
+    Rounding = 33,
 }
 
 /// The stream of one purpose at one step.

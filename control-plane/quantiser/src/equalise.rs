@@ -18,13 +18,19 @@ const ENOUGH: f32 = 1e-3;
 /// A channel is scaled by this much at most, up or down.
 const FACTOR_MAX: f32 = 1e4;
 
-struct Layer {
-    values: Vec<f32>,
-    shape: Vec<usize>,
-    bias: Option<Vec<f32>>,
-    /// The axis of the output channels, and that of the input channels.
-    outputs: usize,
-    inputs: usize,
+/// The numbers of a node with weights.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Weights, row major.
+    pub values: Vec<f32>,
+    /// Their shape.
+    pub shape: Vec<usize>,
+    /// One an output channel.
+    pub bias: Option<Vec<f32>>,
+    /// The axis of the output channels.
+    pub outputs: usize,
+    /// The axis of the input channels; that of the output channels where each is a group of its own.
+    pub inputs: usize,
 }
 
 /// The equalised network; `None` where no two nodes are such a pair. It computes what `net` computes, but for rounding.
@@ -40,10 +46,20 @@ pub(crate) fn equalise(net: &Net, computes: &[Compute]) -> Option<Net> {
         let (outputs, inputs) = axes(net, node, &shape)?;
         layers.insert(node, Layer { values, shape, bias, outputs, inputs });
     }
+    if !balance(&mut layers, &pairs) {
+        return None;
+    }
+    Some(with_layers(net, layers))
+}
+
+/// Scales the channels between the layers of each pair, of which the second is the only reader of the first, straight or
+/// through a Relu, and reads as many channels as the first gives. False where a number is not finite any more.
+pub fn balance(layers: &mut BTreeMap<usize, Layer>, pairs: &[(usize, usize)]) -> bool {
     for _ in 0..PASSES {
         let mut most = 0f32;
-        for (front, back) in &pairs {
-            let factors = factors(&layers[front], &layers[back]);
+        for (front, back) in pairs {
+            let (Some(first), Some(second)) = (layers.get(front), layers.get(back)) else { continue };
+            let factors = factors(first, second);
             most = factors.iter().map(|factor| (factor - 1.0).abs()).fold(most, f32::max);
             let scale = |layer: &mut Layer, axis: usize, by: &dyn Fn(f32) -> f32| {
                 let layout = Layout::new(&layer.shape, Some(axis));
@@ -67,10 +83,7 @@ pub(crate) fn equalise(net: &Net, computes: &[Compute]) -> Option<Net> {
     }
     let finite =
         |layer: &Layer| layer.values.iter().chain(layer.bias.iter().flatten()).all(|value| value.is_finite());
-    if !layers.values().all(finite) {
-        return None;
-    }
-    Some(with_layers(net, layers))
+    layers.values().all(finite)
 }
 
 fn with_layers(net: &Net, layers: BTreeMap<usize, Layer>) -> Net {

@@ -28,9 +28,11 @@ mod weights;
 mod write;
 
 pub use affine::Affine;
+pub use bias::correction as bias_correction;
 pub use calibrate::{Samples, answers};
 pub use closeness::{Closeness, compare, decibels};
 pub use cost::Cost;
+pub use equalise::{Layer, balance};
 pub use net::Net;
 pub use observe::{Calibrator, Observer};
 pub use quantise::{Error, Kept, Options, Quantised, Tried, Way, quantise};

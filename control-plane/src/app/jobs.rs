@@ -12,7 +12,7 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
-    job::{Budget, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
+    job::{Budget, Compression, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
     space::SearchSpace,
 };
 use std::{
@@ -100,6 +100,12 @@ pub struct Effort {
     /// Per cent of the training samples whose labels are used.
     #[serde(default)]
     pub labelled_percent: Option<u32>,
+    /// What is done to the trained network before it is exported.
+    #[serde(default)]
+    pub compress: Option<Compression>,
+    /// See [`Budget::accuracy_loss_permille`].
+    #[serde(default)]
+    pub accuracy_loss_permille: Option<u32>,
 }
 
 /// What a job is to do.
@@ -184,6 +190,8 @@ impl App {
         budget.search_steps = effort.search_steps.unwrap_or(budget.search_steps);
         budget.train_epochs = effort.epochs.unwrap_or(budget.train_epochs);
         budget.teachers = effort.teachers.unwrap_or(budget.teachers);
+        budget.compress = effort.compress.unwrap_or(budget.compress);
+        budget.accuracy_loss_permille = effort.accuracy_loss_permille.or(budget.accuracy_loss_permille);
         budget.pretext = effort.pretext.or(budget.pretext);
         budget.pretext_epochs = effort.pretext_epochs.or(budget.pretext_epochs);
         budget.labelled_percent = effort.labelled_percent.or(budget.labelled_percent);

@@ -10,7 +10,11 @@ use crate::{
 };
 use clap::Args;
 use control_core::entity::{Dataset, Job};
-use shared::{BoardId, DatasetId, ModelName, job::SearchMethod, limits};
+use shared::{
+    BoardId, DatasetId, ModelName,
+    job::{Compression, SearchMethod},
+    limits,
+};
 use std::path::{Path, PathBuf};
 
 /// What is to be made of what.
@@ -31,6 +35,13 @@ pub struct AutoArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
+    /// How the network is made small: int8 by calibration alone, prune, low-rank, adaptive-rounding, quantisation-aware,
+    /// fp16, or auto for the best sequence of these
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    compress: Compression,
+    /// How many of the right answers compression may cost, in percent; 1 where not given
+    #[arg(long, value_name = "PERCENT", value_parser = searches::permille)]
+    accuracy_loss: Option<u32>,
     /// The same seed gives the same model, as far as the time holds the same number of steps
     #[arg(long)]
     seed: Option<u64>,
@@ -55,8 +66,14 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
         schema.train_count,
         schema.test_count
     );
-    let effort =
-        Effort { seed: args.seed, seconds: Some(args.budget), teachers: args.teachers, ..Effort::default() };
+    let effort = Effort {
+        seed: args.seed,
+        seconds: Some(args.budget),
+        teachers: args.teachers,
+        compress: Some(args.compress),
+        accuracy_loss_permille: args.accuracy_loss,
+        ..Effort::default()
+    };
     let (board, method) = (args.board.clone(), SearchMethod::default());
     let new = NewSearch { dataset: dataset.id, board, model, method, space: None, effort };
     let job: Job = client.post("/searches", &new)?;

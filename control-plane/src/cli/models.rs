@@ -3,6 +3,7 @@
 use super::{
     Failure, Global, Outcome, PageArgs,
     client::Client,
+    compression,
     output::{ago, bytes, facts, show, table, word},
     provenance::{self, LineageArgs, VerifyArgs},
     searches::{EffortArgs, finish},
@@ -22,7 +23,7 @@ use control_core::entity::{Job, Version};
 use serde::Deserialize;
 use shared::{
     BoardId, DatasetId, ModelName,
-    job::REPORT_FILE,
+    job::{ModelForm, REPORT_FILE},
     manifest::{GOLDEN_FILE, MODEL_FILE},
 };
 use std::{fs, io, path::PathBuf};
@@ -248,9 +249,11 @@ fn describe(version: &Version) -> String {
         let (model, us) = (&report.model, &report.model.us_per_inference);
         rows.push(("quality", report.quality()));
         let tract = us.tract_int8.map_or_else(|| "not".to_owned(), |us| format!("{us:.0}"));
-        rows.push(("us, INT8", format!("{:.0} on ONNX Runtime, {tract} on tract", us.ort_int8)));
+        let label = if model.form == ModelForm::Int8 { "us, INT8" } else { "us, FP16" };
+        rows.push((label, format!("{:.0} on ONNX Runtime, {tract} on tract", us.ort_int8)));
         rows.push(("remarks", model.remarks.join("; ")));
     }
     rows.retain(|(_, value)| !value.is_empty());
-    facts(&rows)
+    let compression = version.report.as_ref().and_then(|report| report.compression.as_ref());
+    facts(&rows) + &compression.map(compression::tables).unwrap_or_default()
 }

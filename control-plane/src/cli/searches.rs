@@ -3,6 +3,7 @@
 use super::{
     Failure, Outcome, PageArgs,
     client::Client,
+    compression,
     output::{ago, bytes, facts, plain, show, table, word},
 };
 use crate::{
@@ -16,7 +17,8 @@ use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
     job::{
-        self, Budget, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage, TeachersReport,
+        self, Budget, Compression, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage,
+        TeachersReport,
     },
     space::{self, SearchSpace},
 };
@@ -135,6 +137,13 @@ pub struct EffortArgs {
     /// Use the labels of so many per cent of the training samples, and no others
     #[arg(long, value_name = "PERCENT")]
     labels: Option<u32>,
+    /// How the network is made small: int8 by calibration alone, prune, low-rank, adaptive-rounding, quantisation-aware,
+    /// fp16, or auto for the best sequence of these; int8 where not given, auto where a time is given
+    #[arg(long, value_name = "WAY")]
+    compress: Option<Compression>,
+    /// How many of the right answers compression may cost, in percent; 1 where not given
+    #[arg(long, value_name = "PERCENT", value_parser = permille)]
+    accuracy_loss: Option<u32>,
     /// Wait for the end
     #[arg(long)]
     pub(super) wait: bool,
@@ -158,8 +167,22 @@ impl EffortArgs {
             pretext: self.pretext,
             pretext_epochs: self.pretext_epochs,
             labelled_percent: self.labels,
+            compress: self.compress,
+            accuracy_loss_permille: self.accuracy_loss,
         })
     }
+}
+
+/// A share in percent such as `1` or `0.5`, in whole thousandths.
+pub(super) fn permille(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no share in percent such as 1 or 0.5, from 0 to 50");
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_| wrong())?;
+    if !(0.0..=50.0).contains(&percent) {
+        return Err(wrong());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 500")]
+    let permille = (percent * 10.0).round() as u32;
+    Ok(permille)
 }
 
 /// A time such as `90s`, `30m` or `1h 30m`, in whole seconds.
@@ -352,13 +375,22 @@ fn describe(job: &Job) -> String {
         let model = &report.model;
         text.push_str(&facts(&[
             ("quality", report.quality()),
-            ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
+            (
+                "size",
+                format!(
+                    "{} FP32, {} {}",
+                    bytes(model.bytes_fp32_onnx),
+                    bytes(model.bytes_int8_onnx),
+                    model.form.name()
+                ),
+            ),
             ("parameters", model.parameters.to_string()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
             ("pretext", report.pretext.as_ref().map(pretext).unwrap_or_default()),
             ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));
+        text.push_str(&report.compression.as_ref().map(compression::tables).unwrap_or_default());
     }
     if let Some(cell) = &job.cell {
         text.push_str(cell);

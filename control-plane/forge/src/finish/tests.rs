@@ -11,19 +11,21 @@ const BOARD: &str = include_str!("../../../../firmware-configs/x86-64.toml");
 
 #[test]
 fn int8_may_lose_one_percent_gets_a_remark_beyond_it_and_is_refused_when_it_is_useless() {
-    assert_eq!(judge_accuracy(0.99, 0.982, 10_000).unwrap(), None);
-    assert_eq!(judge_accuracy(0.98, 0.99, 10_000).unwrap(), None);
-    let remark = judge_accuracy(0.99, 0.96, 10_000).unwrap().unwrap();
+    assert_eq!(judge_accuracy(0.99, 0.982, 10_000, INT8_LOSS_REFUSED).unwrap(), None);
+    assert_eq!(judge_accuracy(0.98, 0.99, 10_000, INT8_LOSS_REFUSED).unwrap(), None);
+    let remark = judge_accuracy(0.99, 0.96, 10_000, INT8_LOSS_REFUSED).unwrap().unwrap();
     assert_eq!(remark, "INT8 is more than 1 % less accurate than FP32: 0.9600 against 0.9900");
-    let error = judge_accuracy(0.99, 0.9, 10_000).unwrap_err();
+    let error = judge_accuracy(0.99, 0.9, 10_000, INT8_LOSS_REFUSED).unwrap_err();
     assert!(
         error
             .to_string()
             .starts_with("the INT8 model answers 0.9000 of the test split right, the FP32 model 0.9900")
     );
     // Nine answers of 150 may be chance.
-    assert!(judge_accuracy(0.96, 0.9, 150).unwrap().is_some());
-    assert!(judge_accuracy(0.96, 0.88, 150).is_err());
+    assert!(judge_accuracy(0.96, 0.9, 150, INT8_LOSS_REFUSED).unwrap().is_some());
+    assert!(judge_accuracy(0.96, 0.88, 150, INT8_LOSS_REFUSED).is_err());
+    // Who allows a tenth gets what costs a tenth.
+    assert!(judge_accuracy(0.99, 0.9, 10_000, 0.1).unwrap().is_some());
 }
 
 #[test]

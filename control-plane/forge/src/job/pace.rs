@@ -10,6 +10,10 @@ const SEARCH_SHARE: f64 = 0.25;
 const TEACH_SHARE: f64 = 0.5;
 /// Share of what is then left for a pretext; the labels have the rest.
 const PRETEXT_SHARE: f64 = 0.4;
+/// Share of the time behind search and teachers for compression, where it is more than plain INT8.
+const COMPRESS_SHARE: f64 = 0.3;
+/// What a compression takes at most, in full retrainings: its trials, two full runs of two steps, and trainings with rounding.
+const COMPRESS_RUNS: f64 = 6.0;
 /// Kept back for loading, quantising, and the checks on the test split.
 const RESERVE_SHARE: f64 = 0.12;
 const RESERVE_S: f64 = 2.0;
@@ -26,6 +30,9 @@ pub(super) struct Paced {
     #[serde(default)]
     pub(super) pretext_steps: Option<u64>,
     pub(super) train_steps: Option<u64>,
+    /// Of a full retraining in a compression.
+    #[serde(default)]
+    pub(super) compress_steps: Option<u64>,
     /// What became of the budget, for people.
     pub(super) remarks: Vec<String>,
 }
@@ -64,6 +71,16 @@ pub(super) fn train_steps(limit_s: u32, spent_s: f64, step_s: f64, most: u64) ->
     steps(usable_s(limit_s) - spent_s, step_s, most)
 }
 
+/// Seconds for compression after `spent_s` of the job's `limit_s` for search and teachers.
+pub(super) fn compress_s(limit_s: u32, spent_s: f64) -> f64 {
+    (usable_s(limit_s) - spent_s).max(0.0) * COMPRESS_SHARE
+}
+
+/// Steps for each full retraining of a compression after `spent_s` of the job's `limit_s`: at least one, at most `most`.
+pub(super) fn compress_steps(limit_s: u32, spent_s: f64, step_s: f64, most: u64) -> u64 {
+    steps((usable_s(limit_s) - spent_s) / COMPRESS_RUNS, step_s, most)
+}
+
 fn steps(time_s: f64, step_s: f64, most: u64) -> u64 {
     let fitting = (time_s.max(0.0) / step_s.max(f64::MIN_POSITIVE)).floor();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
@@ -87,6 +104,9 @@ mod tests {
         // Half of what the search leaves, for both.
         assert_eq!(teach_steps(1000, 78.0, 2, 0.1, 100_000), 2000);
         assert_eq!(pretext_steps(1000, 78.0, 0.1, 100_000), 3200);
+        // A sixth of what is left for each full retraining; the training gave up three tenths for that.
+        assert!((compress_s(1000, 78.0) - 240.0).abs() < 1e-9);
+        assert_eq!(compress_steps(1000, 638.0, 0.1, 100_000), 400);
         // The budget stays the most that is done.
         assert_eq!((search_steps(1000, 0.1, 200), train_steps(1000, 0.0, 0.1, 300)), (200, 300));
         // Too little for anything, and steps too short to be measured.

@@ -26,7 +26,7 @@ impl Driver<'_, '_> {
             }
             // The training's own checkpoint holds the weights.
             Phase::Train(_) => return Ok(net),
-            Phase::Search(_) | Phase::Teach(_) | Phase::Pretext(_) | Phase::Trained => {}
+            Phase::Search(_) | Phase::Teach(_) | Phase::Pretext(_) | Phase::Trained | Phase::Compress(_) => {}
         }
         let budget = &self.spec.budget;
         let epochs = budget.pretext_epochs.unwrap_or(budget.train_epochs);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, DataFormat, DatasetRef, Pretext};
+use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -65,6 +65,8 @@ fn spec(data: &Path) -> JobSpec {
             pretext_epochs: None,
             labelled_percent: None,
             seconds: None,
+            compress: Compression::Int8,
+            accuracy_loss_permille: None,
         },
         space: None,
     }
@@ -540,4 +542,98 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     assert!(message(drive(&dir, None).0).contains("no job: unknown variant `dart`, expected one of `darts`"));
     write_spec(&dir, &spec(folder.path()));
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
+}
+
+/// A budget that compresses by all means, and a network that training makes good enough for it.
+fn compressing(data: &Path) -> JobSpec {
+    let budget = Budget { train_epochs: 25, channels: 16, compress: Compression::Auto, ..spec(data).budget };
+    JobSpec { budget, ..spec(data) }
+}
+
+#[test]
+fn a_compression_that_is_killed_again_and_again_ends_like_one_that_was_not_and_says_what_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
+    for dir in [&whole, &killed] {
+        write_spec(dir, &compressing(folder.path()));
+    }
+    let (result, said) = drive(&whole, None);
+    result.unwrap();
+    let steps: Vec<u64> =
+        said.iter().filter(|line| line.stage == Stage::Compress).map(|line| line.step).collect();
+    assert!(steps.len() > 4 && steps.is_sorted(), "{steps:?}");
+    let mut resumed = Vec::new();
+    loop {
+        let (result, said) = drive(&killed, Some(17));
+        resumed.extend(said.iter().filter_map(|line| line.resumed_from.map(|_| line.stage)));
+        match result {
+            Ok(()) => break,
+            Err(Error::Stopped) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(resumed.iter().filter(|stage| **stage == Stage::Compress).count() >= 3, "{resumed:?}");
+    for file in ["weights.safetensors", "model.onnx", "model-fp32.onnx", "golden.safetensors"] {
+        let read = |dir: &Path| fs::read(result_dir(dir).join(file)).unwrap();
+        assert_eq!(read(&whole), read(&killed), "{file} differs");
+    }
+    let (found, again) = (report(&whole), report(&killed));
+    let compression = found.compression.unwrap();
+    assert_eq!(compression.tried, again.compression.unwrap().tried);
+    assert_eq!(compression.tried.len(), 6);
+    assert_eq!(compression.tried.iter().filter(|tried| tried.refused.is_none()).count(), 1);
+    let [first, .., plain, last] = compression.steps.as_slice() else { panic!("{:?}", compression.steps) };
+    assert_eq!(first.step, "FP32 as trained");
+    assert!(first.kernels.integer == 0 && first.kernels.float > 4, "{first:?}");
+    assert!(plain.step.starts_with("plain INT8, calibrated by "), "{}", plain.step);
+    assert!(last.kernels.integer > last.kernels.float, "{last:?}");
+    assert_eq!((last.bytes, last.macs), (found.model.bytes_int8_onnx, found.model.macs));
+    assert!(last.macs < first.macs, "nothing was pruned: {:#?}", compression.tried);
+    finish::check(&result_dir(&whole), None).unwrap();
+}
+
+#[test]
+fn every_way_to_compress_can_be_asked_for_by_name_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let base = compressing(folder.path());
+    let mut found = std::collections::HashMap::new();
+    for (way, told) in [
+        (Compression::AdaptiveRounding, "rounding learned"),
+        (Compression::QuantisationAware, "trained with rounding"),
+        (Compression::LowRank, ""),
+        (Compression::Fp16, "weights as 16-bit floats"),
+    ] {
+        let budget =
+            Budget { compress: way, accuracy_loss_permille: Some(500), train_epochs: 12, ..base.budget };
+        let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(format!("{way}-{name}")));
+        for dir in [&whole, &killed] {
+            write_spec(dir, &JobSpec { budget, ..base.clone() });
+        }
+        drive(&whole, None).0.unwrap();
+        // The other two do nothing that these and the one above do not.
+        if [Compression::AdaptiveRounding, Compression::QuantisationAware].contains(&way) {
+            while let Err(error) = drive(&killed, Some(31)).0 {
+                assert!(matches!(error, Error::Stopped), "{way}: {error}");
+            }
+            let model = |dir: &Path| fs::read(result_dir(dir).join("model.onnx")).unwrap();
+            assert_eq!(model(&whole), model(&killed), "{way}");
+        }
+        let report = report(&whole);
+        assert!(report.model.remarks[0].contains(told), "{way}: {:?}", report.model.remarks);
+        finish::check(&result_dir(&whole), None).unwrap();
+        found.insert(way, report);
+    }
+    let half = &found[&Compression::Fp16].model;
+    assert_eq!(half.form, shared::job::ModelForm::Fp16);
+    assert_eq!(
+        found[&Compression::Fp16].compression.as_ref().unwrap().steps.last().unwrap().kernels.integer,
+        0
+    );
+    assert!(half.bytes_int8_onnx < half.bytes_fp32_onnx);
+    let aware = &found[&Compression::QuantisationAware].model;
+    assert!(aware.accuracy_int8.unwrap() >= aware.accuracy_fp32.unwrap() - 0.1, "{aware:?}");
+    let rounded = found[&Compression::AdaptiveRounding].compression.as_ref().unwrap();
+    assert!(rounded.steps.last().unwrap().kernels.integer > 2);
 }

@@ -12,7 +12,7 @@ use crate::{
     train::{self, Course, Plan, TrainState, Training},
 };
 use serde::{Deserialize, Serialize};
-use shared::job::{Progress, Stage, TeachersReport};
+use shared::job::{Compression, Progress, Stage, TeachersReport};
 use tch::Tensor;
 
 /// A training of weights that are good already starts with this share of the usual rate.
@@ -98,6 +98,9 @@ impl Driver<'_, '_> {
         }
         if matches!(self.state.phase, Phase::Trained) {
             return restored(net, &self.saved.take().unwrap_or_default(), "");
+        }
+        if matches!(self.state.phase, Phase::Compress(_)) {
+            return restored(net, self.saved.as_ref().unwrap_or(&Named::new()), "");
         }
         let teachers = self.teachers(net.architecture())?;
         let beside = kept(&teachers);
@@ -274,8 +277,11 @@ impl Driver<'_, '_> {
         if self.state.paced.train_steps.is_none() {
             let measured;
             (net, measured) = self.measured(net, *plan, teachers);
-            let spent_s =
+            let mut spent_s =
                 self.state.search_seconds + self.state.teach_seconds + self.state.pretext_seconds;
+            if self.spec.budget.compress == Compression::Auto {
+                spent_s += pace::compress_s(limit_s, spent_s);
+            }
             let steps = pace::train_steps(limit_s, spent_s, measured.step_s, measured.most);
             let searched = self.state.search.as_ref().map(|search| {
                 format!("{} search steps of {} and ", search.arch_steps, self.spec.budget.search_steps)
@@ -354,7 +360,7 @@ fn kept_one(index: u32, teacher: &Network) -> [(String, Tensor); 2] {
     [(format!("{prefix}weights"), teacher.params.flat()), (format!("{prefix}stats"), teacher.stats.flat())]
 }
 
-fn borrowed(tensors: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
+pub(super) fn borrowed(tensors: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
     tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shallow_clone())).collect()
 }
 

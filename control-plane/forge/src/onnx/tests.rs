@@ -1,4 +1,5 @@
 use super::*;
+use crate::compress::testing::wide_graph;
 use crate::graph::{Conv, Linear, Op, Shape, ValueId, Window};
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 use rand::{RngExt, SeedableRng};
@@ -309,6 +310,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn sixteen_bits_halve_the_weights_and_both_runtimes_take_them() {
+    let wide = wide_graph();
+    let (full, half) = (write_f32(&wide).unwrap(), write_f16(&wide).unwrap());
+    assert_eq!(2 * constant_bytes(&half).unwrap(), constant_bytes(&full).unwrap());
+    for seed in 0..6 {
+        let graph = random_graph(seed);
+        let each = graph.input_shape().elements();
+        let input = values(&mut ChaCha8Rng::seed_from_u64(seed), each * 3, 1.0);
+        let expected: Vec<f32> = input.chunks_exact(each).flat_map(|x| reference(&graph, x)).collect();
+        for runtime in runtimes() {
+            let model = runtime.load(&write_f16(&graph).unwrap(), &LoadOptions::default()).unwrap();
+            let off = distance(&run(model.as_ref(), &input, 3), &expected);
+            assert!(off < 0.01, "{} is off by {off}", runtime.name());
+        }
+    }
+    let huge = crate::compress::correct::with_weights(&wide, |_, weight, _| weight[0] = 1e6).unwrap();
+    assert!(write_f16(&huge).unwrap_err().to_string().contains("value 0 is beyond 16-bit floats"));
 }
 
 #[test]

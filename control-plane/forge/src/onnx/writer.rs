@@ -5,6 +5,7 @@ use crate::{
     graph::{Conv, Graph, Linear, Op, Shape, ValueId, Window},
     quantise::{Affine, Encoding, WeightEncoding},
 };
+use half::f16;
 use quantiser::proto::{
     AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     ValueInfoProto,
@@ -14,6 +15,8 @@ use std::collections::HashMap;
 pub(super) struct Writer<'g> {
     graph: &'g Graph,
     encoding: Option<&'g Encoding>,
+    /// Whether f32 weights are written as 16-bit floats.
+    half: bool,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
     /// Constants by type, shape and bytes, of those that are written once when they are equal.
@@ -28,12 +31,18 @@ impl<'g> Writer<'g> {
         Self {
             graph,
             encoding,
+            half: false,
             nodes: Vec::new(),
             initializers: Vec::new(),
             shared: HashMap::new(),
             names: vec![INPUT.to_owned()],
             next: 0,
         }
+    }
+
+    /// Writes f32 weights as 16-bit floats.
+    pub(super) fn halved(self) -> Self {
+        Self { half: true, ..self }
     }
 
     pub(super) fn finish(mut self, all_outputs: bool) -> Result<ModelProto, Error> {
@@ -219,9 +228,7 @@ impl<'g> Writer<'g> {
         let source = self.graph.nodes()[index].inputs()[0];
         let quantised = self.encoding.and_then(|encoding| Some((encoding, encoding.value(source)?)));
         let Some((encoding, activation)) = quantised else {
-            let weight = self.constant(DataType::F32, dims, f32_bytes(weight));
-            let bias = self.constant(DataType::F32, &channels, f32_bytes(bias));
-            return Ok((weight, bias));
+            return Ok((self.float(index, dims, weight)?, self.float(index, &channels, bias)?));
         };
         let missing = || Error::Encoding { tensor: format!("node {index}"), reason: "it is missing".into() };
         let WeightEncoding { scales } = encoding.weight(index).ok_or_else(missing)?;
@@ -246,6 +253,24 @@ impl<'g> Writer<'g> {
         let scale = self.constant(DataType::F32, &channels, f32_bytes(&bias_scales));
         let bias = self.dequantise(&[bias, scale]);
         Ok((weight, bias))
+    }
+
+    /// A constant of floats as f32.
+    fn float(&mut self, index: usize, dims: &[usize], values: &[f32]) -> Result<String, Error> {
+        if !self.half {
+            return Ok(self.constant(DataType::F32, dims, f32_bytes(values)));
+        }
+        let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+        if let Some(at) = halves.iter().position(|value| !value.is_finite()) {
+            let reason = format!("value {at} is beyond 16-bit floats");
+            return Err(Error::Encoding { tensor: format!("node {index}"), reason });
+        }
+        let bytes = halves.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let constant = self.constant(DataType::F16, dims, bytes);
+        let output = self.fresh();
+        let to = AttributeProto::int("to", DataType::F32 as i64);
+        self.node("Cast", &[constant], output.clone(), vec![to]);
+        Ok(output)
     }
 
     /// Dequantises a constant along its first axis.

@@ -49,10 +49,8 @@ impl Encoding {
         for (index, (low, high)) in ranges.iter().enumerate() {
             let affine =
                 Affine::from_range(*low, *high).map_err(|reason| wrong(format!("value {index}"), reason))?;
-            let tied = index.checked_sub(1).and_then(|node| match graph.nodes()[node].op() {
-                Op::MaxPool(_) => values.get(graph.nodes()[node].inputs()[0].index()).copied().flatten(),
-                _ => None,
-            });
+            let tied =
+                range_of(graph, index).and_then(|source| values.get(source.index()).copied().flatten());
             values.push(Some(tied.unwrap_or(affine)));
         }
         if small_stem(graph) {
@@ -115,6 +113,15 @@ impl Encoding {
             return Ok(());
         }
         Err(Error::Encoding { tensor: "the graph".into(), reason: "it belongs to another graph".into() })
+    }
+}
+
+/// The value whose range the value at `index` has too, because its node only moves values.
+pub(crate) fn range_of(graph: &Graph, index: usize) -> Option<ValueId> {
+    let node = index.checked_sub(1).and_then(|node| graph.nodes().get(node))?;
+    match node.op() {
+        Op::MaxPool(_) => node.inputs().first().copied(),
+        _ => None,
     }
 }
 

@@ -50,6 +50,8 @@ impl World {
             pretext_epochs: None,
             labelled_percent: None,
             seconds: None,
+            compress: shared::job::Compression::Int8,
+            accuracy_loss_permille: None,
         };
         let choices = SearchSpace::usual(Dim::Image);
         Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, choices, seed: 7 }

@@ -2,7 +2,7 @@
 
 use crate::harness;
 use anyhow::{Result, ensure};
-use shared::job::{Budget, DataFormat};
+use shared::job::{Budget, Compression, DataFormat};
 use std::path::PathBuf;
 
 /// One data set.
@@ -52,6 +52,8 @@ fn all() -> Vec<Set> {
         pretext_epochs: None,
         labelled_percent: None,
         seconds: None,
+        compress: Compression::Int8,
+        accuracy_loss_permille: None,
     };
     let image = |train_epochs, channels| budget(64, 200, train_epochs, channels);
     let series = |search_steps, train_epochs, channels| budget(32, search_steps, train_epochs, channels);
