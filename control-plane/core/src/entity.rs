@@ -6,6 +6,7 @@ use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
     VersionLabel,
     job::{Budget, DatasetSchema, JobReport, SearchMethod, Stage},
+    latency::BoardLatency,
     wire::{Assignment, EventKind, Reported, TrialPolicy},
 };
 use std::{collections::BTreeMap, path::PathBuf};
@@ -68,6 +69,9 @@ pub struct Job {
     /// How a search finds its cell; `None` for a retraining.
     #[serde(default)]
     pub method: Option<SearchMethod>,
+    /// What was measured on devices of the board when the job was queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<BoardLatency>,
     /// The version that a retraining starts from.
     pub parent: Option<ModelVersionId>,
     pub state: JobState,

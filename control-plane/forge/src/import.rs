@@ -193,6 +193,7 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         train_epochs: 0,
         quantise_seconds: start.elapsed().as_secs_f64(),
         model: measured.report,
+        estimate: None,
         import: Some(import),
     };
     Ok(Outcome {

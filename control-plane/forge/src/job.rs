@@ -15,7 +15,7 @@ use crate::{
     finish,
     genotype::Architecture,
     history::History,
-    network::{FitError, Network, broken_limit},
+    network::{FitError, Network, broken_limit, latency},
     search::{self, SearchState, Setting},
     seeds::{self, Purpose},
     supernet,
@@ -370,6 +370,9 @@ impl Driver<'_, '_> {
             accuracy: exported.report.accuracy_int8,
             ..plain(Stage::Check, 1, 1)
         });
+        let graph = net.to_graph().map_err(finish::Error::from)?;
+        let estimate = latency::estimate(&graph, &self.spec.board);
+        let estimate = latency::beside(estimate, &exported.report.us_per_inference, &self.spec.board);
         let report = JobReport {
             job: Some(self.spec.id),
             seed: self.spec.seed,
@@ -380,6 +383,7 @@ impl Driver<'_, '_> {
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
             model: exported.report.clone(),
+            estimate: Some(estimate),
             import: None,
         };
         result::write(dir, net, &exported, &report, &self.state.history)?;

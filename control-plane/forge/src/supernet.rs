@@ -13,10 +13,12 @@
 //! A partial supernet (Xu et al. 2020, "PC-DARTS") sends one channel in `partial` through the operations of an edge and
 //! lets the others pass by it; the channels are then shuffled. What an edge gives is weighted by its share of its node.
 
+mod latency;
 mod partial;
 mod size;
 mod space;
 
+pub use latency::costs_by_profile;
 pub use partial::channel_share;
 pub use size::{largest_state, search_bytes, training_bytes, weights};
 pub use space::{Candidates, Space, costs};

@@ -9,6 +9,7 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
+    board::Board,
     job::{Budget, DatasetRef, JobKind, JobSpec, Progress, SearchMethod, Stage},
 };
 use std::{
@@ -148,6 +149,7 @@ impl App {
         if seed > SEED_MAX {
             return Err(Error::Invalid(format!("seed is {seed}, at most {SEED_MAX}")));
         }
+        let latency = self.latency_of(&board).await?;
         let job = Job {
             id: JobId(Uuid::now_v7()),
             task,
@@ -158,6 +160,7 @@ impl App {
             threads,
             budget,
             method,
+            latency,
             parent,
             state: JobState::Queued,
             progress: JobProgress::default(),
@@ -327,7 +330,7 @@ impl App {
                 format: dataset.schema.format,
                 digest: Some(dataset.schema.digest),
             },
-            board: self.board(&job.board)?.clone(),
+            board: Board { latency: job.latency.clone(), ..self.board(&job.board)?.clone() },
             kind,
             budget: job.budget,
         })

@@ -14,7 +14,7 @@ use control_core::entity::{Job, JobState};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{Budget, SearchMethod, Stage, TeachersReport},
+    job::{Budget, EstimateReport, SearchMethod, Stage, TeachersReport},
 };
 use std::{
     fs, io,
@@ -245,6 +245,7 @@ fn describe(job: &Job) -> String {
             ("quality", report.quality()),
             ("size", format!("{} FP32, {} INT8", bytes(model.bytes_fp32_onnx), bytes(model.bytes_int8_onnx))),
             ("parameters", model.parameters.to_string()),
+            ("latency", report.estimate.as_ref().map(EstimateReport::line).unwrap_or_default()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));

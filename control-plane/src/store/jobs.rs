@@ -20,6 +20,7 @@ fn read(row: &SqliteRow) -> Result<Job> {
         threads: row.small("threads")?,
         budget: row.json("budget", "budget")?,
         method: row.parse_option("method", "search method")?,
+        latency: row.json_option("latency", "latency of a board")?,
         parent: row.parse_option("parent", "version id")?,
         state: row.word("state", "job state")?,
         progress: row.json("progress", "progress")?,
@@ -46,8 +47,8 @@ impl Store {
     /// Adds a job.
     pub async fn add_job(&self, job: &Job) -> Result<()> {
         sqlx::query(
-            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, parent, state, \
-             progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, latency, parent, \
+             state, progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(word(&job.task)?)
@@ -58,6 +59,7 @@ impl Store {
         .bind(i64::from(job.threads))
         .bind(json(&job.budget)?)
         .bind(job.method.map(SearchMethod::name))
+        .bind(job.latency.as_ref().map(json).transpose()?)
         .bind(job.parent.map(|id| id.to_string()))
         .bind(word(&job.state)?)
         .bind(json(&job.progress)?)

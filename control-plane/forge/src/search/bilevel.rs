@@ -21,7 +21,7 @@ use crate::{
     optim::{self, Adam, Sgd},
     params::to_vec,
     seeds::{self, Purpose},
-    supernet::{Candidates, Supernet, channel_share, costs},
+    supernet::{Candidates, Supernet, channel_share, costs, costs_by_profile},
 };
 use shared::board::Board;
 use tch::{Kind, Tensor};
@@ -77,7 +77,8 @@ impl<'a> Bilevel<'a> {
         let wide = setting.heaviest();
         let pressure = pressure(&wide, setting.board)?;
         let widths = wide.skeleton();
-        let relative = costs(widths.dim, widths.cells.iter().map(|cell| cell.channels.unsigned_abs()));
+        let by_weights = || costs(widths.dim, widths.cells.iter().map(|cell| cell.channels.unsigned_abs()));
+        let relative = costs_by_profile(&widths, setting.board).unwrap_or_else(by_weights);
         let partial = if form == Form::Partial { channel_share(skeleton.stem_channels) } else { 1 };
         let feed = Feed::new(setting.samples, skeleton.dim, setting.batch(), seed);
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
