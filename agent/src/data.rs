@@ -71,6 +71,11 @@ impl DataDir {
         self.root.join("identity/trust.json")
     }
 
+    /// Which profile request was accepted, and a report that waits to be sent.
+    pub fn profile(&self) -> PathBuf {
+        self.root.join("profile.json")
+    }
+
     /// The database. A copy of the state and the disk space that is held back lie beside it: `store.state.json` and
     /// `store.ballast`.
     pub fn store(&self) -> PathBuf {

@@ -96,6 +96,16 @@ impl Engine {
         self.runtimes.iter().map(|runtime| runtime.name()).collect()
     }
 
+    /// The runtimes.
+    pub fn runtimes(&self) -> impl Iterator<Item = &dyn Runtime> {
+        self.runtimes.iter().map(AsRef::as_ref)
+    }
+
+    /// Threads of one inference.
+    pub fn threads(&self) -> usize {
+        self.options.threads
+    }
+
     /// Runs the golden inputs on each runtime: the model of the fastest that is right, with its microseconds, and
     /// how each did.
     pub fn choose(&self, model: &[u8], golden: &Golden, tolerance: f32) -> (Option<Chosen>, Vec<Verdict>) {

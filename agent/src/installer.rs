@@ -367,7 +367,7 @@ fn refusal_after_a_panic(work: &Work) -> Option<SlotInput> {
 }
 
 /// Linux keeps a priority for each thread; the identifier zero is the caller.
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the priority of a background thread stays as it is");
     }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod installer;
 pub mod link;
 pub mod models;
+pub mod profiler;
 pub mod renewal;
 pub mod run;
 pub mod selftest;

@@ -10,6 +10,7 @@ use crate::{
     installer::{Done, Installer, JOBS_MAX},
     link::mqtt::{Mqtt, Settings},
     models::Models,
+    profiler::Profiler,
     renewal::{self, Renewer},
     store::{self, Store},
     trust::{self, Trust},
@@ -83,7 +84,8 @@ impl Error {
 /// It cannot start, or a part of it ended while it should work: the process is to be started again.
 pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: Instant) -> Result<(), Error> {
     let data = Arc::new(DataDir::open(data)?);
-    let options = LoadOptions { threads: config.inference_threads, sessions: config.threads };
+    let options =
+        LoadOptions { threads: config.inference_threads, sessions: config.threads, ..LoadOptions::default() };
     let engine = Arc::new(Engine::open(&config.runtimes, config.ort.as_deref())?.with(options));
     let identity = Identity::load_or_enrol(&data, enrolment.as_deref(), &config.board)?;
     let tls = Arc::new(ArcSwap::from_pointee(identity.tls(&data)?));
@@ -110,6 +112,7 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         disk_reserve_bytes: config.disk_reserve_bytes,
     }
     .start(tell(done_sender, activated.clone()))?;
+    let (profiler, measured) = Profiler { engine: engine.clone() }.start()?;
     let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
     let settings =
         Settings { identity: identity.clone(), tls: tls.clone(), keep_alive_ms: config.keep_alive_ms, seed };
@@ -144,6 +147,8 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
         shared: shared.clone(),
         link: Arc::new(link),
         installer,
+        profiler,
+        profile_file: data.profile(),
     })?;
     let limits = Limits {
         threads: config.threads,
@@ -157,7 +162,8 @@ pub fn run(data: &Path, enrolment: Option<PathBuf>, config: &Config, started: In
     let (stop_updater, stop_api) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let stopped = stop_api.clone();
     let tasks = Tasks {
-        updating: control.spawn(updater.run(Inputs { link: link_events, done }, stop_updater.clone())),
+        updating: control
+            .spawn(updater.run(Inputs { link: link_events, done, measured }, stop_updater.clone())),
         answering: serving
             .spawn(bound.serve(api::router(api.clone()), async move { stopped.notified().await })),
         connecting,

@@ -4,6 +4,7 @@ mod actions;
 mod inbox;
 mod outbox;
 mod persist;
+mod profile;
 mod records;
 pub mod report;
 
@@ -13,16 +14,19 @@ use crate::{
     installer::{Done, Job},
     link::{Link, LinkEvent},
     models::Models,
+    profiler::Outcome,
     renewal::CertificateStatus,
     store::{self, Store},
     trust::Trust,
 };
 use agent_core::{
     budget,
+    profile::Task,
     update::{Action, Input, Machine, Rejected, SlotInput},
 };
 use outbox::Sender;
 use persist::Unsaved;
+use profile::Profiling;
 pub(crate) use records::of_the_agent;
 use report::Reporter;
 use shared::{
@@ -33,6 +37,7 @@ use shared::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
@@ -97,6 +102,9 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     pub link: Arc<dyn Link>,
     pub installer: mpsc::Sender<Job>,
+    pub profiler: mpsc::Sender<Task>,
+    /// Which profile request was accepted.
+    pub profile_file: PathBuf,
 }
 
 impl fmt::Debug for Parts {
@@ -110,6 +118,7 @@ impl fmt::Debug for Parts {
 pub struct Inputs {
     pub link: mpsc::Receiver<LinkEvent>,
     pub done: mpsc::Receiver<Done>,
+    pub measured: mpsc::Receiver<Outcome>,
 }
 
 /// The task.
@@ -124,6 +133,7 @@ pub struct Updater {
     collect_due: bool,
     sender: Sender,
     reporter: Reporter,
+    profiling: Profiling,
     /// Blobs whose broadcast topic is subscribed.
     listening: BTreeSet<Digest>,
     /// Bundles whose trial counts.
@@ -161,6 +171,8 @@ impl Updater {
         }
         let sender = Sender::new(parts.device.clone(), parts.seed);
         let reporter = Reporter::new(parts.device.clone(), parts.board.clone(), parts.api.clone());
+        let profiling =
+            Profiling::restore(parts.device.clone(), parts.board.clone(), parts.profile_file.clone());
         let clock_now = clock.monotonic();
         let telemetry_at = clock_now.plus_ms(parts.telemetry_ms);
         Ok(Self {
@@ -171,6 +183,7 @@ impl Updater {
             collect_due: false,
             sender,
             reporter,
+            profiling,
             listening: BTreeSet::new(),
             counting: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -200,6 +213,7 @@ impl Updater {
                     Some(done) => self.handle_done(done),
                     None => break,
                 },
+                Some(outcome) = inputs.measured.recv() => self.handle_measured(outcome),
                 () = parts_shared.outbox.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -230,6 +244,7 @@ impl Updater {
         if let Some(reported) = reported {
             self.parts.shared.set_reported(reported);
         }
+        self.settle_profile();
         if self.parts.shared.connected() {
             let now = self.clock.monotonic();
             self.reporter.publish(self.parts.link.as_ref(), now);
@@ -312,7 +327,7 @@ impl Updater {
         let connected = self.parts.shared.connected();
         let sender = self.sender.due().filter(|_| connected);
         let reporter = self.reporter.due().filter(|_| connected);
-        let due = [machine, unsaved, Some(self.telemetry_at), sender, reporter];
+        let due = [machine, unsaved, Some(self.telemetry_at), sender, reporter, self.profile_due()];
         let at = due.into_iter().flatten().min().unwrap_or(now.plus_ms(1000));
         let wait = Duration::from_millis(at.since_ms(now));
         if self.counting.is_empty() { wait } else { wait.min(TRIAL_TICK) }

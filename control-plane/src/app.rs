@@ -10,6 +10,7 @@ pub mod enrol;
 pub mod external;
 mod ingest;
 pub mod jobs;
+pub mod profiles;
 mod refusals;
 pub mod rollouts;
 pub mod trust;
@@ -159,6 +160,8 @@ pub struct App {
     planner_wake: Notify,
     /// The job runner looks again.
     jobs_wake: Notify,
+    /// Devices were asked to measure.
+    profiles_wake: Notify,
     /// Plans are made and executed one at a time.
     planner: Mutex<()>,
     /// Whether the fleet was listened to all the time.
@@ -248,6 +251,7 @@ impl App {
             counters: Counters::default(),
             planner_wake: Notify::new(),
             jobs_wake: Notify::new(),
+            profiles_wake: Notify::new(),
             planner: Mutex::new(()),
             attention: std::sync::Mutex::new(Attention::new(now())),
             told: Mutex::default(),

@@ -196,6 +196,8 @@ fn expiry_s(topic: &Topic) -> Option<u32> {
         | Topic::Feedback(_)
         | Topic::Event(_)
         | Topic::BlobWant(_)
+        | Topic::ProfileAsk(_)
+        | Topic::ProfileReport(_)
         | Topic::Trust(_) => None,
     }
 }

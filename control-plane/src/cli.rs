@@ -2,6 +2,7 @@
 
 mod authorities;
 mod auto;
+mod boards;
 mod broker;
 mod client;
 mod compression;
@@ -83,7 +84,7 @@ pub enum Command {
     Trust(trust::TrustCommand),
     /// Boards that models can be made for
     #[command(subcommand)]
-    Board(status::BoardCommand),
+    Board(boards::BoardCommand),
     /// The control plane at a glance
     Status,
 }
@@ -132,7 +133,7 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Device(command) => devices::run(command, &client()?),
         Command::Rollout(command) => rollouts::run(command, &client()?),
         Command::Trust(command) => trust::run(command, global),
-        Command::Board(command) => status::run_board(command, &client()?),
+        Command::Board(command) => boards::run(command, &client()?),
         Command::Status => status::run(&client()?),
     }
 }

@@ -157,6 +157,7 @@ pub async fn start(options: Options) -> Result<Server> {
     loops.spawn(named("delivery", delivery::run(Arc::clone(&app))));
     loops.spawn(named("the planner", Arc::clone(&app).run_planner()));
     loops.spawn(named("the job runner", Arc::clone(&app).run_jobs()));
+    loops.spawn(named("the asker of profiles", Arc::clone(&app).run_profiles()));
     loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
     loops.spawn(named("the keeper of trust", Arc::clone(&app).run_trust()));
     loops.spawn(named("the broker's prompter", Arc::clone(&app).run_broker()));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     DeviceId, Digest, Signed, Timestamp,
     manifest::Manifest,
+    profile::ProfileRequest,
     signing::{self, Keyring, PublicKey, Role, SigningKey, TrustedKey},
     wire::Desired,
 };
@@ -277,6 +278,11 @@ impl Signer {
     /// Signs what a device shall run. The same state gives the same bytes.
     pub fn sign_desired(&self, desired: &Desired) -> Result<Vec<u8>> {
         Signed::sign(desired, &[&self.director]).map_err(Error::Sign)
+    }
+
+    /// Signs what a device shall measure. The same request gives the same bytes.
+    pub fn sign_profile_request(&self, request: &ProfileRequest) -> Result<Vec<u8>> {
+        Signed::sign(request, &[&self.director]).map_err(Error::Sign)
     }
 
     /// Signs a bundle's manifest.

@@ -7,6 +7,7 @@ pub mod deltas;
 mod devices;
 pub mod ingest;
 pub mod jobs;
+mod profiles;
 pub mod rollouts;
 pub mod tokens;
 pub mod versions;

@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{
     limits,
+    profile::ProfileReport,
     wire::{Presence, Reported, Want, decode_json, encode_json},
 };
 use std::fmt::Debug;
@@ -29,6 +30,11 @@ fuzz_target!(|bytes: &[u8]| {
         && reported.validate().is_ok()
     {
         assert!(reported.slots.len() <= limits::REPORTED_SLOTS_MAX);
+    }
+    if let Some(report) = round_trip::<ProfileReport>("profile report", bytes)
+        && report.validate().is_ok()
+    {
+        assert!(report.measured.len() <= limits::PROFILE_MEASURED_MAX);
     }
     if let Some(want) = round_trip::<Want>("want", bytes)
         && want.validate().is_ok()

@@ -11,6 +11,7 @@ use shared::signing::pre_authentication_encoding;
 use shared::{
     Signed, Verified, limits,
     manifest::Manifest,
+    profile::{Node, ProfileRequest},
     signing::{Payload, SigningKey},
     wire::Desired,
 };
@@ -62,11 +63,25 @@ fn check_manifest(manifest: &Manifest) {
     let _ = manifest.size_bytes();
 }
 
+/// What a device computes for it is bounded.
+fn check_profile_request(request: &ProfileRequest) {
+    assert!(request.workloads.len() <= limits::PROFILE_WORKLOADS_MAX);
+    for workload in &request.workloads {
+        let nodes = workload.layout().expect("what was accepted has a layout");
+        assert!(nodes.iter().map(Node::macs).sum::<u64>() <= limits::PROFILE_MACS_MAX);
+        assert!(nodes.iter().map(Node::weights).sum::<u64>() <= limits::PROFILE_WEIGHTS_MAX);
+        let _ = workload.features().expect("what has a layout has features");
+    }
+}
+
 fuzz_target!(|payload: &[u8]| {
     if payload.len() > limits::ENVELOPE_BYTES_MAX / 2 {
         return;
     }
     let _ = round_trip::<Desired>(payload, &DIRECTOR_KEY);
+    if let Some(request) = round_trip::<ProfileRequest>(payload, &DIRECTOR_KEY) {
+        check_profile_request(&request);
+    }
     if let Some(manifest) = round_trip::<Manifest>(payload, &RELEASE_KEY) {
         check_manifest(&manifest);
     }

@@ -22,6 +22,8 @@ static FOREIGN: LazyLock<Vec<String>> = LazyLock::new(|| {
         Topic::Feedback(other.clone()),
         Topic::Event(other.clone()),
         Topic::BlobWant(other.clone()),
+        Topic::ProfileAsk(other.clone()),
+        Topic::ProfileReport(other.clone()),
         Topic::BlobChunk { device: other, digest: Digest::of(b"x"), index: 1 },
     ];
     topics.iter().map(ToString::to_string).collect()

@@ -70,6 +70,22 @@ pub fn choose(
 
 /// Median microseconds of one inference of one sample, taking the samples in `inputs` in turn, after a warm-up.
 pub fn measure_us(model: &dyn Runnable, inputs: &[f32]) -> Result<f64, Error> {
+    Ok(measure_spread(model, inputs, MEASURE_LIMIT)?.median_us)
+}
+
+/// What a measurement saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median_us: f64,
+    /// A quarter of the runs took less.
+    pub low_us: f64,
+    /// A quarter of the runs took more.
+    pub high_us: f64,
+    pub runs: usize,
+}
+
+/// As [`measure_us`] for at most about `limit`, and as long before that to warm up; with what the runs differed by.
+pub fn measure_spread(model: &dyn Runnable, inputs: &[f32], limit: Duration) -> Result<Spread, Error> {
     let each = model.input().elements();
     let mut output = Vec::with_capacity(model.output().elements());
     let mut samples = inputs.chunks_exact(each).cycle();
@@ -80,17 +96,18 @@ pub fn measure_us(model: &dyn Runnable, inputs: &[f32]) -> Result<f64, Error> {
     let start = Instant::now();
     for _ in 0..WARM_UP {
         run()?;
-        if start.elapsed() > MEASURE_LIMIT {
+        if start.elapsed() > limit {
             break;
         }
     }
     let start = Instant::now();
     let mut times = Vec::with_capacity(RUNS);
-    while times.len() < RUNS && (times.len() < RUNS_MIN || start.elapsed() < MEASURE_LIMIT) {
+    while times.len() < RUNS && (times.len() < RUNS_MIN || start.elapsed() < limit) {
         let before = Instant::now();
         run()?;
         times.push(before.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    let at = |quarter: usize| times[(times.len() * quarter / 4).min(times.len() - 1)];
+    Ok(Spread { median_us: times[times.len() / 2], low_us: at(1), high_us: at(3), runs: times.len() })
 }

@@ -12,8 +12,9 @@ mod preflight;
 mod probe;
 mod tract;
 mod tract_rewrite;
+pub mod workload;
 
-pub use choose::{Candidate, Choice, Verdict, choose, measure_us};
+pub use choose::{Candidate, Choice, Spread, Verdict, choose, measure_spread, measure_us};
 pub use golden::{Golden, GoldenReport, Mismatch};
 pub use onnxruntime::{Ort, library_path};
 pub use probe::Probe;
@@ -62,11 +63,13 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Inferences at once, 1 to [`SESSIONS_MAX`]. All is made ready for them while the model is loaded.
     pub sessions: usize,
+    /// Most samples that go through the model together; more than are ever run together are not made ready for.
+    pub samples: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: 1, sessions: 1 }
+        Self { threads: 1, sessions: 1, samples: shared::limits::RUN_SAMPLES_MAX }
     }
 }
 
@@ -132,8 +135,9 @@ fn check_input(info: &TensorInfo, input: &[f32], batch: usize) -> Result<(), Err
 }
 
 /// Samples of `info` that go through a model together.
-fn run_samples(info: &TensorInfo) -> usize {
-    (RUN_ELEMENTS_MAX / info.elements().max(1)).clamp(1, shared::limits::RUN_SAMPLES_MAX)
+fn run_samples(info: &TensorInfo, options: &LoadOptions) -> usize {
+    let most = options.samples.clamp(1, shared::limits::RUN_SAMPLES_MAX);
+    (RUN_ELEMENTS_MAX / info.elements().max(1)).clamp(1, most)
 }
 
 /// Runs `work`; a panic inside becomes the error text.

@@ -129,7 +129,7 @@ impl Runtime for Ort {
         // Warm, each: the first run of a session allocates. One that fails will show in the golden check; one that
         // fails with many samples only takes one at a time.
         let form = Form { input, output };
-        let many = run_samples(&form.input);
+        let many = run_samples(&form.input, options);
         let samples = vec![0f32; many * form.input.elements()];
         let mut scratch = Vec::new();
         for session in &mut sessions {

@@ -36,7 +36,7 @@ impl Runtime for Tract {
         let make = |plan, samples| Plan::warm(plan, samples, &input, &output, options.session_count());
         let one = make(one, 1).map_err(load)?;
         // A model that takes no batch is run sample by sample.
-        let together = run_samples(&input);
+        let together = run_samples(&input, options);
         let many = (together > 1)
             .then(|| no_panic(|| plan(&model, &input, together)).and_then(|plan| make(plan, together)).ok())
             .flatten()

@@ -8,6 +8,7 @@ mod models;
 use models::{expected, floats, int, model, node, plain, quantised, value};
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 use runtime::{Error, Golden, LoadOptions, Mismatch, Ort, Probe, Runnable, Runtime, Tract, choose};
+use shared::profile::{Form, Step, Workload};
 use std::sync::Arc;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -333,4 +334,64 @@ proptest! {
         let cut = cut.index(bytes.len());
         prop_assert!(Golden::read(&bytes[..cut]).is_err());
     }
+}
+
+/// Every operation that a workload can have, over images and over series.
+fn workloads() -> Vec<Workload> {
+    let conv = |channels, kernel, stride, groups, relu| Step::Conv { channels, kernel, stride, groups, relu };
+    let steps = vec![
+        conv(4, 3, 2, 1, true),
+        conv(4, 5, 1, 4, false),
+        conv(4, 1, 1, 1, false),
+        Step::Add,
+        Step::MaxPool { kernel: 3, stride: 1 },
+        Step::AveragePool { kernel: 3, stride: 2 },
+        conv(6, 3, 1, 1, true),
+        Step::Concat,
+        Step::GlobalAverage,
+        Step::Linear { features: 3 },
+    ];
+    let series = steps.iter().take(7).copied().collect();
+    vec![Workload { input: vec![2, 9, 11], steps }, Workload { input: vec![2, 31], steps: series }]
+}
+
+#[test]
+fn a_workload_is_the_same_model_on_both_runtimes_in_both_forms() {
+    for workload in workloads() {
+        let input = runtime::workload::input(&workload);
+        let mut answers = Vec::new();
+        for form in [Form::Fp32, Form::Int8] {
+            let bytes = runtime::workload::write(&workload, form).unwrap();
+            for runtime in runtimes() {
+                let model = load(runtime.as_ref(), &bytes);
+                let mut output = Vec::new();
+                model.run_into(&input, 1, &mut output).unwrap();
+                assert_eq!(output.len(), model.output().elements());
+                let varies = output.iter().any(|value| *value != output[0]);
+                assert!(varies || form == Form::Int8, "the model computes nothing");
+                answers.push((form, runtime.name(), output));
+            }
+        }
+        let (_, _, first) = &answers[0];
+        for (form, runtime, output) in &answers {
+            let tolerance = if *form == Form::Fp32 { 1e-4 } else { 0.2 };
+            assert!(close(output, first, tolerance), "{form} on {runtime}: {output:?} for {first:?}");
+        }
+    }
+}
+
+#[test]
+fn a_workload_beyond_the_limits_becomes_no_model() {
+    let step = Step::Conv { channels: 1 << 30, kernel: 3, stride: 1, groups: 1, relu: true };
+    let huge = Workload { input: vec![8, 14, 14], steps: vec![step] };
+    assert!(runtime::workload::write(&huge, Form::Int8).unwrap_err().contains("channels"));
+}
+
+#[test]
+fn the_middle_half_of_the_runs_lies_around_the_median() {
+    let model = load(&Tract, &model(plain()));
+    let spread =
+        runtime::measure_spread(model.as_ref(), &SAMPLES, std::time::Duration::from_millis(20)).unwrap();
+    assert!(spread.low_us <= spread.median_us && spread.median_us <= spread.high_us);
+    assert!(spread.runs >= 5);
 }

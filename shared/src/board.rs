@@ -1,7 +1,7 @@
 //! A board: the kind of device that a search aims at and an agent runs on. One TOML file each in
 //! `firmware-configs/`, checked when it is loaded.
 
-use crate::{BoardId, read, wire::one_line};
+use crate::{BoardId, latency::BoardLatency, read, wire::one_line};
 use serde::{Deserialize, Serialize};
 
 /// A board's description. All limits are upper bounds that a searched model keeps.
@@ -17,6 +17,9 @@ pub struct Board {
     pub memory: Memory,
     pub limits: ModelLimits,
     pub runtime: RuntimeChoice,
+    /// What devices of this kind measured; the control plane adds it, a file has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<BoardLatency>,
 }
 
 /// The processor.

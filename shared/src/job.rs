@@ -3,11 +3,20 @@
 //! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
+<<<<<<< HEAD
 mod front;
 
 pub use front::{FrontEntry, FrontFile, FrontPoint, FrontRef, NoFrontRef};
 
 use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task, space::SearchSpace};
+=======
+use crate::{
+    Digest, JobId, ModelVersionId,
+    board::{Board, RuntimeName},
+    latency::{PredictionError, percent},
+    manifest::Task,
+};
+>>>>>>> h-board
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -526,6 +535,9 @@ pub struct JobReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionReport>,
     pub model: ModelReport,
+    /// What was reckoned of the model's latency on the board; `None` for an import.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<EstimateReport>,
     /// Where the model came from, and how it was quantised; `None` for a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportReport>,
@@ -547,6 +559,7 @@ impl JobReport {
     }
 }
 
+<<<<<<< HEAD
 /// How a trained network became the model of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressionReport {
@@ -603,6 +616,49 @@ pub struct SequenceReport {
     /// Why it was not taken; `None` for the one that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+=======
+/// What a search reckons one inference on the board to take: its cost, and what `limits.latency_us_max` is held against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EstimateReport {
+    /// Of the INT8 model, one thread, one sample, on the fastest runtime that the board allows.
+    pub us: u64,
+    pub by: EstimateSource,
+    /// Median of the exported model on the worker, on the same runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here_us: Option<u64>,
+}
+
+/// What an estimate rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum EstimateSource {
+    /// On what devices of the board measured.
+    Profile { devices: u32, runtime: RuntimeName, error: PredictionError },
+    /// On the board's description alone; `why_not_profile` says why measurements that are there do not count.
+    Description { why_not_profile: Option<String> },
+}
+
+impl EstimateReport {
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let here = self.here_us.map_or_else(String::new, |us| format!("; {us} us measured on the worker"));
+        match &self.by {
+            EstimateSource::Profile { devices, runtime, error } => format!(
+                "{} us on {runtime} by the profile of {devices} device(s), whose median error on networks is {} % \
+                 (worst {} %){here}",
+                self.us,
+                percent(error.median_permille),
+                percent(error.worst_permille)
+            ),
+            EstimateSource::Description { why_not_profile: None } => {
+                format!("{} us by the board's description alone{here}", self.us)
+            }
+            EstimateSource::Description { why_not_profile: Some(reason) } => {
+                format!("{} us by the board's description, not by its profile: {reason}{here}", self.us)
+            }
+        }
+    }
+>>>>>>> h-board
 }
 
 /// How a model from elsewhere was taken in.

@@ -78,3 +78,31 @@ pub const METADATA_ROOTS_MAX: u64 = 256;
 pub const METADATA_ROLES_MAX: usize = 32;
 /// Most signatures on one file of metadata that is signed here.
 pub const METADATA_SIGNATURES_MAX: usize = 32;
+/// Most workloads that a device is asked to measure at once.
+pub const PROFILE_WORKLOADS_MAX: usize = 128;
+/// Most steps of one workload.
+pub const PROFILE_STEPS_MAX: usize = 64;
+/// Most channels, or features, of a value of a workload.
+pub const PROFILE_CHANNELS_MAX: u32 = 1024;
+/// Longest spatial axis of a value of a workload.
+pub const PROFILE_AXIS_MAX: u32 = 16_384;
+/// Longest kernel of a workload along one axis.
+pub const PROFILE_KERNEL_MAX: u32 = 31;
+/// Longest stride of a workload along one axis.
+pub const PROFILE_STRIDE_MAX: u32 = 8;
+/// Most elements of one value of a workload.
+pub const PROFILE_ELEMENTS_MAX: u64 = 1 << 18;
+/// Most weights of one workload.
+pub const PROFILE_WEIGHTS_MAX: u64 = 1 << 20;
+/// Most multiply-accumulates of one run of a workload.
+pub const PROFILE_MACS_MAX: u64 = 1 << 26;
+/// Most multiply-accumulates of one run of all workloads of a request.
+pub const PROFILE_MACS_TOTAL_MAX: u64 = 1 << 30;
+/// Longest that a device measures for one request, in milliseconds.
+pub const PROFILE_DURATION_MS_MAX: u64 = 30 * 60 * 1000;
+/// Most measurements in one report: each workload on each runtime in each form.
+pub const PROFILE_MEASURED_MAX: usize = PROFILE_WORKLOADS_MAX * 4;
+/// Longest description of a device's processor in bytes.
+pub const PROCESSOR_BYTES_MAX: usize = 128;
+/// Longest reason why a workload was not measured, in bytes; longer ones are cut.
+pub const PROFILE_REASON_BYTES_MAX: usize = 120;

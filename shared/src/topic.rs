@@ -31,6 +31,10 @@ pub enum Topic {
     Event(DeviceId),
     /// Up, JSON: which chunks are missing.
     BlobWant(DeviceId),
+    /// Down, retained, signed JSON: what the device shall measure.
+    ProfileAsk(DeviceId),
+    /// Up, retained, JSON: what it measured.
+    ProfileReport(DeviceId),
     /// Down, raw bytes: one chunk for one device.
     BlobChunk { device: DeviceId, digest: Digest, index: u32 },
     /// Down, raw bytes: the same chunk for everybody in a wave.
@@ -108,6 +112,8 @@ impl Topic {
             | Self::Feedback(id)
             | Self::Event(id)
             | Self::BlobWant(id)
+            | Self::ProfileAsk(id)
+            | Self::ProfileReport(id)
             | Self::BlobChunk { device: id, .. } => Some(id),
             Self::BlobBroadcast { .. } | Self::Trust(_) => None,
         }
@@ -121,8 +127,13 @@ impl Topic {
             | Self::Telemetry(own)
             | Self::Feedback(own)
             | Self::Event(own)
-            | Self::BlobWant(own) => own == id,
-            Self::Desired(_) | Self::BlobChunk { .. } | Self::BlobBroadcast { .. } | Self::Trust(_) => false,
+            | Self::BlobWant(own)
+            | Self::ProfileReport(own) => own == id,
+            Self::Desired(_)
+            | Self::ProfileAsk(_)
+            | Self::BlobChunk { .. }
+            | Self::BlobBroadcast { .. }
+            | Self::Trust(_) => false,
         }
     }
 }
@@ -137,6 +148,8 @@ impl fmt::Display for Topic {
             Self::Feedback(id) => write!(f, "{PREFIX}/device/{id}/feedback"),
             Self::Event(id) => write!(f, "{PREFIX}/device/{id}/event"),
             Self::BlobWant(id) => write!(f, "{PREFIX}/device/{id}/blob/want"),
+            Self::ProfileAsk(id) => write!(f, "{PREFIX}/device/{id}/profile/ask"),
+            Self::ProfileReport(id) => write!(f, "{PREFIX}/device/{id}/profile/report"),
             Self::BlobChunk { device, digest, index } => {
                 write!(f, "{PREFIX}/device/{device}/blob/{digest}/{index}")
             }
@@ -160,6 +173,8 @@ impl FromStr for Topic {
             ["device", device, "feedback"] => Self::Feedback(id(device)?),
             ["device", device, "event"] => Self::Event(id(device)?),
             ["device", device, "blob", "want"] => Self::BlobWant(id(device)?),
+            ["device", device, "profile", "ask"] => Self::ProfileAsk(id(device)?),
+            ["device", device, "profile", "report"] => Self::ProfileReport(id(device)?),
             ["device", device, "blob", digest, index] => Self::BlobChunk {
                 device: id(device)?,
                 digest: parse_digest(digest)?,
@@ -189,6 +204,8 @@ fn parse_index(text: &str) -> Result<u32, NotATopic> {
 pub enum Filter {
     /// The device's own desired state.
     Desired(DeviceId),
+    /// What the device shall measure.
+    ProfileAsk(DeviceId),
     /// The chunks for this device alone, of whatever blob.
     BlobChunks(DeviceId),
     /// The chunks of one blob for everybody.
@@ -201,6 +218,7 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Desired(id) => write!(f, "{PREFIX}/device/{id}/desired"),
+            Self::ProfileAsk(id) => write!(f, "{PREFIX}/device/{id}/profile/ask"),
             Self::BlobChunks(id) => write!(f, "{PREFIX}/device/{id}/blob/+/+"),
             Self::BlobBroadcast(digest) => write!(f, "{PREFIX}/blob/{digest}/+"),
             Self::Trust => write!(f, "{PREFIX}/trust/#"),
@@ -253,6 +271,8 @@ mod tests {
             format!("ew/v1/blob/{digest}/+1"),
             format!("ew/v1/blob/{digest}/4294967296"),
             format!("ew/v1/device/a/blob/{digest}/1/2"),
+            "ew/v1/device/a/profile".to_owned(),
+            "ew/v1/device/a/profile/ask/1".to_owned(),
             "ew/v1/trust/mirrors".to_owned(),
             "ew/v1/trust/root".to_owned(),
             "ew/v1/trust/root/01".to_owned(),
@@ -265,11 +285,17 @@ mod tests {
     #[test]
     fn a_device_reaches_its_own_topics_only() {
         let (own, other) = (id("a"), id("ab"));
-        for topic in [Topic::Reported(own.clone()), Topic::Event(own.clone()), Topic::BlobWant(own.clone())] {
+        for topic in [
+            Topic::Reported(own.clone()),
+            Topic::Event(own.clone()),
+            Topic::BlobWant(own.clone()),
+            Topic::ProfileReport(own.clone()),
+        ] {
             assert!(topic.device_may_publish(&own));
             assert!(!topic.device_may_publish(&other));
         }
         assert!(!Topic::Desired(own.clone()).device_may_publish(&own));
+        assert!(!Topic::ProfileAsk(own.clone()).device_may_publish(&own));
         for filter in [
             "#",
             "+/#",
@@ -287,6 +313,7 @@ mod tests {
         }
         for filter in [
             Filter::Desired(own.clone()),
+            Filter::ProfileAsk(own.clone()),
             Filter::BlobChunks(own.clone()),
             Filter::BlobBroadcast(Digest::of(b"x")),
             Filter::Trust,
@@ -313,7 +340,7 @@ mod tests {
 
     fn topics() -> impl Strategy<Value = Topic> {
         let device = "[a-z0-9][a-z0-9._-]{0,20}".prop_map(|text| id(&text));
-        (device, any::<[u8; 32]>(), any::<u32>(), 0usize..14).prop_map(|(device, bytes, index, kind)| {
+        (device, any::<[u8; 32]>(), any::<u32>(), 0usize..16).prop_map(|(device, bytes, index, kind)| {
             let digest = Digest::from(bytes);
             match kind {
                 0 => Topic::Desired(device),
@@ -329,6 +356,8 @@ mod tests {
                 10 => Topic::Trust(TrustFile::Targets),
                 11 => Topic::Trust(TrustFile::Snapshot),
                 12 => Topic::Trust(TrustFile::Timestamp),
+                13 => Topic::ProfileAsk(device),
+                14 => Topic::ProfileReport(device),
                 _ => Topic::Trust(TrustFile::Delegated(device.as_str().parse().unwrap())),
             }
         })

@@ -603,10 +603,15 @@ pub fn one_line(text: &str) -> String {
 
 /// `text` cut to [`limits::REASON_BYTES_MAX`] bytes at a character's end.
 pub fn cut(text: &str) -> String {
-    if text.len() <= limits::REASON_BYTES_MAX {
+    cut_to(text, limits::REASON_BYTES_MAX)
+}
+
+/// `text` cut to `bytes_max` bytes at a character's end.
+pub fn cut_to(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let end = (0..=limits::REASON_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (0..=bytes_max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     text[..end].to_owned()
 }
 

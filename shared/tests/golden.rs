@@ -9,7 +9,9 @@ use ring::signature::Ed25519KeyPair;
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{
     Digest, Signed, Timestamp,
+    board::RuntimeName,
     manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
+    profile::{Form, Measured, Processor, ProfileReport, ProfileRequest, Step, Timing as ProfileTiming, Workload},
     signing::{Keyring, Payload, Role, SigningKey, TrustedKey},
     wire::{
         Assignment, Attempt, Batch, DeltaRef, Desired, Event, EventKind, Feedback, FeedbackKind, Outcome,
@@ -148,6 +150,46 @@ fn manifest() -> Manifest {
     }
 }
 
+fn profile_request() -> ProfileRequest {
+    let conv = Step::Conv { channels: 8, kernel: 3, stride: 2, groups: 1, relu: true };
+    let depthwise = Step::Conv { channels: 8, kernel: 5, stride: 1, groups: 8, relu: false };
+    let pools = [Step::MaxPool { kernel: 3, stride: 1 }, Step::AveragePool { kernel: 3, stride: 1 }];
+    let rest = [Step::Add, Step::Concat, Step::GlobalAverage, Step::Linear { features: 10 }];
+    let steps = [conv, depthwise].into_iter().chain(pools).chain(rest).collect();
+    ProfileRequest {
+        device: "cam-01".parse().unwrap(),
+        generation: 3,
+        issued_at: Timestamp(1_700_000_000_000),
+        duration_ms_max: 600_000,
+        workloads: vec![Workload { input: vec![1, 28, 28], steps }],
+    }
+}
+
+fn profile_report() -> ProfileReport {
+    let took = ProfileTiming::Took { median_ns: 21_000, low_ns: 20_000, high_ns: 23_000, runs: 201 };
+    let failed = ProfileTiming::Failed { reason: "not here".to_owned() };
+    let measured = |runtime, form, result| Measured { workload: 0, runtime, form, result };
+    ProfileReport {
+        device: "cam-01".parse().unwrap(),
+        board: "raspberry-pi-4".parse().unwrap(),
+        agent_version: "0.1.0".to_owned(),
+        generation: 3,
+        at: Timestamp(1_700_000_000_001),
+        complete: true,
+        cut_short: Some("the time was over".to_owned()),
+        processor: Processor {
+            architecture: "aarch64".to_owned(),
+            name: Some("Raspberry Pi 4 Model B".to_owned()),
+            cores: 4,
+            load_permille: Some(1250),
+        },
+        measured: vec![
+            measured(RuntimeName::Tract, Form::Fp32, took),
+            measured(RuntimeName::OnnxRuntime, Form::Int8, failed),
+        ],
+    }
+}
+
 fn json_is_stable<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &'static str, message: &T) {
     let stored = same_as_file(name, &encode_json(name, message).unwrap());
     assert_eq!(&shared::wire::decode_json::<T>(name, &stored).unwrap(), message);
@@ -177,6 +219,7 @@ fn control_messages_are_stable() {
     let mut reported = reported();
     reported.slots[0].phase = waiting;
     json_is_stable("reported-waiting.json", &reported);
+    json_is_stable("profile-report.json", &profile_report());
     json_is_stable("presence.json", &Presence { online: true });
     json_is_stable(
         "want.json",
@@ -232,6 +275,7 @@ fn batches_are_stable() {
 fn envelopes_are_stable() {
     envelope_is_stable("desired.envelope.json", &desired(), &key("director"));
     envelope_is_stable("desired-delta.envelope.json", &desired_with_a_delta(), &key("director"));
+    envelope_is_stable("profile-request.envelope.json", &profile_request(), &key("director"));
     envelope_is_stable("manifest.envelope.json", &manifest(), &key("release"));
 }
 

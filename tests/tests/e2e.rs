@@ -6,6 +6,8 @@
 
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/board.rs"]
+mod board;
 #[path = "e2e/broker.rs"]
 mod broker;
 #[path = "e2e/est.rs"]
@@ -89,6 +91,10 @@ const TESTS: &[(&str, Test)] = &[
 
 /// Tests that bring all they need.
 const ALONE: &[(&str, Alone)] = &[
+    (
+        "board::what_a_device_measures_is_what_a_search_reckons_with",
+        board::what_a_device_measures_is_what_a_search_reckons_with,
+    ),
     (
         "broker::a_fleet_lives_on_a_mosquitto_that_comes_and_goes",
         broker::a_fleet_lives_on_a_mosquitto_that_comes_and_goes,

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod chunks;
 pub mod latency;
 pub mod outbox;
+pub mod profile;
 pub mod renewal;
 pub mod trial;
 pub mod update;

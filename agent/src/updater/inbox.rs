@@ -31,16 +31,22 @@ impl Updater {
                     self.parts.shared.connected.store(false, Ordering::Relaxed);
                     self.sender.disconnected(self.clock.monotonic());
                     self.reporter.disconnected();
+                    self.profiling.disconnected();
                     self.input(Input::Online(false));
                 }
                 LinkEvent::Published { token, result } => {
                     let now = self.clock.monotonic();
                     self.reporter.published(token, &result, now);
+                    self.profiling.published(token, &result, now);
                     self.sender.published(&self.parts.store, token, result, now);
                 }
                 LinkEvent::Message { topic, payload, receipt } => match topic.parse() {
                     Ok(Topic::Desired(device)) if device == self.parts.device => {
                         self.handle_desired(&payload);
+                        self.parts.link.acknowledge(receipt);
+                    }
+                    Ok(Topic::ProfileAsk(device)) if device == self.parts.device => {
+                        self.handle_profile_ask(&payload);
                         self.parts.link.acknowledge(receipt);
                     }
                     Ok(Topic::Trust(file)) => {
@@ -77,6 +83,7 @@ impl Updater {
         // the metadata that says whom to believe, then the wish.
         link.subscribe(Filter::Trust.to_string());
         link.subscribe(Filter::Desired(device.clone()).to_string());
+        link.subscribe(Filter::ProfileAsk(device.clone()).to_string());
         if !session_present {
             link.subscribe(Filter::BlobChunks(device.clone()).to_string());
         }
@@ -107,6 +114,9 @@ impl Updater {
         if let Some(envelope) = self.unsigned.take() {
             self.handle_desired(&envelope);
         }
+        if let Some(envelope) = self.profiling.take_unsigned() {
+            self.handle_profile_ask(&envelope);
+        }
     }
 
     /// Tells what became of trust metadata; `subject` says which refusals are the same.
@@ -134,7 +144,7 @@ impl Updater {
     }
 
     /// Of what is refused again and again, or in ever new forms, a bounded number of events tells.
-    fn is_first_refusal(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn is_first_refusal(&mut self, bytes: &[u8]) -> bool {
         self.refused.len() < REFUSED_MAX && self.refused.insert(Digest::of(bytes))
     }
 

@@ -1,6 +1,7 @@
 //! The updater with real files, a real database and a real model, and a link that ends in this process.
 
 mod order;
+mod profile;
 mod transfer;
 mod updates;
 mod world;
@@ -10,6 +11,7 @@ use crate::{
     engine::Engine,
     installer::{Installer, JOBS_MAX, Work},
     link::{NotSent, Receipt, Refused, Token},
+    profiler::Profiler,
     testing::{self, GOLDEN, MODEL},
 };
 use agent_core::update::{Fetched, SlotAction};

@@ -6,6 +6,7 @@ use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
     VersionLabel,
     job::{Budget, DatasetSchema, FrontRef, JobReport, SearchMethod, Stage},
+    latency::BoardLatency,
     space::SearchSpace,
     wire::{Assignment, EventKind, Reported, TrialPolicy},
 };
@@ -77,6 +78,9 @@ pub struct Job {
     /// The judged network that a training takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<FrontRef>,
+    /// What was measured on devices of the board when the job was queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<BoardLatency>,
     /// The version that a retraining starts from.
     pub parent: Option<ModelVersionId>,
     pub state: JobState,

@@ -197,6 +197,7 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         quantise_seconds: start.elapsed().as_secs_f64(),
         compression: None,
         model: measured.report,
+        estimate: None,
         import: Some(import),
     };
     Ok(Outcome {

@@ -20,7 +20,7 @@ use crate::{
     finish::{self, Compressed},
     genotype::Architecture,
     history::{History, Shares},
-    network::{FitError, Network, broken_limit},
+    network::{FitError, Network, broken_limit, latency},
     search::{self, Point, SearchState, Setting},
     seeds::{self, Purpose},
     supernet,
@@ -428,6 +428,9 @@ impl Driver<'_, '_> {
             accuracy: exported.report.accuracy_int8,
             ..plain(Stage::Check, 1, 1)
         });
+        let graph = net.to_graph().map_err(finish::Error::from)?;
+        let estimate = latency::estimate(&graph, &self.spec.board);
+        let estimate = latency::beside(estimate, &exported.report.us_per_inference, &self.spec.board);
         let report = JobReport {
             job: Some(self.spec.id),
             seed: self.spec.seed,
@@ -441,6 +444,7 @@ impl Driver<'_, '_> {
             quantise_seconds,
             compression: Some(exported.compression.clone()),
             model: exported.report.clone(),
+            estimate: Some(estimate),
             import: None,
         };
         result::write(dir, net, &exported, &report, &self.state.history, &self.state.front)?;

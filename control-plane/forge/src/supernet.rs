@@ -18,11 +18,13 @@
 mod candidates;
 mod edge;
 mod generator;
+mod latency;
 mod partial;
 mod size;
 mod space;
 
 pub use candidates::Candidates;
+pub use latency::costs_by_profile;
 pub use partial::channel_share;
 pub use size::{generator_bytes, largest_state, search_bytes, training_bytes, weights};
 pub use space::{Space, costs};

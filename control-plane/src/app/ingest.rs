@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use shared::{
     DeviceId, Timestamp,
+    profile::ProfileReport,
     topic::Topic,
     wire::{self, Batch, Presence, Reported, Want},
 };
@@ -100,7 +101,12 @@ impl App {
                 self.store.ingest_events(&batch, now()).await.map(drop).map_err(Into::into)
             }
             Topic::BlobWant(_) => self.take_want(device, payload),
-            Topic::Desired(_) | Topic::BlobChunk { .. } | Topic::BlobBroadcast { .. } | Topic::Trust(_) => {
+            Topic::ProfileReport(_) => self.take_profile(device, payload).await,
+            Topic::Desired(_)
+            | Topic::ProfileAsk(_)
+            | Topic::BlobChunk { .. }
+            | Topic::BlobBroadcast { .. }
+            | Topic::Trust(_) => {
                 return Err(Refused::Invalid("devices do not publish here".to_owned()));
             }
         };
@@ -143,6 +149,20 @@ impl App {
             self.inbox.forget(device);
         }
         self.planner_wake.notify_one();
+        Ok(())
+    }
+
+    async fn take_profile(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Failed> {
+        let report: ProfileReport =
+            decode(wire::decode_json("profile report", payload)).map_err(Failed::Refused)?;
+        if report.device != *device {
+            return Err(Failed::Refused(Refused::Invalid(
+                "it names another device than its sender".to_owned(),
+            )));
+        }
+        report.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
+        // One of an earlier request was overtaken; it is acknowledged, and nobody needs it.
+        self.store.set_profile_report(&report, now()).await?;
         Ok(())
     }
 

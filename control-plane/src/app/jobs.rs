@@ -12,6 +12,7 @@ use control_core::{
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
+    board::Board,
     job::{Budget, Compression, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
     space::SearchSpace,
 };
@@ -227,6 +228,7 @@ impl App {
         if seed > SEED_MAX {
             return Err(Error::Invalid(format!("seed is {seed}, at most {SEED_MAX}")));
         }
+        let latency = self.latency_of(&board).await?;
         let job = Job {
             id: JobId(Uuid::now_v7()),
             task,
@@ -239,6 +241,7 @@ impl App {
             method,
             space,
             point,
+            latency,
             parent,
             state: JobState::Queued,
             progress: JobProgress::default(),
@@ -433,7 +436,7 @@ impl App {
                 format: dataset.schema.format,
                 digest: Some(dataset.schema.digest),
             },
-            board: self.board(&job.board)?.clone(),
+            board: Board { latency: job.latency.clone(), ..self.board(&job.board)?.clone() },
             kind,
             budget: job.budget,
             space: job.space.clone(),

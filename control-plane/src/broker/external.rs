@@ -46,7 +46,8 @@ pub use address::Address;
 pub use tls::{CLIENT_NAME, Identities, Identity};
 
 /// What devices publish; `+` stands for any of them.
-const SAID_BY_DEVICES: [&str; 6] = ["reported", "presence", "telemetry", "feedback", "event", "blob/want"];
+const SAID_BY_DEVICES: [&str; 7] =
+    ["reported", "presence", "telemetry", "feedback", "event", "blob/want", "profile/report"];
 /// Publishes that may be on their way.
 const INFLIGHT_MAX: u16 = 64;
 /// Messages that the broker may send before it waits for acknowledgements.

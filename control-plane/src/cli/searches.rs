@@ -17,8 +17,8 @@ use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
     job::{
-        self, Budget, Compression, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage,
-        TeachersReport,
+        self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod,
+        Stage, TeachersReport,
     },
     space::{self, SearchSpace},
 };
@@ -385,6 +385,7 @@ fn describe(job: &Job) -> String {
                 ),
             ),
             ("parameters", model.parameters.to_string()),
+            ("latency", report.estimate.as_ref().map(EstimateReport::line).unwrap_or_default()),
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
             ("pretext", report.pretext.as_ref().map(pretext).unwrap_or_default()),
             ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),

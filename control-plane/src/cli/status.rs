@@ -1,20 +1,11 @@
-//! `edgewright status` and `edgewright board`.
+//! `edgewright status`.
 
 use super::{
     Outcome,
     client::Client,
-    output::{ago, bytes, facts, show, table},
+    output::{ago, bytes, facts, show},
 };
-use crate::{api::List, app::Status};
-use clap::Subcommand;
-use shared::board::Board;
-
-/// Boards.
-#[derive(Debug, Subcommand)]
-pub enum BoardCommand {
-    /// List them
-    List,
-}
+use crate::app::Status;
 
 pub(super) fn run(client: &Client) -> Outcome {
     let status: Status = client.get("/status")?;
@@ -59,24 +50,4 @@ fn describe(status: &Status) -> String {
         (None, false) => "not connected".to_owned(),
     };
     format!("{} {place}, {standing}", status.mqtt)
-}
-
-pub(super) fn run_board(command: &BoardCommand, client: &Client) -> Outcome {
-    match command {
-        BoardCommand::List => {
-            let boards: List<Board> = client.get("/boards")?;
-            show(client.json, &boards, |boards| {
-                let rows = boards.items.iter().map(|board| {
-                    vec![
-                        board.id.to_string(),
-                        board.name.clone(),
-                        board.target.clone(),
-                        bytes(board.limits.weight_bytes_max),
-                        format!("{} us", board.limits.latency_us_max),
-                    ]
-                });
-                table(&["board", "name", "target", "weights", "latency"], rows)
-            })
-        }
-    }
 }

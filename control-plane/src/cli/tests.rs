@@ -36,6 +36,9 @@ fn ids_are_checked_before_anything_is_sent() {
         "rollout create --version mnist@1.0",
         "rollout show 12",
         "device show ../x",
+        "board show ../x",
+        "board profile",
+        "board profile x86-64 --device ../x",
         "dataset add A --path p",
         "search start --dataset d --board b --model m --seed -1",
         "model verify folder",
@@ -47,6 +50,8 @@ fn ids_are_checked_before_anything_is_sent() {
         assert_eq!(error.exit_code(), 2, "{line}");
     }
     for line in [
+        "board profile x86-64 --device a --device b --wait",
+        "board show x86-64",
         "model verify folder --public-key k",
         "model lineage m@v1.0",
         "model lineage --dir folder --keyring k",

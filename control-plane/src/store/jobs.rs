@@ -22,6 +22,7 @@ fn read(row: &SqliteRow) -> Result<Job> {
         method: row.parse_option("method", "search method")?,
         space: row.json_option("space", "search space")?,
         point: row.parse_option("point", "judged network")?,
+        latency: row.json_option("latency", "latency of a board")?,
         parent: row.parse_option("parent", "version id")?,
         state: row.word("state", "job state")?,
         progress: row.json("progress", "progress")?,
@@ -48,8 +49,8 @@ impl Store {
     /// Adds a job.
     pub async fn add_job(&self, job: &Job) -> Result<()> {
         sqlx::query(
-            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, space, point, \
-             parent, state, progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, space, point, latency, \
+             parent, state, progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(word(&job.task)?)
@@ -62,6 +63,7 @@ impl Store {
         .bind(job.method.map(SearchMethod::name))
         .bind(job.space.as_ref().map(json).transpose()?)
         .bind(job.point.map(|point| point.to_string()))
+        .bind(job.latency.as_ref().map(json).transpose()?)
         .bind(job.parent.map(|id| id.to_string()))
         .bind(word(&job.state)?)
         .bind(json(&job.progress)?)

@@ -55,6 +55,8 @@ const CASES: &[(Try, bool)] = &[
     (Try::Write("ew/v1/device/{mine}/desired"), false),
     (Try::Write("ew/v1/device/{other}/presence"), false),
     (Try::Write("ew/v1/device/{other}/desired"), false),
+    (Try::Write("ew/v1/device/{mine}/profile/ask"), false),
+    (Try::Write("ew/v1/device/{other}/profile/report"), false),
     (Try::Write("ew/v1/trust/timestamp"), false),
     (Try::Write("elsewhere"), false),
     (Try::Will("ew/v1/device/{other}/presence"), false),

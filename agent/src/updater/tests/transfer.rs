@@ -114,8 +114,8 @@ async fn over_the_days_budget_the_slot_waits_and_listens_no_more() {
     let asked = wants(&running.link);
     let (subscribed, unsubscribed) =
         (running.link.subscribed.lock().unwrap().len(), running.link.unsubscribed.lock().unwrap().len());
-    // Trust metadata, the wish and the chunks of this device are listened to, and no blob.
-    assert_eq!(subscribed - unsubscribed, 3);
+    // Trust metadata, the wish, what to measure and the chunks of this device are listened to, and no blob.
+    assert_eq!(subscribed - unsubscribed, 4);
     let link = running.kill().await;
     let since = link.sent.lock().unwrap().len();
     let running = start_with(folder.path(), link, &keys, true, limits);

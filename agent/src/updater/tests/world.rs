@@ -212,10 +212,12 @@ pub(super) fn build_with(
     let models = Arc::new(Models::default());
     let trust = Arc::new(keys.offline.lock().unwrap().trust(&folder.join("trust.json")));
     let (done_sender, done) = mpsc::channel(JOBS_MAX);
+    let engine = Arc::new(Engine::open(&[RuntimeName::Tract], None).unwrap());
+    let (profiler, measured) = Profiler { engine: engine.clone() }.start().unwrap();
     let installer = Installer {
         blobs: blobs.clone(),
         models: models.clone(),
-        engine: Arc::new(Engine::open(&[RuntimeName::Tract], None).unwrap()),
+        engine,
         trust: trust.clone(),
         disk_reserve_bytes: 0,
     }
@@ -237,8 +239,10 @@ pub(super) fn build_with(
         shared: Arc::new(Shared::default()),
         link,
         installer,
+        profiler,
+        profile_file: folder.join("profile.json"),
     };
-    (Updater::start(parts).unwrap(), Inputs { link: link_events, done })
+    (Updater::start(parts).unwrap(), Inputs { link: link_events, done, measured })
 }
 
 pub(super) fn start(folder: &Path, link: Arc<TestLink>, keys: &Keys, connected: bool) -> Running {

@@ -22,7 +22,7 @@ use crate::{
     optim::{self, Adam, Sgd},
     params::to_vec,
     seeds::{self, Purpose},
-    supernet::{Candidates, Supernet, channel_share, costs},
+    supernet::{Candidates, Supernet, channel_share, costs, costs_by_profile},
 };
 use shared::board::Board;
 use tch::{Kind, Tensor};
@@ -83,8 +83,12 @@ impl<'a> Bilevel<'a> {
         let widths = wide.skeleton();
         let space = setting.space();
         let operations = space.operations().len();
-        let channels = widths.cells.iter().map(|cell| cell.channels.unsigned_abs());
-        let relative = costs(space.operations(), widths.dim, channels);
+        let by_weights = || {
+            let channels = widths.cells.iter().map(|cell| cell.channels.unsigned_abs());
+            costs(space.operations(), widths.dim, channels)
+        };
+        let relative =
+            costs_by_profile(space.operations(), &widths, setting.board).unwrap_or_else(by_weights);
         let partial = if form == Form::Partial { channel_share(skeleton.stem_channels) } else { 1 };
         let feed = Feed::new(setting.samples, skeleton.dim, setting.batch(), seed);
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);

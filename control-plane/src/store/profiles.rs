@@ -1,0 +1,102 @@
+//! Latency profiles: one request and its answer a device.
+
+use super::{Reader, Result, Store, json, number, time};
+use control_core::profile::DeviceProfile;
+use shared::{
+    BoardId, DeviceId, Timestamp,
+    profile::{ProfileReport, Workload},
+};
+use sqlx::sqlite::SqliteRow;
+
+fn read(row: &SqliteRow) -> Result<DeviceProfile> {
+    let row = Reader::new("profiles", row);
+    Ok(DeviceProfile {
+        device: row.parse("device", "device id")?,
+        generation: row.number("generation")?,
+        asked_at: row.time("asked_at")?,
+        workloads: row.json("workloads", "list of workloads")?,
+        report: row.json_option("report", "profile report")?,
+        received_at: row.time_option("received_at")?,
+    })
+}
+
+impl Store {
+    /// Asks devices of a board for `workloads`: each gets the next generation, and what it answered before is gone.
+    pub async fn ask_profiles(
+        &self,
+        board: &BoardId,
+        devices: &[DeviceId],
+        workloads: &[Workload],
+        now: Timestamp,
+    ) -> Result<()> {
+        let workloads = json(&workloads)?;
+        let mut tx = self.begin().await?;
+        for device in devices {
+            sqlx::query(
+                "INSERT INTO profiles (device, board, generation, asked_at, workloads) VALUES (?1, ?2, 1, ?3, ?4) \
+                 ON CONFLICT (device) DO UPDATE SET board = ?2, generation = generation + 1, asked_at = ?3, \
+                 workloads = ?4, report = NULL, received_at = NULL, complete = 0",
+            )
+            .bind(device.as_str())
+            .bind(board.as_str())
+            .bind(time(now))
+            .bind(&workloads)
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Keeps a device's answer to its newest request; `false` for any other, and once that is complete.
+    pub async fn set_profile_report(&self, report: &ProfileReport, now: Timestamp) -> Result<bool> {
+        let done = sqlx::query(
+            "UPDATE profiles SET report = ?, received_at = ?, complete = ? \
+             WHERE device = ? AND generation = ? AND complete = 0",
+        )
+        .bind(json(report)?)
+        .bind(time(now))
+        .bind(report.complete)
+        .bind(report.device.as_str())
+        .bind(number(report.generation))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// What devices of a board were asked and answered, by device.
+    pub async fn profiles_of(&self, board: &BoardId) -> Result<Vec<DeviceProfile>> {
+        let rows = sqlx::query("SELECT * FROM profiles WHERE board = ? ORDER BY device")
+            .bind(board.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The newest request to a device.
+    pub async fn profile(&self, device: &DeviceId) -> Result<Option<DeviceProfile>> {
+        let row = sqlx::query("SELECT * FROM profiles WHERE device = ?")
+            .bind(device.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Devices that are good and have not answered in full, with the generation that they were asked for.
+    pub async fn open_profiles(&self) -> Result<Vec<(DeviceId, u64)>> {
+        let rows = sqlx::query(
+            "SELECT p.device AS device, p.generation AS generation FROM profiles p JOIN devices d ON d.id = p.device \
+             WHERE p.complete = 0 AND d.revoked_at IS NULL ORDER BY p.device",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let row = Reader::new("profiles", row);
+                Ok((row.parse("device", "device id")?, row.number("generation")?))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
