@@ -3,20 +3,17 @@
 //! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
-<<<<<<< HEAD
 mod front;
 
 pub use front::{FrontEntry, FrontFile, FrontPoint, FrontRef, NoFrontRef};
 
-use crate::{Digest, JobId, ModelVersionId, board::Board, manifest::Task, space::SearchSpace};
-=======
 use crate::{
     Digest, JobId, ModelVersionId,
     board::{Board, RuntimeName},
     latency::{PredictionError, percent},
     manifest::Task,
+    space::SearchSpace,
 };
->>>>>>> h-board
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -559,7 +556,6 @@ impl JobReport {
     }
 }
 
-<<<<<<< HEAD
 /// How a trained network became the model of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressionReport {
@@ -616,7 +612,8 @@ pub struct SequenceReport {
     /// Why it was not taken; `None` for the one that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-=======
+}
+
 /// What a search reckons one inference on the board to take: its cost, and what `limits.latency_us_max` is held against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EstimateReport {
@@ -658,7 +655,6 @@ impl EstimateReport {
             }
         }
     }
->>>>>>> h-board
 }
 
 /// How a model from elsewhere was taken in.

@@ -87,7 +87,13 @@ fn work(graph: &Graph, node: &Node) -> Work {
         Op::Linear(_) => Work::linear(input, output),
         Op::MaxPool(window) => Work::max_pool(window.taps() as u64, input, output),
         Op::AvgPool { window, .. } => Work::average_pool(window.taps() as u64, input, output),
-        Op::Add { .. } | Op::Concat | Op::Relu | Op::GlobalAvgPool | Op::Softmax => {
+        Op::Add { .. }
+        | Op::Mul { .. }
+        | Op::Concat
+        | Op::Relu
+        | Op::Sigmoid
+        | Op::GlobalAvgPool
+        | Op::Softmax => {
             Work::other(input, output)
         }
     }

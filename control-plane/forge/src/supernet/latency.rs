@@ -1,6 +1,6 @@
 //! What each operation costs by what devices of the board measured.
 
-use crate::genotype::{Dim, Operation, Skeleton};
+use crate::genotype::{Dim, Operation, OperationKind, Skeleton};
 use shared::{
     board::Board,
     latency::{Features, Work},
@@ -8,16 +8,16 @@ use shared::{
 
 /// What each operation costs relative to the dearest in the cells of `skeleton`: its latency there, as predicted by the
 /// board's profile for the runtime that is faster. `None` where the board has no profile that can be used.
-pub fn costs_by_profile(skeleton: &Skeleton, board: &Board) -> Option<[f32; Operation::ALL.len()]> {
+pub fn costs_by_profile(operations: &[Operation], skeleton: &Skeleton, board: &Board) -> Option<Vec<f32>> {
     let latency = board.latency.as_ref()?;
-    let features = Operation::ALL.map(|op| {
+    let features = |op: Operation| {
         let places = places(skeleton).into_iter();
         Features::of_part(places.flat_map(|(channels, spatial)| works(op, skeleton.dim, channels, &spatial)))
-    });
-    let (_, model) = latency.fastest_int8(&board.runtime.allowed, &features[Operation::Conv.index()]).ok()?;
-    let us = features.map(|features| model.predict_us(&features));
-    let most = us.into_iter().fold(0.0, f64::max);
-    (most > 0.0).then(|| us.map(|us| (us / most) as f32))
+    };
+    let (_, model) = latency.fastest_int8(&board.runtime.allowed, &features(Operation::CONV3)).ok()?;
+    let us: Vec<f64> = operations.iter().map(|op| model.predict_us(&features(*op))).collect();
+    let most = us.iter().copied().fold(0.0, f64::max);
+    (most > 0.0).then(|| us.into_iter().map(|us| (us / most) as f32).collect())
 }
 
 /// Channels and spatial axes of each cell.
@@ -40,13 +40,33 @@ fn works(op: Operation, dim: Dim, channels: u64, spatial: &[u64]) -> Vec<Work> {
     let places: u64 = spatial.iter().product();
     let elements = channels * places;
     let taps: u64 = spatial.iter().map(|_| op.kernel(dim).unsigned_abs()).product();
-    let conv = |taps, groups| Work::conv([channels, channels], taps, groups, elements, places);
-    match op {
-        Operation::Conv => vec![conv(taps, 1)],
-        Operation::SepConv => vec![conv(taps, channels), conv(1, 1)],
-        Operation::MaxPool => vec![Work::max_pool(taps, elements, elements)],
-        Operation::AvgPool => vec![Work::average_pool(taps, elements, elements)],
-        Operation::Skip | Operation::Zero => Vec::new(),
+    let conv = |to, taps, groups| Work::conv([channels, to], taps, groups, elements, places);
+    let gate = || vec![Work::other(elements, elements), Work::other(2 * elements, elements)];
+    match op.kind() {
+        OperationKind::Conv => vec![conv(channels, taps, 1)],
+        OperationKind::SepConv => vec![conv(channels, taps, channels), conv(channels, 1, 1)],
+        // Exported as two convolutions, a sigmoid and a product.
+        OperationKind::Gated => {
+            let mut works = vec![conv(channels, taps, 1), conv(channels, taps, 1)];
+            works.extend(gate());
+            works
+        }
+        OperationKind::Attention => {
+            vec![conv(1, taps, 1), Work::other(places, places), Work::other(elements + places, elements)]
+        }
+        OperationKind::SqueezeExcite => {
+            let squeezed = Operation::squeezed(channels);
+            vec![
+                Work::other(elements, channels),
+                Work::linear(channels, squeezed),
+                Work::linear(squeezed, channels),
+                Work::other(channels, channels),
+                Work::other(elements + channels, elements),
+            ]
+        }
+        OperationKind::MaxPool => vec![Work::max_pool(taps, elements, elements)],
+        OperationKind::AvgPool => vec![Work::average_pool(taps, elements, elements)],
+        OperationKind::Skip | OperationKind::Zero => Vec::new(),
     }
 }
 
@@ -67,17 +87,18 @@ mod tests {
     #[test]
     fn the_board_says_which_operation_is_the_dearest() {
         let skeleton = Skeleton::new(&[1, 28, 28], 10, 8, 3, 2);
-        assert_eq!(costs_by_profile(&skeleton, &board()), None);
+        let by = |board: &Board| costs_by_profile(&Operation::FIRST, &skeleton, board);
+        assert_eq!(by(&board()), None);
         // On this one pooling is slow, whatever the weights say.
         let costs =
             [(Feature::Node, 1_000_000_000), (Feature::MaxPoolTap, 3_000_000), (Feature::DenseMac, 10_000)];
         let measured = Board { latency: Some(profile(&costs)), ..board() };
-        let found = costs_by_profile(&skeleton, &measured).unwrap();
-        assert_eq!(found[Operation::MaxPool.index()], 1.0);
-        let [conv, separable] = [Operation::Conv, Operation::SepConv].map(|op| found[op.index()]);
+        let found = by(&measured).unwrap();
+        let [conv, separable, max, _, skip, zero] = found[..] else { panic!("{found:?}") };
+        assert_eq!(max, 1.0);
         // Two nodes to one, and no multiply-accumulate that costs.
         assert!(conv < 1.0 && separable > conv, "{found:?}");
-        assert_eq!(found[Operation::Skip.index()..], [0.0, 0.0]);
+        assert_eq!([skip, zero], [0.0, 0.0]);
     }
 
     #[test]
@@ -85,6 +106,7 @@ mod tests {
         let skeleton = Skeleton::new(&[1, 28, 28], 10, 8, 3, 2);
         let mut far = profile(&[(Feature::Node, 1_000_000_000)]);
         far.models[0].operations.median_permille = 999;
-        assert_eq!(costs_by_profile(&skeleton, &Board { latency: Some(far), ..board() }), None);
+        let board = Board { latency: Some(far), ..board() };
+        assert_eq!(costs_by_profile(&Operation::FIRST, &skeleton, &board), None);
     }
 }
