@@ -301,8 +301,10 @@ impl Op {
             Self::MaxPool(_)
             | Self::AvgPool { .. }
             | Self::Add { .. }
+            | Self::Mul { .. }
             | Self::Concat
             | Self::Relu
+            | Self::Sigmoid
             | Self::GlobalAvgPool
             | Self::Softmax => None,
         }
@@ -321,8 +323,10 @@ impl Op {
             Self::MaxPool(_)
             | Self::AvgPool { .. }
             | Self::Add { .. }
+            | Self::Mul { .. }
             | Self::Concat
             | Self::Relu
+            | Self::Sigmoid
             | Self::GlobalAvgPool
             | Self::Softmax => None,
         }

@@ -43,8 +43,18 @@ impl Channels {
                     first.iter().zip(&second).for_each(|(a, b)| sets.join(*a, *b));
                     first
                 }
+                Op::Mul { .. } => {
+                    let second = inputs.get(1).cloned().unwrap_or_default();
+                    if second.len() == first.len() {
+                        first.iter().zip(&second).for_each(|(a, b)| sets.join(*a, *b));
+                    } else {
+                        // The one gate of all channels.
+                        second.iter().for_each(|id| sets.fix(*id));
+                    }
+                    first
+                }
                 Op::Concat => inputs.concat(),
-                Op::MaxPool(_) | Op::AvgPool { .. } | Op::Relu | Op::GlobalAvgPool => first,
+                Op::MaxPool(_) | Op::AvgPool { .. } | Op::Relu | Op::Sigmoid | Op::GlobalAvgPool => first,
                 Op::Softmax => {
                     first.iter().for_each(|id| sets.fix(*id));
                     first

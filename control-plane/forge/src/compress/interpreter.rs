@@ -221,11 +221,24 @@ pub(super) fn compute(node: &Node, inputs: &[&Tensor], weights: Option<(Tensor, 
             [a, b, ..] => rectified(*a + *b, *relu),
             _ => x.shallow_clone(),
         },
+        (Op::Mul { relu }, _) => match inputs {
+            [a, b, ..] => rectified(*a * gate_of(a, b), *relu),
+            _ => x.shallow_clone(),
+        },
         (Op::Concat, _) => Tensor::cat(inputs, 1),
         (Op::Relu, _) => x.relu(),
+        (Op::Sigmoid, _) => x.sigmoid(),
         (Op::GlobalAvgPool, _) => x.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
         (Op::Softmax, _) => x.softmax(1, Kind::Float),
         (Op::Conv(_) | Op::Linear(_), None) => x.shallow_clone(),
+    }
+}
+
+/// A gate with as many axes as what it gates: one value a channel stands for all positions.
+fn gate_of(x: &Tensor, gate: &Tensor) -> Tensor {
+    match (x.size().as_slice(), gate.size().as_slice()) {
+        ([_, _, _, _], [n, c]) => gate.reshape([*n, *c, 1, 1]),
+        _ => gate.shallow_clone(),
     }
 }
 
