@@ -204,6 +204,23 @@ impl SearchSpace {
         }
     }
 
+    /// That it is for samples of `shape`, `[C, L]` or `[C, H, W]`.
+    ///
+    /// # Errors
+    /// A sentence that names both.
+    pub fn check_samples(&self, shape: &[usize]) -> Result<(), String> {
+        let dim = Dim::of_samples(shape);
+        if self.dim == dim {
+            return Ok(());
+        }
+        Err(format!(
+            "the space {:?} is for dim = {:?}, the data set holds samples of shape {shape:?}: name a space for {:?}",
+            self.name,
+            self.dim.name(),
+            dim.name()
+        ))
+    }
+
     /// Checks what is not said by the types. `origin` names the file in errors.
     ///
     /// # Errors

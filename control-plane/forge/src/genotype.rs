@@ -91,10 +91,6 @@ impl Genotype {
     }
 }
 
-fn dim_of(input: &[usize]) -> Dim {
-    if input.len() == 2 { Dim::Series } else { Dim::Image }
-}
-
 fn longest(input: &[usize]) -> usize {
     input.iter().skip(1).copied().max().unwrap_or(1)
 }
@@ -185,7 +181,7 @@ impl Skeleton {
             }
         }
         Self {
-            dim: dim_of(input),
+            dim: Dim::of_samples(input),
             input: input.to_vec(),
             classes: classes as i64,
             stem_channels,

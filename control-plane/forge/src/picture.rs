@@ -50,7 +50,9 @@ pub fn cell(architecture: &Architecture) -> String {
         line[at(*to) - 1] = '▶';
         line[at(*to)] = '●';
         if !label.is_empty() {
-            put(&mut line, at(*to) - COLUMN + 3, &format!(" {label} "));
+            // A long name leaves the arrow its place.
+            let end = if label.len() > COLUMN - 6 { "" } else { " " };
+            put(&mut line, at(*to) - COLUMN + 3, &format!(" {label}{end}"));
         }
         lines.push(line);
     }

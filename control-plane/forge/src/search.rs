@@ -112,17 +112,9 @@ impl Setting<'_> {
 /// # Errors
 /// A sentence, if it is for samples of another number of axes.
 pub fn choices(asked: Option<&SearchSpace>, input: &[usize]) -> Result<SearchSpace, String> {
-    let dim = if input.len() == 2 { Dim::Series } else { Dim::Image };
-    match asked {
-        Some(space) if space.dim != dim => Err(format!(
-            "the space {:?} is for dim = {:?}, the data set holds samples of shape {input:?}: name a space for {:?}",
-            space.name,
-            space.dim.name(),
-            dim.name()
-        )),
-        Some(space) => Ok(space.clone()),
-        None => Ok(SearchSpace::usual(dim)),
-    }
+    let Some(space) = asked else { return Ok(SearchSpace::usual(Dim::of_samples(input))) };
+    space.check_samples(input)?;
+    Ok(space.clone())
 }
 
 /// What a search's checkpoint says beside its tensors.

@@ -213,6 +213,7 @@ impl App {
         };
         if let Some(space) = &space {
             space.check("space").map_err(|error| Error::Invalid(error.to_string()))?;
+            space.check_samples(&dataset.schema.shape).map_err(Error::Invalid)?;
             budget = space.applied(budget);
         }
         budget.validate().map_err(Error::Invalid)?;

@@ -14,6 +14,11 @@ pub enum Dim {
 }
 
 impl Dim {
+    /// That of samples of `shape`, channels first.
+    pub fn of_samples(shape: &[usize]) -> Self {
+        if shape.len() == 2 { Self::Series } else { Self::Image }
+    }
+
     /// How many they are.
     pub fn axes(self) -> u32 {
         match self {

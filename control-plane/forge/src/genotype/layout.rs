@@ -1,6 +1,6 @@
 //! The stem and the stages of a network.
 
-use super::{Dim, Stage, dim_of, longest};
+use super::{Dim, Stage, longest};
 use serde::{Deserialize, Serialize};
 use shared::space::{self, KERNEL_MAX, WIDTH_MAX};
 
@@ -29,7 +29,7 @@ impl Layout {
         let stages = cells.min(STAGES_MAX);
         let of_stage = |stage: usize| (0..cells).filter(|cell| cell * stages / cells == stage).count();
         Self {
-            stem_kernel: match dim_of(input) {
+            stem_kernel: match Dim::of_samples(input) {
                 Dim::Series => 9,
                 Dim::Image => 3,
             },

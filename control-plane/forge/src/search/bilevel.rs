@@ -41,7 +41,7 @@ const PRESSURE: (f64, f64) = (0.1, 3.0);
 
 /// How much more the dearest operation has to weigh than one that costs nothing, as powers of e, for the cells that are
 /// compared with the found one.
-const LEANINGS: [f32; 9] = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0];
+const LEANINGS: [f32; 9] = [-2.0, -0.5, 0.0, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0];
 
 /// The two passes of a step; each draws from a stream of its own.
 #[derive(Clone, Copy)]

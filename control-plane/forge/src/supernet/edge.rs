@@ -41,7 +41,6 @@ enum Parts {
 /// A candidate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    pub(super) operation: Operation,
     dilation: i64,
     parts: Parts,
 }
@@ -103,7 +102,7 @@ pub(super) fn candidates(
             }
             (_, Kernels::None) => Parts::Bare,
         };
-        candidates.push(Candidate { operation: *operation, dilation: operation.dilation(), parts });
+        candidates.push(Candidate { dilation: operation.dilation(), parts });
     }
     candidates
 }
@@ -144,17 +143,17 @@ impl Candidate {
         }
     }
 
-    /// What it gives for `x` by the book, `dim` deciding over the windows of pools.
+    /// What it, the candidate of `operation`, gives for `x` by the book; `dim` decides over the windows of pools.
     #[cfg(test)]
     pub(super) fn plain(
         &self,
-        p: &Params,
-        generator: Option<&Generator>,
+        (p, generator): (&Params, Option<&Generator>),
+        operation: Operation,
         dim: crate::genotype::Dim,
         x: &Tensor,
     ) -> Tensor {
-        let taps = self.operation.kernel(dim);
-        match (&self.parts, self.operation.kind()) {
+        let taps = operation.kernel(dim);
+        match (&self.parts, operation.kind()) {
             (Parts::Conv(_, norm) | Parts::SepConv(_, norm), _) => {
                 norm.plain(p, &self.convolved(p, generator, x))
             }

@@ -47,8 +47,9 @@ fn mixed(
     let part = x.narrow(1, 0, through);
     let mut sum = part.zeros_like();
     for column in candidates.left(edge) {
-        let candidate = &cell.edges[edge][column];
-        sum += candidate.plain(&net.params, net.generator.as_ref(), net.skeleton.dim, &part) * weight(column);
+        let (candidate, operation) = (&cell.edges[edge][column], net.space.operations()[column]);
+        let parts = (&net.params, net.generator.as_ref());
+        sum += candidate.plain(parts, operation, net.skeleton.dim, &part) * weight(column);
     }
     if net.partial == 1 {
         return sum;
