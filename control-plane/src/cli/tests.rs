@@ -38,6 +38,8 @@ fn ids_are_checked_before_anything_is_sent() {
         "device show ../x",
         "dataset add A --path p",
         "search start --dataset d --board b --model m --seed -1",
+        "search start --dataset d --board b --model m --compress zip",
+        "search start --dataset d --board b --model m --accuracy-loss 60",
         "model verify folder",
         "model lineage",
         "model lineage m@v1.0 --dir folder --keyring k",
@@ -47,6 +49,8 @@ fn ids_are_checked_before_anything_is_sent() {
         assert_eq!(error.exit_code(), 2, "{line}");
     }
     for line in [
+        "search start --dataset d --board b --model m --compress adaptive-rounding --accuracy-loss 0.5",
+        "auto --data d --board b --compress prune --accuracy-loss 2%",
         "model verify folder --public-key k",
         "model lineage m@v1.0",
         "model lineage --dir folder --keyring k",
