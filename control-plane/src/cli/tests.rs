@@ -41,6 +41,8 @@ fn ids_are_checked_before_anything_is_sent() {
         "board profile x86-64 --device ../x",
         "dataset add A --path p",
         "search start --dataset d --board b --model m --seed -1",
+        "search start --dataset d --board b --model m --compress zip",
+        "search start --dataset d --board b --model m --accuracy-loss 60",
         "model verify folder",
         "model lineage",
         "model lineage m@v1.0 --dir folder --keyring k",
@@ -52,6 +54,8 @@ fn ids_are_checked_before_anything_is_sent() {
     for line in [
         "board profile x86-64 --device a --device b --wait",
         "board show x86-64",
+        "search start --dataset d --board b --model m --compress adaptive-rounding --accuracy-loss 0.5",
+        "auto --data d --board b --compress prune --accuracy-loss 2%",
         "model verify folder --public-key k",
         "model lineage m@v1.0",
         "model lineage --dir folder --keyring k",
