@@ -14,7 +14,8 @@ pub fn costs_by_profile(skeleton: &Skeleton, board: &Board) -> Option<[f32; Oper
         let places = places(skeleton).into_iter();
         Features::of_part(places.flat_map(|(channels, spatial)| works(op, skeleton.dim, channels, &spatial)))
     });
-    let (_, model) = latency.fastest_int8(&board.runtime.allowed, &features[Operation::Conv.index()]).ok()?;
+    let (allowed, spatial_axes) = (&board.runtime.allowed, skeleton.input.len().saturating_sub(1));
+    let (_, model) = latency.fastest_int8(allowed, spatial_axes, &features[Operation::Conv.index()]).ok()?;
     let us = features.map(|features| model.predict_us(&features));
     let most = us.into_iter().fold(0.0, f64::max);
     (most > 0.0).then(|| us.map(|us| (us / most) as f32))
@@ -44,8 +45,8 @@ fn works(op: Operation, dim: Dim, channels: u64, spatial: &[u64]) -> Vec<Work> {
     match op {
         Operation::Conv => vec![conv(taps, 1)],
         Operation::SepConv => vec![conv(taps, channels), conv(1, 1)],
-        Operation::MaxPool => vec![Work::max_pool(taps, elements, elements)],
-        Operation::AvgPool => vec![Work::average_pool(taps, elements, elements)],
+        Operation::MaxPool => vec![Work::max_pool(channels, taps, elements, elements)],
+        Operation::AvgPool => vec![Work::average_pool(channels, taps, elements, elements)],
         Operation::Skip | Operation::Zero => Vec::new(),
     }
 }
@@ -70,7 +71,7 @@ mod tests {
         assert_eq!(costs_by_profile(&skeleton, &board()), None);
         // On this one pooling is slow, whatever the weights say.
         let costs =
-            [(Feature::Node, 1_000_000_000), (Feature::MaxPoolTap, 3_000_000), (Feature::DenseMac, 10_000)];
+            [(Feature::Node, 1_000_000_000), (Feature::MaxPoolTap, 3_000_000), (Feature::DenseMac, 100)];
         let measured = Board { latency: Some(profile(&costs)), ..board() };
         let found = costs_by_profile(&skeleton, &measured).unwrap();
         assert_eq!(found[Operation::MaxPool.index()], 1.0);
