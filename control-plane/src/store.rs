@@ -12,6 +12,8 @@ pub mod rollouts;
 pub mod tokens;
 pub mod versions;
 
+pub use profiles::PROFILES_MAX;
+
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{Timestamp, limits};
 use sqlx::{

@@ -32,16 +32,23 @@ pub enum Feature {
     DenseMac,
     PointwiseMac,
     DepthwiseMac,
+    /// Channels of depthwise convolutions, each a small convolution of its own.
+    DepthwiseChannel,
     LinearMac,
     /// Values that maximum pools compare.
     MaxPoolTap,
     /// Values that average pools add.
     AveragePoolTap,
+    /// Elements that convolutions and pools of few channels move: kernels work on blocks of channels.
+    NarrowElement,
 }
+
+/// Fewer channels than this are few.
+const NARROW_BELOW: u64 = 16;
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Inference,
         Self::BoundaryElement,
         Self::Node,
@@ -50,9 +57,11 @@ impl Feature {
         Self::DenseMac,
         Self::PointwiseMac,
         Self::DepthwiseMac,
+        Self::DepthwiseChannel,
         Self::LinearMac,
         Self::MaxPoolTap,
         Self::AveragePoolTap,
+        Self::NarrowElement,
     ];
 }
 
@@ -67,6 +76,8 @@ pub struct Work {
     count: u64,
     patches: u64,
     moved: u64,
+    depthwise_channels: u64,
+    is_narrow: bool,
 }
 
 impl Work {
@@ -80,31 +91,48 @@ impl Work {
             1 => Feature::PointwiseMac,
             _ => Feature::DenseMac,
         };
-        let macs = output * (input / groups.max(1)) * taps * places;
-        let patches = if kind == Feature::DenseMac { input * taps * places } else { 0 };
-        Self { kind, count: macs, patches, moved: input_elements + output * places }
+        Self {
+            kind,
+            count: output * (input / groups.max(1)) * taps * places,
+            patches: if kind == Feature::DenseMac { input * taps * places } else { 0 },
+            depthwise_channels: if depthwise { output } else { 0 },
+            is_narrow: input.min(output) < NARROW_BELOW,
+            ..Self::other(input_elements, output * places)
+        }
     }
 
     /// A fully connected layer.
     pub fn linear(input_elements: u64, output_elements: u64) -> Self {
-        let moved = input_elements + output_elements;
-        Self { kind: Feature::LinearMac, count: input_elements * output_elements, patches: 0, moved }
+        let count = input_elements * output_elements;
+        Self { kind: Feature::LinearMac, count, ..Self::other(input_elements, output_elements) }
     }
 
     /// A maximum over `taps` values for each value of the output.
-    pub fn max_pool(taps: u64, input_elements: u64, output_elements: u64) -> Self {
-        let moved = input_elements + output_elements;
-        Self { kind: Feature::MaxPoolTap, count: taps * output_elements, patches: 0, moved }
+    pub fn max_pool(channels: u64, taps: u64, input_elements: u64, output_elements: u64) -> Self {
+        Self {
+            kind: Feature::MaxPoolTap,
+            count: taps * output_elements,
+            is_narrow: channels < NARROW_BELOW,
+            ..Self::other(input_elements, output_elements)
+        }
     }
 
     /// A mean over `taps` values for each value of the output.
-    pub fn average_pool(taps: u64, input_elements: u64, output_elements: u64) -> Self {
-        Self { kind: Feature::AveragePoolTap, ..Self::max_pool(taps, input_elements, output_elements) }
+    pub fn average_pool(channels: u64, taps: u64, input_elements: u64, output_elements: u64) -> Self {
+        let pool = Self::max_pool(channels, taps, input_elements, output_elements);
+        Self { kind: Feature::AveragePoolTap, ..pool }
     }
 
     /// What reads and writes and counts as nothing else.
     pub fn other(input_elements: u64, output_elements: u64) -> Self {
-        Self { kind: Feature::Node, count: 0, patches: 0, moved: input_elements + output_elements }
+        Self {
+            kind: Feature::Node,
+            count: 0,
+            patches: 0,
+            moved: input_elements + output_elements,
+            depthwise_channels: 0,
+            is_narrow: false,
+        }
     }
 }
 
@@ -120,11 +148,13 @@ impl Features {
     /// Of some nodes within a network.
     pub fn of_part(works: impl IntoIterator<Item = Work>) -> Self {
         let mut features = Self::default();
-        for Work { kind, count, patches, moved } in works {
+        for work in works {
             features.add(Feature::Node, 1);
-            features.add(kind, count);
-            features.add(Feature::PatchElement, patches);
-            features.add(Feature::MovedElement, moved);
+            features.add(work.kind, work.count);
+            features.add(Feature::PatchElement, work.patches);
+            features.add(Feature::MovedElement, work.moved);
+            features.add(Feature::DepthwiseChannel, work.depthwise_channels);
+            features.add(Feature::NarrowElement, if work.is_narrow { work.moved } else { 0 });
         }
         features
     }
@@ -149,11 +179,13 @@ pub struct PredictionError {
     pub worst_permille: u32,
 }
 
-/// What predicts latencies on one runtime in one form.
+/// What predicts latencies on one runtime in one form, of networks over series or over images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyModel {
     pub runtime: RuntimeName,
     pub form: Form,
+    /// Spatial axes of the networks: 1 or 2. Runtimes have other kernels for one than for two.
+    pub spatial_axes: u8,
     /// Femtoseconds of one of each feature; what is not there costs nothing.
     pub cost_fs: BTreeMap<Feature, u64>,
     /// Measurements that it was fitted on.
@@ -170,26 +202,29 @@ impl LatencyModel {
     /// # Errors
     /// A sentence that says why not.
     pub fn check(&self) -> Result<(), String> {
-        let Self { runtime, form, points, operations, networks, .. } = self;
+        let Self { points, operations, networks, .. } = self;
+        let name = format!("{} {} over {}", self.runtime, self.form, self.subject());
         if *points < POINTS_MIN {
-            return Err(format!("{runtime} {form}: fitted on {points} measurements, at least {POINTS_MIN}"));
+            return Err(format!("{name}: fitted on {points} measurements, at least {POINTS_MIN}"));
         }
         for (what, error) in [("operations", operations), ("networks", networks)] {
             if error.points < HELD_OUT_MIN {
-                return Err(format!(
-                    "{runtime} {form}: held against {} {what}, at least {HELD_OUT_MIN}",
-                    error.points
-                ));
+                return Err(format!("{name}: held against {} {what}, at least {HELD_OUT_MIN}", error.points));
             }
             if error.median_permille > ERROR_PERMILLE_MAX {
                 return Err(format!(
-                    "{runtime} {form}: its median error on {what} is {} %, at most {} %",
+                    "{name}: its median error on {what} is {} %, at most {} %",
                     percent(error.median_permille),
                     percent(ERROR_PERMILLE_MAX)
                 ));
             }
         }
         Ok(())
+    }
+
+    /// What its networks slide over, for people.
+    pub fn subject(&self) -> &'static str {
+        if self.spatial_axes == 1 { "series" } else { "images" }
     }
 
     /// Microseconds of what has these features.
@@ -222,18 +257,25 @@ pub struct BoardLatency {
 }
 
 impl BoardLatency {
-    /// Of the runtimes in `allowed`, the one on which a network is fastest as INT8, with its microseconds.
+    /// Of the runtimes in `allowed`, the one on which a network over so many axes is fastest as INT8, with its
+    /// microseconds.
     ///
     /// # Errors
     /// Why none of them can be asked.
     pub fn fastest_int8(
         &self,
         allowed: &[RuntimeName],
+        spatial_axes: usize,
         features: &Features,
     ) -> Result<(f64, &LatencyModel), String> {
         let mut reasons = Vec::new();
         let mut best: Option<(f64, &LatencyModel)> = None;
-        for model in self.models.iter().filter(|m| m.form == Form::Int8 && allowed.contains(&m.runtime)) {
+        let fits = |model: &&LatencyModel| {
+            model.form == Form::Int8
+                && usize::from(model.spatial_axes) == spatial_axes
+                && allowed.contains(&model.runtime)
+        };
+        for model in self.models.iter().filter(fits) {
             match model.check() {
                 Ok(()) => {
                     let us = model.predict_us(features);
@@ -263,6 +305,7 @@ mod tests {
         LatencyModel {
             runtime,
             form: Form::Int8,
+            spatial_axes: 2,
             cost_fs: [(Feature::Node, node_fs), (Feature::DenseMac, 20_000)].into(),
             points: 40,
             operations: error,
@@ -287,7 +330,10 @@ mod tests {
         assert_eq!(counts(conv)[Feature::PatchElement as usize], 8 * 9 * 196);
         let depthwise = counts(Work::conv([8, 8], 25, 8, 8 * 196, 196));
         assert_eq!(depthwise[Feature::DepthwiseMac as usize], 8 * 25 * 196);
+        assert_eq!(depthwise[Feature::DepthwiseChannel as usize], 8);
         assert_eq!(depthwise[Feature::PatchElement as usize], 0);
+        let narrow = |channels| counts(Work::max_pool(channels, 9, 40, 40))[Feature::NarrowElement as usize];
+        assert_eq!((narrow(15), narrow(16)), (80, 0));
         assert_eq!(counts(Work::conv([8, 8], 1, 1, 8, 1))[Feature::PointwiseMac as usize], 64);
     }
 
@@ -295,9 +341,11 @@ mod tests {
     fn the_fastest_runtime_that_the_board_allows_is_asked() {
         let both = latency(vec![model(RuntimeName::Tract, 5_000), model(RuntimeName::OnnxRuntime, 4_000)]);
         let features = Features::of_part([Work::other(1, 1)]);
-        let asked = |allowed: &[RuntimeName]| both.fastest_int8(allowed, &features).map(|(_, m)| m.runtime);
+        let asked =
+            |allowed: &[RuntimeName]| both.fastest_int8(allowed, 2, &features).map(|(_, m)| m.runtime);
         assert_eq!(asked(&BOTH), Ok(RuntimeName::OnnxRuntime));
         assert_eq!(asked(&BOTH[..1]), Ok(RuntimeName::Tract));
+        assert!(both.fastest_int8(&BOTH, 1, &features).is_err(), "series were not measured");
     }
 
     #[test]
@@ -310,11 +358,11 @@ mod tests {
             (LatencyModel { networks: far, ..good.clone() }, "error on networks is 35.1 %, at most 35.0 %"),
             (LatencyModel { operations: few, ..good.clone() }, "held against 2 operations"),
         ] {
-            let reason = latency(vec![bad]).fastest_int8(&BOTH, &Features::default()).unwrap_err();
+            let reason = latency(vec![bad]).fastest_int8(&BOTH, 2, &Features::default()).unwrap_err();
             assert!(reason.contains(said), "{reason:?} does not say {said:?}");
         }
         let fp32 = LatencyModel { form: Form::Fp32, ..good };
-        let reason = latency(vec![fp32]).fastest_int8(&BOTH, &Features::default()).unwrap_err();
+        let reason = latency(vec![fp32]).fastest_int8(&BOTH, 2, &Features::default()).unwrap_err();
         assert!(reason.contains("nothing was measured"), "{reason}");
     }
 }

@@ -11,7 +11,9 @@ use shared::{
     Digest, Signed, Timestamp,
     board::RuntimeName,
     manifest::{FileEntry, GOLDEN_FILE, Lineage, MODEL_FILE, Manifest, Preprocess, Task, TensorSpec},
-    profile::{Form, Measured, Processor, ProfileReport, ProfileRequest, Step, Timing as ProfileTiming, Workload},
+    profile::{
+        Form, Measured, Processor, ProfileReport, ProfileRequest, Step, Timing as ProfileTiming, Workload,
+    },
     signing::{Keyring, Payload, Role, SigningKey, TrustedKey},
     wire::{
         Assignment, Attempt, Batch, DeltaRef, Desired, Event, EventKind, Feedback, FeedbackKind, Outcome,

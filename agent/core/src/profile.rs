@@ -20,6 +20,9 @@ pub const BUSY_PERMILLE_MAX: u32 = 300;
 /// Between two reports of one profile.
 pub const PROGRESS_MS: u64 = 3_000;
 
+const BUSY: &str = "requests kept the device busy until the time was over";
+const LATE: &str = "the time was over";
+
 /// What survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -167,10 +170,8 @@ impl Profile {
             running.next += 1;
             return Some(Task { generation: running.request.generation, index, workload: workload.clone() });
         }
-        let cut_short = left.map(|_| match running.waited_for_requests {
-            true => "requests kept the device busy until the time was over".to_owned(),
-            false => "the time was over".to_owned(),
-        });
+        let why = if running.waited_for_requests { BUSY } else { LATE };
+        let cut_short = left.map(|_| why.to_owned());
         let report = report(&self.reporter, running, processor(), wall, true, cut_short);
         self.running = None;
         self.saved.finished = true;

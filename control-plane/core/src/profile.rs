@@ -44,7 +44,7 @@ pub struct BoardProfile {
     pub rows: Vec<Row>,
     /// What predicts latencies; `None` before anything was measured.
     pub latency: Option<BoardLatency>,
-    /// Why a search for this board does not use it, where that is so.
+    /// Why searches for this board do not use it, or those over series or images do not, where that is so.
     pub refused: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct DeviceStanding {
     pub cut_short: Option<String>,
     /// Its processor, as it says.
     pub processor: Option<String>,
-    /// Thousandths of threads that wanted to run on one core while it measured.
+    /// Threads that wanted to run on average when it reported, in thousandths.
     pub load_permille: Option<u32>,
 }
 
@@ -110,15 +110,22 @@ impl BoardProfile {
     }
 }
 
-/// Why no search can use any of the INT8 models; `None` where one can.
+/// For what of series and images no search can use any of the INT8 models, and why; `None` where there is nothing.
 fn refusal(latency: &BoardLatency) -> Option<String> {
-    let checks: Vec<_> =
-        latency.models.iter().filter(|model| model.form == Form::Int8).map(LatencyModel::check).collect();
-    if checks.iter().any(Result::is_ok) {
-        return None;
+    let mut reasons = Vec::new();
+    for (subject, spatial_axes) in [("series", 1), ("images", 2)] {
+        let of_subject =
+            |model: &&LatencyModel| model.form == Form::Int8 && model.spatial_axes == spatial_axes;
+        let checks: Vec<_> = latency.models.iter().filter(of_subject).map(LatencyModel::check).collect();
+        if checks.iter().any(Result::is_ok) {
+            continue;
+        }
+        if checks.is_empty() {
+            reasons.push(format!("no INT8 model over {subject} ran"));
+        }
+        reasons.extend(checks.into_iter().filter_map(Result::err));
     }
-    let reasons: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
-    Some(if reasons.is_empty() { "no INT8 model ran".to_owned() } else { reasons.join("; ") })
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 fn answers(profiles: &[DeviceProfile]) -> impl Iterator<Item = (&DeviceProfile, &ProfileReport)> {

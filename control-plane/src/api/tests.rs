@@ -350,3 +350,25 @@ async fn uploads_take_known_names_only() {
 }
 
 mod est;
+
+#[tokio::test]
+async fn a_board_is_profiled_by_devices_of_its_own_and_shows_what_they_said() {
+    let world = World::new().await;
+    testing::enrol(&world.app, "cam-01", "x86-64").await;
+    let ask = async |board: &str, body: Value| {
+        world.call("POST", &format!("/boards/{board}/profile"), Some(body)).await
+    };
+    for (board, body, status, said) in [
+        ("x86-65", json!({}), StatusCode::NOT_FOUND, "did you mean \"x86-64\"?"),
+        ("x86-64", json!({}), StatusCode::CONFLICT, "no device of board x86-64 is online"),
+        ("x86-64", json!({ "devices": ["cam-02"] }), StatusCode::NOT_FOUND, "did you mean \"cam-01\"?"),
+        ("x86-64", json!({ "device": ["cam-01"] }), StatusCode::BAD_REQUEST, "unknown field"),
+    ] {
+        let (got, answer) = ask(board, body).await;
+        assert!(got == status && answer["detail"].as_str().unwrap().contains(said), "{got}: {answer}");
+    }
+    let (status, asked) = ask("x86-64", json!({ "devices": ["cam-01"] })).await;
+    assert_eq!((status, &asked["devices"][0]["complete"]), (StatusCode::ACCEPTED, &json!(false)));
+    let (status, shown) = world.call("GET", "/boards/x86-64/profile", None).await;
+    assert_eq!((status, &shown["latency"], &shown["rows"]), (StatusCode::OK, &Value::Null, &json!([])));
+}

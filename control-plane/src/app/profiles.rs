@@ -1,7 +1,7 @@
 //! Latency profiles: asking the devices of a board, and what their answers say.
 
 use super::{App, Error, Result, chain, now, unknown};
-use crate::broker::Broker;
+use crate::{broker::Broker, store::PROFILES_MAX};
 use control_core::profile::{BoardProfile, workloads};
 use serde::{Deserialize, Serialize};
 use shared::{BoardId, DeviceId, latency::BoardLatency, profile::ProfileRequest, topic::Topic};
@@ -14,7 +14,7 @@ use std::{
 /// Most devices that are asked at once where none is named: more of one kind say little more.
 const DEVICES_DEFAULT: usize = 8;
 /// Most devices that may be named.
-const DEVICES_MAX: usize = 256;
+const DEVICES_MAX: usize = PROFILES_MAX as usize;
 /// After so long a device sends what it has.
 const DURATION_MS: u64 = 10 * 60 * 1000;
 /// How often what the broker does not have yet is told again.

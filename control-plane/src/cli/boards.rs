@@ -148,7 +148,17 @@ fn describe(profile: &BoardProfile) -> String {
     text.push_str("\n\nPredictions, by what they were not fitted on:\n");
     let rows = latency.models.iter().map(error_row);
     text.push_str(&table(
-        &["runtime", "form", "fitted on", "operations: median", "worst", "networks: median", "worst", ""],
+        &[
+            "runtime",
+            "form",
+            "over",
+            "fitted on",
+            "operations: median",
+            "worst",
+            "networks: median",
+            "worst",
+            "",
+        ],
         rows,
     ));
     text.push_str("\n\n");
@@ -156,7 +166,7 @@ fn describe(profile: &BoardProfile) -> String {
         "searches",
         match &profile.refused {
             None => "reckon with this profile".to_owned(),
-            Some(reason) => format!("do not reckon with this profile: {reason}"),
+            Some(reason) => format!("reckon with it only as far as it goes: {reason}"),
         },
     )]));
     text
@@ -202,6 +212,7 @@ fn error_row(model: &LatencyModel) -> Vec<String> {
     vec![
         model.runtime.to_string(),
         model.form.to_string(),
+        model.subject().to_owned(),
         model.points.to_string(),
         share(model.operations.median_permille),
         share(model.operations.worst_permille),

@@ -8,6 +8,9 @@ use shared::{
 };
 use sqlx::sqlite::SqliteRow;
 
+/// Most devices of one board whose answers count together.
+pub const PROFILES_MAX: u32 = 32;
+
 fn read(row: &SqliteRow) -> Result<DeviceProfile> {
     let row = Reader::new("profiles", row);
     Ok(DeviceProfile {
@@ -63,13 +66,18 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// What devices of a board were asked and answered, by device.
+    /// What devices of a board were asked and answered, by device: of more than [`PROFILES_MAX`] those that were asked
+    /// last.
     pub async fn profiles_of(&self, board: &BoardId) -> Result<Vec<DeviceProfile>> {
-        let rows = sqlx::query("SELECT * FROM profiles WHERE board = ? ORDER BY device")
-            .bind(board.as_str())
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(read).collect()
+        let rows =
+            sqlx::query("SELECT * FROM profiles WHERE board = ? ORDER BY asked_at DESC, device LIMIT ?")
+                .bind(board.as_str())
+                .bind(PROFILES_MAX)
+                .fetch_all(&self.readers)
+                .await?;
+        let mut profiles: Vec<_> = rows.iter().map(read).collect::<Result<_>>()?;
+        profiles.sort_by(|a, b| a.device.cmp(&b.device));
+        Ok(profiles)
     }
 
     /// The newest request to a device.

@@ -150,8 +150,12 @@ impl Node {
                 input,
                 spatial,
             ),
-            Step::MaxPool { kernel, .. } => Work::max_pool(taps(kernel, &self.input), input, output),
-            Step::AveragePool { kernel, .. } => Work::average_pool(taps(kernel, &self.input), input, output),
+            Step::MaxPool { kernel, .. } => {
+                Work::max_pool(channels_of(&self.input).into(), taps(kernel, &self.input), input, output)
+            }
+            Step::AveragePool { kernel, .. } => {
+                Work::average_pool(channels_of(&self.input).into(), taps(kernel, &self.input), input, output)
+            }
             Step::Add => Work::other(2 * output, output),
             Step::Concat => Work::other(output, output),
             Step::GlobalAverage => Work::other(input, output),

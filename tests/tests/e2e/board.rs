@@ -17,7 +17,10 @@ pub(crate) fn what_a_device_measures_is_what_a_search_reckons_with() -> Result<(
     let folder = tempfile::tempdir()?;
     let control = ControlPlane::start(&folder.path().join("control"), ServeOptions::default())?;
     let (code, said) = control.cli_refused(&["board", "profile", BOARD])?;
-    ensure!(code == 2 && said.contains("no device of board x86-64 is online"), "it ended with {code}: {said}");
+    ensure!(
+        code == 2 && said.contains("no device of board x86-64 is online"),
+        "it ended with {code}: {said}"
+    );
 
     let devices = folder.path().join("devices");
     let mut agent = Agent::enrol(&control, "device-1", &devices, AgentOptions::default())?;
@@ -43,17 +46,18 @@ pub(crate) fn what_a_device_measures_is_what_a_search_reckons_with() -> Result<(
     ensure!(rows.iter().all(|row| row["us"].as_f64() > Some(0.0)), "a workload does not run");
     for model in list_of(&shown, "/latency/models")? {
         println!(
-            "{} {}: operations {} (worst {}), networks {} (worst {}) permille",
+            "{} {} over {} axes: operations {} (worst {}), networks {} (worst {}) permille",
             text_of(model, "/runtime")?,
             text_of(model, "/form")?,
+            count_of(model, "/spatial_axes")?,
             count_of(model, "/operations/median_permille")?,
             count_of(model, "/operations/worst_permille")?,
             count_of(model, "/networks/median_permille")?,
             count_of(model, "/networks/worst_permille")?,
         );
-        ensure!(count_of(model, "/networks/points")? >= 8, "{model}");
+        ensure!(count_of(model, "/networks/points")? >= 4, "{model}");
     }
-    ensure!(shown["refused"].is_null(), "the profile is not used: {}", shown["refused"]);
+    ensure!(shown["refused"].is_null(), "the profile is not used: {} {}", shown["refused"], shown["latency"]);
 
     // Asked again, the device answers a newer request; the command waits for that.
     let again = control.cli(&["board", "profile", BOARD, "--device", "device-1", "--wait"])?;

@@ -1,7 +1,7 @@
 //! Fits what each feature costs to what was measured: least squares of the relative error, no cost below zero, and
 //! measurements that nothing explains count less (Huber weights).
 //!
-//! Every network and every fourth operation is kept from the fit; on them the error is stated.
+//! Every network and every fifth operation is kept from the fit; on them the error is stated.
 
 use super::Row;
 use shared::{
@@ -12,8 +12,10 @@ use shared::{
 use std::collections::BTreeMap;
 
 const FEATURES: usize = Feature::ALL.len();
-/// One operation in so many is held out.
-const HELD_OUT_EVERY: usize = 4;
+/// One operation in so many is held out; no measure of the order in which they come.
+const HELD_OUT_EVERY: usize = 5;
+/// Which of them.
+const HELD_OUT: usize = 2;
 /// Relative error from which on a measurement counts less.
 const HUBER: f64 = 0.15;
 /// Rounds of weighting anew.
@@ -33,20 +35,20 @@ struct Point {
 
 /// The model of each runtime and form that was measured; writes its predictions into the rows.
 pub(super) fn models(rows: &mut [Row]) -> Vec<LatencyModel> {
-    let mut groups: BTreeMap<(RuntimeName, Form), Vec<Point>> = BTreeMap::new();
+    let mut groups: BTreeMap<(RuntimeName, Form, u8), Vec<Point>> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
         let Some(us) = row.us.filter(|us| *us > 0.0) else { continue };
         let Ok(features) = row.workload.features() else { continue };
-        groups.entry((row.runtime, row.form)).or_default().push(Point { row: index, features, us });
+        let spatial_axes = u8::try_from(row.workload.input.len().saturating_sub(1)).unwrap_or(u8::MAX);
+        let group = groups.entry((row.runtime, row.form, spatial_axes)).or_default();
+        group.push(Point { row: index, features, us });
     }
     let mut models = Vec::with_capacity(groups.len());
-    for ((runtime, form), points) in groups {
+    for ((runtime, form, spatial_axes), points) in groups {
         let (networks, operations): (Vec<_>, Vec<_>) =
             points.iter().partition(|point| rows.get(point.row).is_some_and(|row| row.workload.is_network()));
-        let (held_out, fitted): (Vec<_>, Vec<_>) = operations
-            .into_iter()
-            .enumerate()
-            .partition(|(index, _)| index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1);
+        let (held_out, fitted): (Vec<_>, Vec<_>) =
+            operations.into_iter().enumerate().partition(|(index, _)| index % HELD_OUT_EVERY == HELD_OUT);
         let second = |list: Vec<(usize, _)>| list.into_iter().map(|(_, point)| point).collect::<Vec<_>>();
         let (held_out, fitted) = (second(held_out), second(fitted));
         let cost_fs = Feature::ALL
@@ -56,9 +58,15 @@ pub(super) fn models(rows: &mut [Row]) -> Vec<LatencyModel> {
             .map(|(feature, us)| (feature, (us * FS_PER_US).round() as u64))
             .collect();
         let none = PredictionError::default();
-        let points_fitted = u32::try_from(fitted.len()).unwrap_or(u32::MAX);
-        let mut model =
-            LatencyModel { runtime, form, cost_fs, points: points_fitted, operations: none, networks: none };
+        let mut model = LatencyModel {
+            runtime,
+            form,
+            spatial_axes,
+            cost_fs,
+            points: u32::try_from(fitted.len()).unwrap_or(u32::MAX),
+            operations: none,
+            networks: none,
+        };
         model.operations = error(&model, &held_out);
         model.networks = error(&model, &networks);
         for point in &points {
@@ -108,27 +116,23 @@ fn costs_us(points: &[&Point]) -> [f64; FEATURES] {
 /// The costs of at least zero that bring the weighted rows closest to one, by coordinate descent on the normal equations
 /// of columns of length one.
 fn non_negative(rows: &[[f64; FEATURES]], weights: &[f64]) -> [f64; FEATURES] {
-    let mut gram = [[0.0; FEATURES]; FEATURES];
-    let mut right = [0.0; FEATURES];
-    for (row, weight) in rows.iter().zip(weights) {
-        for i in 0..FEATURES {
-            right[i] += weight * row[i];
-            for j in 0..FEATURES {
-                gram[i][j] += weight * row[i] * row[j];
-            }
-        }
-    }
+    let weighted = |value: &dyn Fn(&[f64; FEATURES]) -> f64| -> f64 {
+        rows.iter().zip(weights).map(|(row, weight)| weight * value(row)).sum()
+    };
+    let gram: [[f64; FEATURES]; FEATURES] =
+        std::array::from_fn(|i| std::array::from_fn(|j| weighted(&|row| row[i] * row[j])));
+    let right: [f64; FEATURES] = std::array::from_fn(|i| weighted(&|row| row[i]));
     let length: [f64; FEATURES] = std::array::from_fn(|i| gram[i][i].sqrt());
     let mut scaled = [0.0; FEATURES];
     for _ in 0..SWEEPS_MAX {
         let mut changed = 0.0f64;
-        for i in 0..FEATURES {
+        for (i, products) in gram.iter().enumerate() {
             if length[i] == 0.0 {
                 continue;
             }
             let others: f64 = (0..FEATURES)
                 .filter(|j| *j != i && length[*j] > 0.0)
-                .map(|j| gram[i][j] / (length[i] * length[j]) * scaled[j])
+                .map(|j| products[j] / (length[i] * length[j]) * scaled[j])
                 .sum();
             let best = (right[i] / length[i] - others).max(0.0);
             changed = changed.max((best - scaled[i]).abs());

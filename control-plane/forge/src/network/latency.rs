@@ -1,10 +1,10 @@
 //! How long one inference takes on a board that is not at hand.
 //!
-//! An estimate, to keep a search within `limits.latency_us_max`. Where devices of the board have measured, by what was
-//! fitted to that ([`shared::latency`]); else by the board's description: every node costs a fixed number of cycles, and every
-//! multiply-accumulate of a convolution or a linear layer a share of a vector instruction. The shares are those of INT8
-//! models of the forge (1 to 10 million multiply-accumulates, 20 to 60 nodes) on x86-64 with AVX2. A processor that
-//! starts fewer vector instructions than one a cycle is slower than estimated; the agent measures on the device.
+//! An estimate, to keep a search within `limits.latency_us_max`: where devices of the board have measured, by what was
+//! fitted to that ([`shared::latency`]), else by the board's description. By that every node costs a fixed number of
+//! cycles, and every multiply-accumulate of a convolution or a linear layer a share of a vector instruction. The shares
+//! are those of INT8 models of the forge (1 to 10 million multiply-accumulates, 20 to 60 nodes) on x86-64 with AVX2. A
+//! processor that starts fewer vector instructions than one a cycle is slower than estimated.
 
 use crate::graph::{Graph, Node, Op, Shape, ValueId};
 use shared::{
@@ -37,7 +37,8 @@ pub fn estimate(graph: &Graph, board: &Board) -> EstimateReport {
         here_us: None,
     };
     let Some(latency) = &board.latency else { return by_description(None) };
-    match latency.fastest_int8(&board.runtime.allowed, &features(graph)) {
+    let spatial_axes = graph.input_shape().spatial.len();
+    match latency.fastest_int8(&board.runtime.allowed, spatial_axes, &features(graph)) {
         Ok((us, model)) => {
             let (devices, runtime, error) = (latency.devices, model.runtime, model.networks);
             let by = EstimateSource::Profile { devices, runtime, error };
@@ -73,20 +74,18 @@ fn work(graph: &Graph, node: &Node) -> Work {
     let elements = |id: &ValueId| graph.shape(*id).map_or(0, |shape| shape.elements() as u64);
     let input: u64 = node.inputs().iter().map(elements).sum();
     let output = node.output().elements() as u64;
+    let channels = node.inputs().first().and_then(|id| graph.shape(*id)).map_or(0, |x| x.channels as u64);
     match node.op() {
-        Op::Conv(conv) => {
-            let channels = node.inputs().first().and_then(|id| graph.shape(*id)).map_or(0, |x| x.channels);
-            Work::conv(
-                [channels as u64, conv.out_channels as u64],
-                conv.window.taps() as u64,
-                conv.groups as u64,
-                input,
-                node.output().spatial_elements() as u64,
-            )
-        }
+        Op::Conv(conv) => Work::conv(
+            [channels, conv.out_channels as u64],
+            conv.window.taps() as u64,
+            conv.groups as u64,
+            input,
+            node.output().spatial_elements() as u64,
+        ),
         Op::Linear(_) => Work::linear(input, output),
-        Op::MaxPool(window) => Work::max_pool(window.taps() as u64, input, output),
-        Op::AvgPool { window, .. } => Work::average_pool(window.taps() as u64, input, output),
+        Op::MaxPool(window) => Work::max_pool(channels, window.taps() as u64, input, output),
+        Op::AvgPool { window, .. } => Work::average_pool(channels, window.taps() as u64, input, output),
         Op::Add { .. }
         | Op::Mul { .. }
         | Op::Concat
@@ -133,6 +132,7 @@ pub(crate) mod tests {
         let model = LatencyModel {
             runtime: RuntimeName::OnnxRuntime,
             form: Form::Int8,
+            spatial_axes: 2,
             cost_fs: cost_fs.iter().copied().collect(),
             points: 60,
             operations: error,
@@ -194,7 +194,7 @@ pub(crate) mod tests {
         let found = estimate(&graph(16), &Board { latency: Some(far), ..board() });
         assert_eq!(found.us, 26);
         assert!(
-            found.line().contains("not by its profile: onnxruntime INT8: its median error"),
+            found.line().contains("not by its profile: onnxruntime INT8 over images: its median"),
             "{}",
             found.line()
         );

@@ -14,7 +14,8 @@ pub fn costs_by_profile(operations: &[Operation], skeleton: &Skeleton, board: &B
         let places = places(skeleton).into_iter();
         Features::of_part(places.flat_map(|(channels, spatial)| works(op, skeleton.dim, channels, &spatial)))
     };
-    let (_, model) = latency.fastest_int8(&board.runtime.allowed, &features(Operation::CONV3)).ok()?;
+    let (allowed, spatial_axes) = (&board.runtime.allowed, skeleton.input.len().saturating_sub(1));
+    let (_, model) = latency.fastest_int8(allowed, spatial_axes, &features(Operation::CONV3)).ok()?;
     let us: Vec<f64> = operations.iter().map(|op| model.predict_us(&features(*op))).collect();
     let most = us.iter().copied().fold(0.0, f64::max);
     (most > 0.0).then(|| us.into_iter().map(|us| (us / most) as f32).collect())
@@ -64,8 +65,8 @@ fn works(op: Operation, dim: Dim, channels: u64, spatial: &[u64]) -> Vec<Work> {
                 Work::other(elements + channels, elements),
             ]
         }
-        OperationKind::MaxPool => vec![Work::max_pool(taps, elements, elements)],
-        OperationKind::AvgPool => vec![Work::average_pool(taps, elements, elements)],
+        OperationKind::MaxPool => vec![Work::max_pool(channels, taps, elements, elements)],
+        OperationKind::AvgPool => vec![Work::average_pool(channels, taps, elements, elements)],
         OperationKind::Skip | OperationKind::Zero => Vec::new(),
     }
 }
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(by(&board()), None);
         // On this one pooling is slow, whatever the weights say.
         let costs =
-            [(Feature::Node, 1_000_000_000), (Feature::MaxPoolTap, 3_000_000), (Feature::DenseMac, 10_000)];
+            [(Feature::Node, 1_000_000_000), (Feature::MaxPoolTap, 3_000_000), (Feature::DenseMac, 100)];
         let measured = Board { latency: Some(profile(&costs)), ..board() };
         let found = by(&measured).unwrap();
         let [conv, separable, max, _, skip, zero] = found[..] else { panic!("{found:?}") };

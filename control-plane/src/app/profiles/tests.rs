@@ -96,7 +96,8 @@ async fn reports_of_others_of_earlier_requests_and_without_sense_change_nothing(
 #[tokio::test]
 async fn a_request_names_devices_of_the_board_or_says_what_is_wrong() {
     let world = World::new().await;
-    testing::enrol(&world.app, "pi-01", "raspberry-pi-4").await;
+    let pi = testing::enrol(&world.app, "pi-01", "x86-64").await.device;
+    world.app.store.set_board(&pi, &"raspberry-pi-4".parse().unwrap(), "0.1.0").await.unwrap();
     for (devices, said) in [
         (&["cam-1"][..], "did you mean \"cam-01\"?"),
         (&["pi-01"], "is of board raspberry-pi-4, not of x86-64"),
