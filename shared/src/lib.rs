@@ -13,6 +13,7 @@ pub mod limits;
 pub mod manifest;
 pub mod read;
 pub mod signing;
+pub mod text;
 pub mod time;
 pub mod topic;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! What a search finds: the operations of a cell, and the network that repeats it.
 
-use crate::graph::Shape;
+use crate::{answer::Answer, graph::Shape, layers::Reach};
 use serde::{Deserialize, Serialize};
 
 /// Axes that a network slides over.
@@ -165,6 +165,9 @@ pub struct Architecture {
     /// Channels of the first stage; each further stage has twice as many.
     pub channels: usize,
     pub cells: usize,
+    /// Where it is not a class alone, all stages have the same width and every position.
+    #[serde(default, skip_serializing_if = "Answer::is_class")]
+    pub answer: Answer,
     pub genotype: Genotype,
 }
 
@@ -208,15 +211,26 @@ pub struct Skeleton {
     pub cells: Vec<CellPlan>,
     /// Channels that the last cell gives.
     pub features: i64,
+    pub answer: Answer,
 }
 
 impl Skeleton {
-    /// Lays out `cells` cells of `nodes` nodes.
+    /// Lays out `cells` cells of `nodes` nodes, for classes alone.
     pub fn new(input: &[usize], classes: usize, channels: usize, cells: usize, nodes: usize) -> Self {
+        Self::answering(Answer::Class, input, classes, [channels, cells, nodes])
+    }
+
+    /// Lays out cells for an answer; the budget is channels, cells and nodes of a cell.
+    pub fn answering(
+        answer: Answer,
+        input: &[usize],
+        classes: usize,
+        [channels, cells, nodes]: [usize; 3],
+    ) -> Self {
         let dim = if input.len() == 2 { Dim::Series } else { Dim::Image };
         let longest = input[1..].iter().copied().max().unwrap_or(1);
-        let stem_stride = if longest >= STEM_STRIDE_FROM { 2 } else { 1 };
-        let stages = cells.min(STAGES_MAX);
+        let stem_stride = if longest >= STEM_STRIDE_FROM && answer.is_class() { 2 } else { 1 };
+        let stages = if answer.is_class() { cells.min(STAGES_MAX) } else { 1 };
         let mut size = longest.div_ceil(stem_stride);
         let stem_channels = channels as i64;
         // Channels and resolution (as a power of two) of the last two outputs.
@@ -252,7 +266,13 @@ impl Skeleton {
             stem_stride: stem_stride as i64,
             cells: plans,
             features: outputs[1].0,
+            answer,
         }
+    }
+
+    /// Where the windows of its operations lie.
+    pub fn reach(&self) -> Reach {
+        if self.answer.is_causal() { Reach::Before } else { Reach::Around }
     }
 
     /// Shape of one sample.
@@ -264,7 +284,8 @@ impl Skeleton {
 impl Architecture {
     /// The layout of this network.
     pub fn skeleton(&self) -> Skeleton {
-        Skeleton::new(&self.input, self.classes, self.channels, self.cells, self.genotype.nodes.len())
+        let size = [self.channels, self.cells, self.genotype.nodes.len()];
+        Skeleton::answering(self.answer, &self.input, self.classes, size)
     }
 
     /// Whether any node of the cell reads `state`.
@@ -291,7 +312,11 @@ impl Architecture {
             let edges = self.genotype.nodes.iter().flatten();
             weights += edges.map(|edge| edge.op.weights(s.dim, channels)).sum::<u64>();
         }
-        weights + s.features.unsigned_abs() * classes
+        let slots = match self.answer {
+            Answer::ClassAndSlots { slots } => slots as u64,
+            Answer::Class | Answer::Next => 0,
+        };
+        weights + s.features.unsigned_abs() * (classes + slots)
     }
 
     /// This architecture, as wide as brings it closest to `weights`; of two equally close the narrower.
@@ -321,6 +346,13 @@ impl Architecture {
         {
             return Err("classes, channels or cells out of range".to_owned());
         }
+        let slots = match found.answer {
+            Answer::ClassAndSlots { slots } => sane(slots, shared::limits::LABELS_MAX),
+            Answer::Class | Answer::Next => true,
+        };
+        if !slots || (!found.answer.is_class() && found.dim == Dim::Image) {
+            return Err(format!("an answer {:?} cannot be had of {:?}", found.answer, found.dim));
+        }
         found.genotype.validate()?;
         Ok(found)
     }
@@ -343,6 +375,7 @@ mod tests {
             classes: 10,
             channels: 8,
             cells: 3,
+            answer: Answer::Class,
             genotype: Genotype {
                 nodes: vec![
                     vec![edge(0, Operation::Conv), edge(1, Operation::SepConv)],

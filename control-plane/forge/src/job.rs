@@ -9,6 +9,7 @@ mod spec;
 mod training;
 
 use crate::{
+    answer::Answer,
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     data::{self, Dataset},
@@ -158,7 +159,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let set = data::open_ref(&spec.dataset)?;
     // Needed at the end: better to know at the beginning.
     let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
-    let samples = Samples::new(&set.train, &set.schema.shape);
+    let samples = Samples::of(&set.train, &set.schema);
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
     let mut message = None;
@@ -259,6 +260,14 @@ impl Driver<'_, '_> {
 
     fn check_fits_data(&self, path: &Path, found: &Architecture) -> Result<(), Error> {
         let schema = &self.set.schema;
+        let answer = Answer::of(schema);
+        if found.answer != answer {
+            return Err(Error::Input(format!(
+                "{}: the model answers {:?}, the data set asks for {answer:?}",
+                path.display(),
+                found.answer
+            )));
+        }
         if found.input != schema.shape || found.classes != schema.labels.len() {
             return Err(Error::Input(format!(
                 "{}: the model takes {:?} and knows {} classes, the data set has {:?} and {}",

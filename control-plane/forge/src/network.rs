@@ -14,7 +14,7 @@ use crate::{
     params::{Builder, Init, ParamId, Params},
 };
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// A convolution with BatchNorm and its running statistics.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl Network {
         &self.architecture
     }
 
-    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
+    /// Logits, as [`crate::answer`] describes them, for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
     /// running statistics; otherwise those are used.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         self.forward_seen(x, train, &mut |_| ())
@@ -121,7 +121,7 @@ impl Network {
 
     /// As [`Self::forward`]; `see` gets what each ReLU gives, `[N, C, H, W]`.
     pub fn forward_seen(&self, x: &Tensor, train: bool, see: &mut dyn FnMut(&Tensor)) -> Tensor {
-        let dim = self.skeleton.dim;
+        let (dim, reach) = (self.skeleton.dim, self.skeleton.reach());
         let stem = self.unit(&self.stem, x, train).relu_();
         see(&stem);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
@@ -140,11 +140,11 @@ impl Network {
                     let term = match op {
                         EdgeOp::Conv(unit) => self.unit(unit, x, train),
                         EdgeOp::SepConv { depthwise, pointwise } => {
-                            let y = layers::conv(x, &self.params[*depthwise], [1, 1], x.size()[1]);
+                            let y = layers::conv(x, &self.params[*depthwise], [1, 1], x.size()[1], reach);
                             self.unit(pointwise, &y, train)
                         }
-                        EdgeOp::MaxPool => layers::max_pool(dim, x),
-                        EdgeOp::AvgPool => layers::avg_pool(dim, x),
+                        EdgeOp::MaxPool => layers::max_pool(dim, reach, x),
+                        EdgeOp::AvgPool => layers::avg_pool(dim, reach, x),
                         EdgeOp::Skip => x.shallow_clone(),
                     };
                     sum = Some(match sum {
@@ -167,7 +167,7 @@ impl Network {
 
     fn unit(&self, unit: &Unit, x: &Tensor, train: bool) -> Tensor {
         let p = &self.params;
-        let y = layers::conv(x, &p[unit.conv.weight], unit.conv.stride, 1);
+        let y = layers::conv(x, &p[unit.conv.weight], unit.conv.stride, 1, self.skeleton.reach());
         y.batch_norm(
             Some(&p[unit.conv.gamma]),
             Some(&p[unit.conv.beta]),
@@ -180,9 +180,15 @@ impl Network {
         )
     }
 
-    /// Probabilities `[N, classes]` with the running statistics, without gradients.
+    /// Probabilities `[N, outputs]` as the exported model gives them: with the running statistics, without gradients.
     pub fn probabilities(&self, x: &Tensor) -> Tensor {
-        tch::no_grad(|| self.forward(x, false).softmax(1, Kind::Float))
+        let length = self.skeleton.input.last().map_or(1, |length| *length as i64);
+        tch::no_grad(|| self.skeleton.answer.probabilities(&self.forward(x, false), length))
+    }
+
+    /// With the running statistics, how many of the labels that count are met, and how many there are.
+    pub fn right(&self, x: &Tensor, labels: &Tensor) -> (i64, i64) {
+        tch::no_grad(|| self.skeleton.answer.right(&self.forward(x, false), labels))
     }
 
     /// Copies all weights and statistics from named values, such as an earlier result's.

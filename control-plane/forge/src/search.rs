@@ -56,7 +56,8 @@ impl Setting<'_> {
     /// What is searched with: as wide as the budget says.
     pub fn skeleton(&self) -> Skeleton {
         let [channels, cells, nodes] = [self.budget.channels, self.budget.cells, self.budget.nodes];
-        Skeleton::new(self.input, self.classes, channels as usize, cells as usize, nodes as usize)
+        let size = [channels as usize, cells as usize, nodes as usize];
+        Skeleton::answering(self.samples.answer(), self.input, self.classes, size)
     }
 
     /// The cells that can be found.
@@ -77,6 +78,7 @@ impl Setting<'_> {
             classes: self.classes,
             channels: self.budget.channels as usize * WIDTH_FACTOR,
             cells: self.budget.cells as usize,
+            answer: self.samples.answer(),
             genotype,
         }
     }

@@ -23,11 +23,11 @@ pub use space::{Candidates, Space, costs};
 
 use crate::{
     genotype::{Operation, Skeleton},
-    layers::{self, ConvBn, Head},
+    layers::{self, ConvBn, Head, Reach},
     params::{Builder, Init, ParamId, Params},
 };
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Parameters of one edge in one cell.
 #[derive(Clone, Copy, Debug)]
@@ -139,14 +139,15 @@ impl Supernet {
         &self.space
     }
 
-    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`], for a partial
+    /// Logits, as [`crate::answer`] describes them, for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`], for a partial
     /// supernet with the edges' shares ([`Candidates::with_edge_shares`]).
     pub fn forward(&self, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
-        let stem = self.stem.forward(&self.params, x);
+        let reach = self.skeleton.reach();
+        let stem = self.stem.forward(&self.params, x, reach);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
         let mut nodes = vec![stem];
         for (index, cell) in self.cells.iter().enumerate() {
-            let inputs = [0, 1].map(|side| cell.adapters[side].forward(&self.params, &outputs[side]));
+            let inputs = [0, 1].map(|side| cell.adapters[side].forward(&self.params, &outputs[side], reach));
             nodes = self.cell(cell, inputs, mix, candidates);
             if index + 1 < self.cells.len() {
                 let [_, previous] = outputs;
@@ -191,6 +192,7 @@ impl Supernet {
         mix: &Tensor,
         candidates: &Candidates,
     ) -> Vec<(usize, Tensor)> {
+        let reach = self.skeleton.reach();
         let mut terms = Vec::new();
         let mut pooled = None;
         for edge in self.space.readers(state) {
@@ -202,17 +204,17 @@ impl Supernet {
                 layers::batch_norm(y, &(&self.params[gamma] * &share), &(&self.params[beta] * &share))
             };
             if candidates.is_active(edge, Operation::Conv) {
-                let y = layers::conv(x, &self.params[p.conv], [1, 1], 1);
+                let y = layers::conv(x, &self.params[p.conv], [1, 1], 1, reach);
                 terms.push((to, norm(&y, p.conv_gamma, p.conv_beta, Operation::Conv)));
             }
             if candidates.is_active(edge, Operation::SepConv) {
-                let depthwise = layers::conv(x, &self.params[p.depthwise], [1, 1], x.size()[1]);
-                let y = layers::conv(&depthwise, &self.params[p.pointwise], [1, 1], 1);
+                let depthwise = layers::conv(x, &self.params[p.depthwise], [1, 1], x.size()[1], reach);
+                let y = layers::conv(&depthwise, &self.params[p.pointwise], [1, 1], 1, reach);
                 terms.push((to, norm(&y, p.sep_gamma, p.sep_beta, Operation::SepConv)));
             }
             let smoothed = self.smoothed(edge, x, mix, candidates);
             if candidates.is_active(edge, Operation::MaxPool) {
-                let top = &*pooled.get_or_insert_with(|| layers::max_pool(self.skeleton.dim, x));
+                let top = &*pooled.get_or_insert_with(|| layers::max_pool(self.skeleton.dim, reach, x));
                 let share = share(Operation::MaxPool);
                 terms.push((
                     to,
@@ -238,29 +240,28 @@ impl Supernet {
         let mut kernel = (average / (h * w) as f64).expand([1, 1, h, w], false);
         if let Some(skip) = skip {
             let mut centre = vec![0f32; (h * w) as usize];
-            centre[(h * w / 2) as usize] = 1.0;
+            let at = match self.skeleton.reach() {
+                Reach::Around => h * w / 2,
+                Reach::Before => h * w - 1,
+            };
+            centre[at as usize] = 1.0;
             kernel = Tensor::from_slice(&centre).view([1, 1, h, w]) * skip + kernel;
         }
         let channels = x.size()[1];
-        Some(layers::conv(x, &kernel.expand([channels, 1, h, w], false), [1, 1], channels))
+        let kernel = kernel.expand([channels, 1, h, w], false);
+        Some(layers::conv(x, &kernel, [1, 1], channels, self.skeleton.reach()))
     }
 
     /// Cross entropy of a batch.
     pub fn loss(&self, x: &Tensor, labels: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
-        self.forward(x, mix, candidates).cross_entropy_loss::<&Tensor>(
-            labels,
-            None,
-            tch::Reduction::Mean,
-            -100,
-            0.0,
-        )
+        self.skeleton.answer.loss(&self.forward(x, mix, candidates), labels, 0.0)
     }
 
     /// Share of right answers in a batch.
     pub fn accuracy(&self, x: &Tensor, labels: &Tensor, mix: &Tensor, candidates: &Candidates) -> f64 {
         tch::no_grad(|| {
-            let right = self.forward(x, mix, candidates).argmax(1, false).eq_tensor(labels);
-            right.to_kind(Kind::Float).mean(Kind::Float).double_value(&[])
+            let (right, of) = self.skeleton.answer.right(&self.forward(x, mix, candidates), labels);
+            right as f64 / of.max(1) as f64
         })
     }
 }

@@ -291,6 +291,7 @@ fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot()
         classes: 10,
         channels: 64,
         cells: 3,
+        answer: Default::default(),
         genotype: genotype::Genotype {
             nodes: vec![
                 vec![
@@ -322,6 +323,7 @@ fn a_slower_board_gets_a_narrower_network() {
         classes: 2,
         channels: 32,
         cells: 2,
+        answer: Default::default(),
         genotype: genotype::Genotype { nodes: vec![vec![edge(0), edge(1)]; 2] },
     };
     let mut board = spec(Path::new("/")).board;

@@ -12,7 +12,7 @@ use crate::{
     train::{self, Plan, TrainState, Training},
 };
 use serde::{Deserialize, Serialize};
-use shared::job::{Progress, Stage, TeachersReport};
+use shared::job::{DatasetSchema, Progress, Stage, TeachersReport};
 use tch::Tensor;
 
 /// A retraining starts with this share of the usual rate: its weights are already good.
@@ -114,7 +114,7 @@ impl Driver<'_, '_> {
         }
         if self.state.teachers.is_none() {
             let right =
-                teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema.shape));
+                teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema));
             let accuracy = right.sum::<f64>() / f64::from(count);
             let report = TeachersReport {
                 count,
@@ -323,8 +323,8 @@ fn borrowed(tensors: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
 }
 
 /// Share of right answers of `net` on a split.
-fn accuracy(net: &Network, split: &Split, shape: &[usize]) -> f64 {
-    let samples = crate::batch::Samples::new(split, shape);
+fn accuracy(net: &Network, split: &Split, schema: &DatasetSchema) -> f64 {
+    let samples = crate::batch::Samples::of(split, schema);
     let all: Vec<i64> = (0..).take(samples.len()).collect();
     train::accuracy(net, &samples, &all)
 }

@@ -36,6 +36,7 @@ fn random_architecture(rng: &mut ChaCha8Rng) -> Architecture {
         classes: rng.random_range(2..5),
         channels: rng.random_range(2..5),
         cells: rng.random_range(1..4),
+        answer: Default::default(),
         genotype: Genotype { nodes },
     }
 }

@@ -11,11 +11,12 @@ pub(super) fn loss(
     mix: &Tensor,
     candidates: &Candidates,
 ) -> Tensor {
-    let stem = net.stem.forward(&net.params, x);
+    let stem = net.stem.forward(&net.params, x, net.skeleton.reach());
     let mut outputs = [stem.shallow_clone(), stem];
+    let reach = net.skeleton.reach();
     for cell in &net.cells {
         let mut states: Vec<Tensor> =
-            (0..2).map(|side| cell.adapters[side].forward(&net.params, &outputs[side])).collect();
+            (0..2).map(|side| cell.adapters[side].forward(&net.params, &outputs[side], reach)).collect();
         for node in 2..net.space.nodes() + 2 {
             let mut sum = states[0].zeros_like();
             for (edge, (from, to)) in net.space.edges().iter().enumerate() {
@@ -29,9 +30,7 @@ pub(super) fn loss(
         outputs = [previous, Tensor::cat(&states[2..], 1)];
     }
     let [_, joined] = outputs;
-    let mean = joined.mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float);
-    let logits = mean.linear(&net.params[net.head.weight], Some(&net.params[net.head.bias]));
-    logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
+    net.skeleton.answer.loss(&net.head.forward(&net.params, &[joined]), labels, 0.0)
 }
 
 /// What one edge gives; in a partial supernet weighted by its share, its channels shuffled as Xu et al. 2020 do.
@@ -62,17 +61,17 @@ fn mixed(
 }
 
 fn operation(net: &Supernet, cell: &Cell, edge: usize, op: Operation, x: &Tensor) -> Tensor {
-    let (p, e) = (&net.params, &cell.edges[edge]);
+    let (p, e, reach) = (&net.params, &cell.edges[edge], net.skeleton.reach());
     match op {
         Operation::Conv => {
-            layers::batch_norm(&layers::conv(x, &p[e.conv], [1, 1], 1), &p[e.conv_gamma], &p[e.conv_beta])
+            layers::batch_norm(&layers::conv(x, &p[e.conv], [1, 1], 1, reach), &p[e.conv_gamma], &p[e.conv_beta])
         }
         Operation::SepConv => {
-            let y = layers::conv(x, &p[e.depthwise], [1, 1], x.size()[1]);
-            layers::batch_norm(&layers::conv(&y, &p[e.pointwise], [1, 1], 1), &p[e.sep_gamma], &p[e.sep_beta])
+            let y = layers::conv(x, &p[e.depthwise], [1, 1], x.size()[1], reach);
+            layers::batch_norm(&layers::conv(&y, &p[e.pointwise], [1, 1], 1, reach), &p[e.sep_gamma], &p[e.sep_beta])
         }
-        Operation::MaxPool => layers::max_pool(net.skeleton.dim, x),
-        Operation::AvgPool => layers::avg_pool(net.skeleton.dim, x),
+        Operation::MaxPool => layers::max_pool(net.skeleton.dim, reach, x),
+        Operation::AvgPool => layers::avg_pool(net.skeleton.dim, reach, x),
         Operation::Skip => x.shallow_clone(),
         Operation::Zero => x.zeros_like(),
     }

@@ -27,6 +27,7 @@ fn network() -> Network {
         classes: 2,
         channels: 4,
         cells: 1,
+        answer: Default::default(),
         genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
     };
     Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap()

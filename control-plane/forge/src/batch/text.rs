@@ -1,0 +1,118 @@
+//! Batches of text: tokens in memory, channels only in a batch.
+
+use crate::{
+    answer::{Answer, NO_LABEL},
+    data::Split,
+    params::strides,
+};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use shared::text::EMPTY;
+use tch::{Device, Kind, Tensor};
+
+/// Share of samples whose beginning is blanked, so that a model also writes on from a short text.
+const BLANKED: f64 = 0.1;
+/// Share of characters of a sentence that become another one.
+const TYPOS: f64 = 0.01;
+
+/// How text is changed at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Not at all.
+    Nothing,
+    /// Inside a sample alone.
+    Inside,
+    /// A running text is also cut into samples elsewhere.
+    InsideAndCut,
+}
+
+/// Samples of text.
+#[derive(Debug)]
+pub(super) struct Windows {
+    tokens: Vec<u8>,
+    labels: Vec<u8>,
+    starts: Vec<u32>,
+    classes: Vec<i64>,
+    channels: usize,
+    length: usize,
+    answer: Answer,
+    /// `[256, channels]`: one row a token, [`EMPTY`] and all beyond the channels without a one.
+    rows: Tensor,
+}
+
+impl Windows {
+    pub(super) fn new(split: &Split, [channels, length]: [usize; 2], answer: Answer) -> Self {
+        let mut rows = vec![0f32; 256 * channels];
+        for token in 0..channels.min(256) {
+            rows[token * channels + token] = 1.0;
+        }
+        let text = &split.text;
+        Self {
+            tokens: text.tokens.clone(),
+            labels: text.labels.clone(),
+            starts: text.starts.clone(),
+            classes: split.labels.clone(),
+            channels,
+            length,
+            answer,
+            rows: Tensor::from_slice(&rows).reshape([256, channels as i64]),
+        }
+    }
+
+    /// Channels-last samples `[B, channels, 1, length]` and their labels, as [`Answer`] takes them.
+    pub(super) fn batch(&self, indices: &[i64], change: Change, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
+        let mut tokens: Vec<u8> = Vec::with_capacity(indices.len() * self.length);
+        let mut labels: Vec<i64> = Vec::with_capacity(indices.len() * (self.length + 1));
+        for index in indices {
+            let index = usize::try_from(*index).unwrap_or(0);
+            let start = self.start(index, change, rng);
+            let from = tokens.len();
+            tokens.extend_from_slice(&self.tokens[start..start + self.length]);
+            let window = &mut tokens[from..];
+            let blank = if change == Change::Nothing { 0 } else { self.change(window, rng) };
+            if !self.answer.is_causal() {
+                labels.push(self.classes[index]);
+            }
+            let said = self.labels[start..start + self.length].iter().enumerate();
+            labels.extend(said.map(|(at, label)| match *label {
+                EMPTY => NO_LABEL,
+                _ if at + 1 < blank => NO_LABEL,
+                label => i64::from(label),
+            }));
+        }
+        let size = [indices.len() as i64, self.channels as i64, 1, self.length as i64];
+        let index = Tensor::from_slice(&tokens).to_kind(Kind::Int64);
+        let rows = self.rows.index_select(0, &index);
+        let x = rows.as_strided(size, strides(&size), None);
+        (x, Tensor::from_slice(&labels).reshape([indices.len() as i64, -1]))
+    }
+
+    fn start(&self, index: usize, change: Change, rng: &mut ChaCha8Rng) -> usize {
+        let start = self.starts[index] as usize;
+        if change != Change::InsideAndCut || !self.answer.is_causal() {
+            return start;
+        }
+        let last = self.tokens.len() - self.length;
+        (start + rng.random_range(0..self.length)).min(last)
+    }
+
+    /// Changes a window, and says how many of its positions were blanked.
+    fn change(&self, window: &mut [u8], rng: &mut ChaCha8Rng) -> usize {
+        if self.answer.is_causal() {
+            let blank = if rng.random_bool(BLANKED) { rng.random_range(1..window.len()) } else { 0 };
+            window[..blank].fill(EMPTY);
+            return blank;
+        }
+        for token in window.iter_mut().filter(|token| **token != EMPTY) {
+            if rng.random_bool(TYPOS) {
+                *token = rng.random_range(0..self.channels.min(256)) as u8;
+            }
+        }
+        0
+    }
+
+    /// Memory for a tensor of nothing.
+    pub(super) fn nothing() -> Tensor {
+        Tensor::zeros([0], (Kind::Float, Device::Cpu))
+    }
+}
