@@ -7,6 +7,7 @@
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
 mod idx;
+pub mod intents;
 pub mod npy;
 pub mod prose;
 mod series;
@@ -215,6 +216,8 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         // Without labels: nothing is trained on it.
         Some(DataFormat::Npy) => None,
         Some(DataFormat::Text) => Files::prose(path)?,
+        Some(DataFormat::IntentJsonl) => Files::single(path, "jsonl")?,
+        Some(DataFormat::IntentJson) => Files::single(path, "json")?,
         None => Files::any(path)?,
     };
     let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
@@ -224,6 +227,8 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
         Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
         Files::Prose(files) => prose::read(&files, &mut hasher)?,
+        Files::IntentJsonl(file) => intents::jsonl::read(&file, &mut hasher)?,
+        Files::IntentJson(file) => intents::assistant::read(&file, &mut hasher)?,
     };
     raw.finish(hasher.finish())
 }
@@ -249,8 +254,11 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::Ts) => "NAME_TRAIN.ts and NAME_TEST.ts".to_owned(),
         Some(DataFormat::Npy) => "a format with labels (.npy holds samples to calibrate by)".to_owned(),
         Some(DataFormat::Text) => "a .txt file, or a folder of them".to_owned(),
+        Some(DataFormat::IntentJsonl) => "a .jsonl file of sentences with intent and slots".to_owned(),
+        Some(DataFormat::IntentJson) => "a .json file of intents with sentences".to_owned(),
         None => format!(
-            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files"
+            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files, or a .jsonl \
+             or .json file of intents"
         ),
     }
 }
@@ -263,6 +271,8 @@ enum Files {
     Ts(PathBuf, PathBuf),
     /// Plain text, by name.
     Prose(Vec<PathBuf>),
+    IntentJsonl(PathBuf),
+    IntentJson(PathBuf),
 }
 
 impl Files {
@@ -276,7 +286,31 @@ impl Files {
                 return Ok(Some(files));
             }
         }
-        Self::prose(path)
+        if let Some(files) = Self::prose(path)? {
+            return Ok(Some(files));
+        }
+        match Self::single(path, "jsonl")? {
+            Some(file) => Ok(Some(file)),
+            None => Self::single(path, "json"),
+        }
+    }
+
+    /// The one file with this extension: at `path`, in it, or `path` without its extension.
+    fn single(path: &Path, extension: &str) -> Result<Option<Self>, Error> {
+        let named = match named(path, extension)? {
+            files if files.is_empty() => named(&path.with_added_extension(extension), extension)?,
+            files => files,
+        };
+        match named.as_slice() {
+            [] => Ok(None),
+            [file] if extension == "jsonl" => Ok(Some(Self::IntentJsonl(file.clone()))),
+            [file] => Ok(Some(Self::IntentJson(file.clone()))),
+            [first, ..] => {
+                let message =
+                    format!("{} .{extension} files are in this folder: name one, such as {}", named.len(), first.display());
+                Err(Error::bad(path, Place::File, message))
+            }
+        }
     }
 
     fn prose(path: &Path) -> Result<Option<Self>, Error> {

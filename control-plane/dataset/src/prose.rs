@@ -150,7 +150,7 @@ fn cut(text: &str) -> usize {
 }
 
 /// The most frequent characters, in their order.
-fn alphabet(text: &str) -> TextPreprocess {
+pub(super) fn alphabet(text: &str) -> TextPreprocess {
     let mut counts: BTreeMap<char, usize> = BTreeMap::new();
     for letter in text.chars() {
         *counts.entry(letter).or_default() += 1;

@@ -1,6 +1,6 @@
 //! A found cell as text, for people.
 
-use crate::genotype::Architecture;
+use crate::{answer::Answer, genotype::Architecture};
 
 /// Columns between two states.
 const COLUMN: usize = 12;

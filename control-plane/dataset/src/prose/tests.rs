@@ -72,7 +72,7 @@ fn a_file_that_is_no_text_or_too_short_is_refused_with_its_place() {
 #[test]
 fn a_character_that_only_the_held_out_text_has_is_nobodys_label_and_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "x.txt", &(lines("word", 200) + &lines("w\u{e9}rd", 30)));
+    write(folder.path(), "x.txt", &(lines("word", 200) + &lines("w\u{e9}rd", 15)));
     let set = open(&folder.path().join("x.txt"), Some(DataFormat::Text)).unwrap();
     assert!(!set.schema.text.unwrap().alphabet.contains('\u{e9}'));
     assert!(set.test.text.labels.iter().filter(|label| **label == EMPTY).count() > 10);

@@ -412,3 +412,5 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     write_spec(&dir, &spec(folder.path()));
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }
+
+mod text;

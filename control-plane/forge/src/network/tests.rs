@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    answer::Answer,
     genotype::{Architecture, Dim, Edge, Genotype, Operation},
     onnx::tests::{distance, reference, values},
     params::{channels_last, to_vec},
@@ -30,13 +31,18 @@ fn random_architecture(rng: &mut ChaCha8Rng) -> Architecture {
     } else {
         (Dim::Series, vec![rng.random_range(1..3), rng.random_range(10..40)])
     };
+    let answer = match (dim, rng.random_range(0..3)) {
+        (Dim::Series, 0) => Answer::Next,
+        (Dim::Series, 1) => Answer::ClassAndSlots { slots: rng.random_range(2..5) },
+        _ => Answer::Class,
+    };
     Architecture {
         dim,
         input,
         classes: rng.random_range(2..5),
         channels: rng.random_range(2..5),
         cells: rng.random_range(1..4),
-        answer: Default::default(),
+        answer,
         genotype: Genotype { nodes },
     }
 }
@@ -101,4 +107,41 @@ fn training_mode_normalises_by_the_batch_and_moves_the_statistics() {
     assert_eq!(to_vec(&net.stats.flat()), before);
     let _ = net.forward(&x, true);
     assert_ne!(to_vec(&net.stats.flat()), before);
+}
+
+#[test]
+fn a_network_that_writes_sees_nothing_that_comes_later() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(6);
+    let edge = |from, op| Edge { from, op };
+    let architecture = Architecture {
+        dim: Dim::Series,
+        input: vec![3, 24],
+        classes: 3,
+        channels: 4,
+        cells: 2,
+        answer: Answer::Next,
+        genotype: Genotype {
+            nodes: vec![
+                vec![edge(0, Operation::Conv), edge(1, Operation::SepConv)],
+                vec![edge(1, Operation::MaxPool), edge(2, Operation::AvgPool)],
+            ],
+        },
+    };
+    let mut net = Network::new(architecture, rng).unwrap();
+    shake(&mut net, rng);
+    let before = values(rng, 3 * 24, 2.0);
+    let logits = |values: &[f32]| {
+        let x = channels_last(&Tensor::from_slice(values).reshape([1, 3, 1, 24]));
+        to_vec(&tch::no_grad(|| net.forward(&x, false)))
+    };
+    let first = logits(&before);
+    assert_eq!(first.len(), 24 * 3);
+    for changed in [1, 9, 23] {
+        let mut after = before.clone();
+        (0..3).for_each(|channel| after[channel * 24 + changed..(channel + 1) * 24].fill(1.5));
+        let second = logits(&after);
+        let same = first[..changed * 3].iter().zip(&second).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(same, "what comes before {changed} depends on it");
+        assert!(distance(&first[changed * 3..], &second[changed * 3..]) > 1e-3);
+    }
 }

@@ -1,12 +1,22 @@
 use super::{plain, *};
 use crate::{
+    answer::Answer,
     params::{channels_last, to_vec},
     seeds::{self, Purpose},
 };
 
 /// A supernet, a batch and random architecture weights, all from one seed.
 fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Tensor, Tensor) {
-    let skeleton = Skeleton::new(input, 3, 4, 2, space.nodes());
+    answering(Answer::Class, input, space, partial)
+}
+
+fn answering(
+    answer: Answer,
+    input: &[usize],
+    space: Space,
+    partial: i64,
+) -> (Supernet, Tensor, Tensor, Tensor) {
+    let skeleton = Skeleton::answering(answer, input, 3, [4, 2, space.nodes()]);
     let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
     let edges = space.edges().len();
     let net = Supernet::partial(skeleton, space, partial, &mut rng);
@@ -22,7 +32,13 @@ fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Te
     let x = channels_last(&random(&shape));
     // The last column holds the strengths of the edges.
     let alpha = random(&[edges as i64, 7]).set_requires_grad(true);
-    (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha)
+    let columns = match answer {
+        Answer::Class => return (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha),
+        Answer::Next => input[1],
+        Answer::ClassAndSlots { .. } => 1 + input[1],
+    };
+    let labels: Vec<i64> = (0..6 * columns as i64).map(|label| label % 2).collect();
+    (net, x, Tensor::from_slice(&labels).reshape([6, columns as i64]), alpha)
 }
 
 fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -36,7 +52,14 @@ fn assert_equal(input: &[usize], space: Space, candidates: &Candidates) {
 }
 
 fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, partial: i64) {
-    let (net, x, labels, alpha) = setting(input, space, partial);
+    assert_equal_in(setting(input, space, partial), candidates, partial);
+}
+
+fn assert_equal_in(
+    (net, x, labels, alpha): (Supernet, Tensor, Tensor, Tensor),
+    candidates: &Candidates,
+    partial: i64,
+) {
     let mix = || {
         let weights = candidates.weights(&alpha.narrow(1, 0, 6), 1.0);
         match partial {
@@ -72,6 +95,16 @@ fn assert_equal_partial(input: &[usize], space: Space, candidates: &Candidates, 
 fn the_restructured_cell_has_the_loss_and_the_gradients_of_the_plain_one() {
     assert_equal(&[1, 9, 9], Space::with_fan_in(3, 2), &Candidates::all(6));
     assert_equal(&[2, 21], Space::all_earlier(2), &Candidates::all(5));
+}
+
+#[test]
+fn it_is_equal_too_where_every_position_is_answered() {
+    for answer in [Answer::Next, Answer::ClassAndSlots { slots: 2 }] {
+        for partial in [1, 2] {
+            let setting = answering(answer, &[2, 21], Space::all_earlier(2), partial);
+            assert_equal_in(setting, &Candidates::all(5), partial);
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use shared::{
     Digest, JobId,
     board::Board,
     job::{
-        ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
+        ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, MetricReport, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
         SearchMethod,
     },
 };
@@ -64,6 +64,8 @@ pub struct Done {
     pub train_s: f64,
     /// The found cell in one line; none where nothing was searched.
     pub cell: Option<String>,
+    /// The measure of the task, where it has one.
+    pub metric: Option<MetricReport>,
     pub remarks: Vec<String>,
 }
 
@@ -177,6 +179,7 @@ impl Run<'_> {
             search_s: search.as_ref().map_or(0.0, |search| search.seconds),
             train_s: train_seconds,
             cell: search.map(|search| search.cell),
+            metric: model.metrics.first().copied(),
             remarks: model.remarks,
         })
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    batch::{Augment, Samples},
+    batch::{Augment, Change, Samples},
     data::Split,
     genotype::{Edge, Operation},
     network::Network,
@@ -147,7 +147,15 @@ fn dots(count: usize, seed: u64) -> Split {
 
 /// Accuracy of a trained network of this architecture on samples that it has not seen, without augmentation.
 fn trained_accuracy(found: Architecture, samples: &Samples) -> f64 {
-    let none = Augment { rotate_degrees: 0.0, stretch: 0.0, shift: 0.0, warp: 0.0, gain: 0.0, jitter: 0.0 };
+    let none = Augment {
+        rotate_degrees: 0.0,
+        stretch: 0.0,
+        shift: 0.0,
+        warp: 0.0,
+        gain: 0.0,
+        jitter: 0.0,
+        text: Change::Nothing,
+    };
     let net = Network::new(found, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
     let mut training =
         Training::new(net, samples, Plan { epochs: 60, steps_max: None, rate: 0.05, augment: none }, 3);
