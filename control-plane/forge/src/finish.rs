@@ -4,7 +4,6 @@ mod measure;
 
 use crate::{
     data::{Dataset, Split},
-    graph::Graph,
     network::Network,
     onnx,
     params::{channels_last, to_vec},

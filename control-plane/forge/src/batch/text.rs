@@ -116,3 +116,69 @@ impl Windows {
         Tensor::zeros([0], (Kind::Float, Device::Cpu))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::Text,
+        params::to_vec,
+        seeds::{self, Purpose},
+    };
+
+    const LENGTH: usize = 8;
+
+    /// Forty tokens of four, five windows.
+    fn split() -> Split {
+        let tokens: Vec<u8> = (0..40u8).map(|at| at * at % 4).collect();
+        let labels = tokens[1..].iter().copied().chain([EMPTY]).collect();
+        let starts: Vec<u32> = (0..4).map(|window| window * LENGTH as u32).collect();
+        let classes = starts.iter().map(|start| i64::from(tokens[*start as usize + LENGTH])).collect();
+        Split { labels: classes, samples: Vec::new(), text: Text { tokens, labels, starts } }
+    }
+
+    fn draw(windows: &Windows, change: Change, step: u64) -> (Vec<f32>, Vec<i64>) {
+        let mut rng = seeds::stream(3, Purpose::Augment, step);
+        let (x, labels) = windows.batch(&[2, 0, 1, 3], change, &mut rng);
+        let flat = labels.reshape([-1]);
+        let mut values = vec![0i64; flat.numel()];
+        let count = values.len();
+        flat.copy_data(&mut values, count);
+        (to_vec(&x), values)
+    }
+
+    #[test]
+    fn a_batch_holds_what_a_device_makes_of_the_same_tokens() {
+        let split = split();
+        let windows = Windows::new(&split, [4, LENGTH], Answer::Next);
+        let (x, labels) = draw(&windows, Change::Nothing, 0);
+        let mut expected = Vec::new();
+        [2, 0, 1, 3].into_iter().for_each(|sample| split.values(sample, &[4, LENGTH], &mut expected));
+        assert_eq!(x, expected);
+        let next: Vec<i64> = split.text.tokens[17..25].iter().map(|token| i64::from(*token)).collect();
+        assert_eq!(labels[..LENGTH], next);
+        let whole = Windows::new(&split, [4, LENGTH], Answer::ClassAndSlots { slots: 4 });
+        let (_, labels) = draw(&whole, Change::Nothing, 0);
+        assert_eq!((labels[0], &labels[1..=LENGTH]), (split.labels[2], &next[..]));
+    }
+
+    #[test]
+    fn changed_text_repeats_by_seed_and_its_labels_stay_true() {
+        let windows = Windows::new(&split(), [4, LENGTH], Answer::Next);
+        let mut blanked = 0;
+        for step in 0..50 {
+            let (x, labels) = draw(&windows, Change::InsideAndCut, step);
+            assert_eq!((x.clone(), labels.clone()), draw(&windows, Change::InsideAndCut, step));
+            for (sample, labels) in x.chunks(4 * LENGTH).zip(labels.chunks(LENGTH)) {
+                let token = |at: usize| (0..4).find(|channel| sample[channel * LENGTH + at] > 0.5);
+                for at in 1..LENGTH {
+                    match token(at) {
+                        Some(token) => assert!(labels[at - 1] == token as i64),
+                        None => blanked += usize::from(labels[at - 1] == NO_LABEL),
+                    }
+                }
+            }
+        }
+        assert!(blanked > 10, "{blanked}");
+    }
+}

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    graph::Graph,
     onnx::tests::{ort, random_graph, values},
     quantise::Candidate,
 };
