@@ -116,7 +116,11 @@ mod tests {
         assert_ne!(text(1.0, 3), text(1.0, 4));
         let regular = "bca".repeat(67);
         let off = |found: String| {
-            found.as_bytes().windows(2).filter(|pair| !regular.contains(std::str::from_utf8(pair).unwrap())).count()
+            found
+                .as_bytes()
+                .windows(2)
+                .filter(|pair| !regular.contains(std::str::from_utf8(pair).unwrap()))
+                .count()
         };
         let (cool, warm, hot) = (off(text(0.3, 3)), off(text(1.0, 3)), off(text(10.0, 3)));
         assert!(cool < warm && warm < hot, "{cool}, {warm}, {hot}");
@@ -125,7 +129,10 @@ mod tests {
     #[test]
     fn a_draw_falls_on_the_probabilities_side_by_side() {
         let probabilities = [0.2, 0.5, 0.3];
-        assert_eq!([0.0, 0.1, 0.3, 0.6, 0.8, 0.99].map(|at| draw(&probabilities, 1.0, at)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(
+            [0.0, 0.1, 0.3, 0.6, 0.8, 0.99].map(|at| draw(&probabilities, 1.0, at)),
+            [0, 0, 1, 1, 2, 2]
+        );
         assert_eq!(draw(&probabilities, 0.0, 0.99), 1);
         assert_eq!(draw(&probabilities, 1e-6, 0.99), 1);
         assert_eq!(draw(&[0.0, 0.0], 1.0, 0.5), 0);

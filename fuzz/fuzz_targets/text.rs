@@ -26,7 +26,8 @@ fn assert_sound(set: &Dataset) {
         assert_eq!(split.text.tokens.len(), split.text.labels.len());
         let known = |token: &u8, count: usize| *token == EMPTY || usize::from(*token) < count;
         for sample in 0..split.len() {
-            let (window, labels) = (split.text.window(sample, length), split.text.window_labels(sample, length));
+            let (window, labels) =
+                (split.text.window(sample, length), split.text.window_labels(sample, length));
             assert_eq!((window.len(), labels.len()), (length, length));
             assert!(window.iter().all(|token| known(token, channels)));
             assert!(labels.iter().all(|label| known(label, marks)));

@@ -577,12 +577,9 @@ mod tests {
 
     #[test]
     fn the_quick_budgets_are_valid_and_bad_ones_are_named() {
-        for task in [
-            Task::ImageClassification,
-            Task::SeriesClassification,
-            Task::IntentSlots,
-            Task::TextGeneration,
-        ] {
+        for task in
+            [Task::ImageClassification, Task::SeriesClassification, Task::IntentSlots, Task::TextGeneration]
+        {
             Budget::quick(task).validate().unwrap();
             Budget::within(task, 60).validate().unwrap();
             assert_eq!(

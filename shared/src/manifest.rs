@@ -242,7 +242,11 @@ fn check_heads(heads: &[Head]) -> Result<usize, String> {
             return Err("a head's name has 1 to 64 bytes".to_owned());
         }
         if !(1..=limits::LABELS_MAX).contains(&head.labels.len()) || head.positions == 0 {
-            return Err(format!("head {:?} has 1 to {} labels and a position", head.name, limits::LABELS_MAX));
+            return Err(format!(
+                "head {:?} has 1 to {} labels and a position",
+                head.name,
+                limits::LABELS_MAX
+            ));
         }
         elements = elements.saturating_add(head.elements());
     }

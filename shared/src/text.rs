@@ -49,7 +49,10 @@ impl TextPreprocess {
             return Err("an alphabet holds each character once".to_owned());
         }
         if !tokens.contains_key(&self.unknown) {
-            return Err(format!("the alphabet lacks {:?}, which stands for unknown characters", self.unknown));
+            return Err(format!(
+                "the alphabet lacks {:?}, which stands for unknown characters",
+                self.unknown
+            ));
         }
         Ok(())
     }
@@ -87,7 +90,8 @@ impl Encoder {
     pub fn window(&self, text: &str, length: usize) -> Vec<u8> {
         match self.align {
             Align::Start => {
-                let mut window: Vec<u8> = text.chars().take(length).map(|letter| self.token(letter)).collect();
+                let mut window: Vec<u8> =
+                    text.chars().take(length).map(|letter| self.token(letter)).collect();
                 window.resize(length, EMPTY);
                 window
             }
@@ -193,8 +197,13 @@ mod tests {
     fn labels_spell_slots_and_a_slot_that_nothing_began_begins_where_it_is() {
         let found = spans(["B-room", "I-room", "O", "I-name", "I-room", "B-room", "B-room"]);
         let span = |name: &str, start, end| Span { name: name.to_owned(), start, end };
-        let expected =
-            [span("room", 0, 2), span("name", 3, 4), span("room", 4, 5), span("room", 5, 6), span("room", 6, 7)];
+        let expected = [
+            span("room", 0, 2),
+            span("name", 3, 4),
+            span("room", 4, 5),
+            span("room", 5, 6),
+            span("room", 6, 7),
+        ];
         assert_eq!(found, expected);
         assert_eq!(spans(["O", "O"]), []);
     }

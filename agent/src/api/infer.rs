@@ -1,11 +1,12 @@
 //! `POST …/infer`: JSON or binary tensors in, JSON or binary tensors out.
 
 use super::{
-    Api, ApiError, body, text,
+    Api, ApiError, body,
     protocol::{
         BinarySize, HEADER_LENGTH, InferRequest, InferResponse, InputTensor, Numbers, OutputData,
         OutputParameters, OutputTensor,
     },
+    text,
 };
 use crate::{clock::wall, models::Loaded};
 use axum::{
@@ -19,7 +20,7 @@ use std::{borrow::Cow, cell::RefCell, sync::Arc, time::Instant};
 
 /// A model that needs longer than this for one sample, as measured when it was tested, hands the thread's other
 /// work over before it runs.
-const LONG_US: f64 = 2_000.0;
+pub(super) const LONG_US: f64 = 2_000.0;
 
 /// Most values of an answer, which as text take ten times their memory.
 const OUTPUT_ELEMENTS_MAX: usize = 1 << 20;
@@ -80,7 +81,9 @@ async fn answer(
         ran.map_err(|error| ApiError::Internal(error.to_string()))?;
         serving.offer_to_former(&loaded, &input, batch, output);
         let answer = match (&texts, understanding, &outputs) {
-            (Some(texts), Some(wanted), _) => text::understand(name, &request, &loaded, texts, wanted, output),
+            (Some(texts), Some(wanted), _) => {
+                text::understand(name, &request, &loaded, texts, wanted, output)
+            }
             (_, _, Some(wanted)) => respond(name, &request, &loaded, wanted, batch, output),
             _ => Err(bad("nothing is asked for")),
         };
@@ -96,8 +99,7 @@ thread_local! {
     static OUTPUT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a model on a thread whose other work waits no longer than a short inference takes.
-pub(super) fn run(loaded: &Loaded, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), runtime::Error> {
+fn run(loaded: &Loaded, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), runtime::Error> {
     if loaded.measured_us * batch as f64 > LONG_US {
         tokio::task::block_in_place(|| loaded.runnable.run_into(input, batch, output))
     } else {
@@ -322,7 +324,12 @@ fn respond(
         }
         None => ("FP32", [&[batch], spec.shape.as_slice()].concat(), OutputData::Floats(output)),
     };
-    send(name, request, loaded, vec![Answered { name: &spec.name, datatype, shape, content, binary: wanted.binary }])
+    send(
+        name,
+        request,
+        loaded,
+        vec![Answered { name: &spec.name, datatype, shape, content, binary: wanted.binary }],
+    )
 }
 
 /// One output of an answer.

@@ -218,7 +218,8 @@ fn describe(name: &str, loaded: &Loaded) -> Json<ModelMetadata> {
         parameters,
     };
     let characters = loaded.manifest.input.shape.last().copied().unwrap_or(0);
-    let text = loaded.manifest.preprocess.text.as_ref().map(|_| TextInput { text: super::text::BYTES, characters });
+    let text =
+        loaded.manifest.preprocess.text.as_ref().map(|_| TextInput { text: super::text::BYTES, characters });
     Json(ModelMetadata {
         name: name.to_owned(),
         versions: vec![loaded.version.version.to_string()],

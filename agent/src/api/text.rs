@@ -6,7 +6,7 @@
 
 use super::{
     ApiError,
-    infer::{Answered, bad, cut, elements_of, run, send},
+    infer::{Answered, LONG_US, bad, cut, elements_of, send},
     protocol::{InferRequest, InputTensor, OutputData, RequestParameters, Stop},
 };
 use crate::{
@@ -105,7 +105,11 @@ fn of_binary(size: u64, binary: &[u8]) -> Result<Vec<String>, ApiError> {
         texts.push(text.to_owned());
         rest = behind;
     }
-    if rest.is_empty() { Ok(texts) } else { Err(bad("the input's bytes are no texts, each behind its length")) }
+    if rest.is_empty() {
+        Ok(texts)
+    } else {
+        Err(bad("the input's bytes are no texts, each behind its length"))
+    }
 }
 
 /// The shape is `[N]` or `[N, 1]`.
@@ -118,9 +122,11 @@ fn check(input: &InputTensor<'_>, texts: &[String]) -> Result<(), ApiError> {
         return Err(bad(&format!("{} texts are given, the shape needs {count}", texts.len())));
     }
     match texts.iter().find(|text| text.len() > limits::TEXT_BYTES_MAX) {
-        Some(long) => {
-            Err(bad(&format!("a text has {} bytes, at most {} are taken", long.len(), limits::TEXT_BYTES_MAX)))
-        }
+        Some(long) => Err(bad(&format!(
+            "a text has {} bytes, at most {} are taken",
+            long.len(),
+            limits::TEXT_BYTES_MAX
+        ))),
         None => Ok(()),
     }
 }
@@ -135,7 +141,11 @@ pub(super) enum Wanted {
 }
 
 /// What the request asks for.
-pub(super) fn wanted(request: &InferRequest<'_>, texts: &Texts<'_>, loaded: &Loaded) -> Result<Wanted, ApiError> {
+pub(super) fn wanted(
+    request: &InferRequest<'_>,
+    texts: &Texts<'_>,
+    loaded: &Loaded,
+) -> Result<Wanted, ApiError> {
     let binary = |asked: Option<bool>| asked.unwrap_or(request.parameters.binary_data_output);
     let only_probabilities =
         matches!(request.outputs.as_slice(), [output] if output.name == loaded.manifest.output.name);
@@ -150,7 +160,11 @@ pub(super) fn wanted(request: &InferRequest<'_>, texts: &Texts<'_>, loaded: &Loa
     let mut chosen = Vec::new();
     for output in &request.outputs {
         let Some(name) = known.iter().find(|name| **name == output.name) else {
-            return Err(bad(&format!("output {:?} is unknown, there are {}", cut(&output.name), known.join(", "))));
+            return Err(bad(&format!(
+                "output {:?} is unknown, there are {}",
+                cut(&output.name),
+                known.join(", ")
+            )));
         };
         chosen.push((*name, binary(output.parameters.binary_data)));
     }
@@ -167,8 +181,9 @@ fn writing(parameters: &RequestParameters, texts: usize) -> Result<Option<Writin
     let Some(asked) = parameters.max_tokens else { return Ok(None) };
     let most = limits::GENERATED_CHARACTERS_MAX / texts.max(1);
     let characters = usize::try_from(asked).ok().filter(|asked| (1..=most).contains(asked));
-    let characters = characters
-        .ok_or_else(|| bad(&format!("max_tokens is {asked}, allowed are 1 to {most} for each of {texts} texts")))?;
+    let characters = characters.ok_or_else(|| {
+        bad(&format!("max_tokens is {asked}, allowed are 1 to {most} for each of {texts} texts"))
+    })?;
     let temperature = parameters.temperature.unwrap_or(TEMPERATURE_DEFAULT);
     if !(0.0..=TEMPERATURE_MAX).contains(&temperature) {
         return Err(bad(&format!("temperature is {temperature}, allowed are 0 to {TEMPERATURE_MAX}")));
@@ -220,7 +235,8 @@ pub(super) fn understand(
     for (name, binary) in wanted {
         let (datatype, content) = match *name {
             INTENT => {
-                let label = |(best, _): &(usize, f32)| manifest.labels.get(*best).cloned().unwrap_or_default();
+                let label =
+                    |(best, _): &(usize, f32)| manifest.labels.get(*best).cloned().unwrap_or_default();
                 (BYTES, OutputData::Texts(likely.iter().map(label).collect()))
             }
             PROBABILITY => ("FP32", OutputData::Floats(&probabilities)),
@@ -270,28 +286,42 @@ pub(super) fn go_on(
     texts: &Texts<'_>,
     (writing, binary): (&Writing, bool),
 ) -> Result<Response, ApiError> {
-    let mut written = Vec::with_capacity(texts.texts.len());
-    for (index, prompt) in texts.texts.iter().enumerate() {
-        let start = Instant::now();
-        let mut steps = 0;
-        let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
-        let mut next = |input: &[f32], output: &mut Vec<f32>| {
-            steps += 1;
-            run(loaded, input, 1, output)?;
-            first.get_or_insert_with(|| (input.to_vec(), output.clone()));
-            Ok(())
-        };
-        let writing = Writing { seed: writing.seed.wrapping_add(index as u64), ..writing.clone() };
-        let result = write(&mut next, texts.rule, texts.length, prompt, &writing);
-        // As much as one inference took: that is what a version is judged by.
-        let each = start.elapsed() / steps.max(1);
-        serving.record(loaded, steps as usize, result.is_ok().then_some(each), wall());
-        written.push(result.map_err(|error: runtime::Error| ApiError::Internal(error.to_string()))?);
-        if let Some((input, output)) = first {
-            serving.offer_to_former(loaded, &input, 1, &output);
-        }
-    }
+    let all = || {
+        texts.texts.iter().enumerate().map(|(index, prompt)| {
+            let writing = Writing { seed: writing.seed.wrapping_add(index as u64), ..writing.clone() };
+            write_one(serving, loaded, texts, prompt, &writing)
+        })
+    };
+    let long = loaded.measured_us * (texts.texts.len() * writing.characters) as f64 > LONG_US;
+    let written: Vec<String> =
+        if long { tokio::task::block_in_place(|| all().collect::<Result<_, _>>()) } else { all().collect() }?;
     let shape = vec![written.len()];
     let content = OutputData::Texts(written);
     send(name, request, loaded, vec![Answered { name: TEXT, datatype: BYTES, shape, content, binary }])
+}
+
+fn write_one(
+    serving: &Serving,
+    loaded: &Loaded,
+    texts: &Texts<'_>,
+    prompt: &str,
+    writing: &Writing,
+) -> Result<String, ApiError> {
+    let start = Instant::now();
+    let mut steps = 0;
+    let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
+    let mut next = |input: &[f32], output: &mut Vec<f32>| -> Result<(), runtime::Error> {
+        steps += 1;
+        loaded.runnable.run_into(input, 1, output)?;
+        first.get_or_insert_with(|| (input.to_vec(), output.clone()));
+        Ok(())
+    };
+    let result = write(&mut next, texts.rule, texts.length, prompt, writing);
+    // As much as one inference took: that is what a version is judged by.
+    let each = start.elapsed() / steps.max(1);
+    serving.record(loaded, steps as usize, result.is_ok().then_some(each), wall());
+    if let Some((input, output)) = first {
+        serving.offer_to_former(loaded, &input, 1, &output);
+    }
+    result.map_err(|error| ApiError::Internal(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Sentences with an intent and slots: as they are ([`jsonl`]), or made from templates ([`assistant`]).
+//! Sentences with an intent and slots: as they are, or made from templates.
 //!
 //! What is made of one template is alike, so the split is by template: of each intent's templates, in the order of their
 //! SHA-256, the first fifth is tested on (one at least, where there are two or more), the others are trained on. A
@@ -67,10 +67,14 @@ fn raw(format: DataFormat, origin: &Path, sentences: Vec<Sentence>) -> Result<Ra
     let test: Vec<&Sentence> = test.into_iter().filter(|one| !known.contains(one.text.as_str())).collect();
     if test.len() < count {
         let both = count - test.len();
-        remarks.push(format!("{both} sentences came of templates on both sides, and were taken out of the test"));
+        remarks.push(format!(
+            "{both} sentences came of templates on both sides, and were taken out of the test"
+        ));
     }
     if train.is_empty() || test.is_empty() {
-        return Err(bad("no intent has two templates: nothing can be tested that was not trained on".to_owned()));
+        return Err(bad(
+            "no intent has two templates: nothing can be tested that was not trained on".to_owned()
+        ));
     }
     remarks.extend(said_of_doubts(&train));
     let longest = train.iter().map(|sentence| sentence.text.chars().count()).max().unwrap_or(1);
@@ -122,8 +126,11 @@ fn said_of_split(train: &[&Sentence], test: &[&Sentence]) -> String {
         side.iter().map(|sentence| sentence.template.as_str()).collect::<BTreeSet<&str>>().len()
     };
     let tested: BTreeSet<&str> = test.iter().map(|sentence| sentence.intent.as_str()).collect();
-    let untested: BTreeSet<&str> =
-        train.iter().map(|sentence| sentence.intent.as_str()).filter(|intent| !tested.contains(intent)).collect();
+    let untested: BTreeSet<&str> = train
+        .iter()
+        .map(|sentence| sentence.intent.as_str())
+        .filter(|intent| !tested.contains(intent))
+        .collect();
     let mut said = format!(
         "split by template: {} templates to train on, {} to test on, none on both sides",
         count(train),

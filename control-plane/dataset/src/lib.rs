@@ -306,8 +306,11 @@ impl Files {
             [file] if extension == "jsonl" => Ok(Some(Self::IntentJsonl(file.clone()))),
             [file] => Ok(Some(Self::IntentJson(file.clone()))),
             [first, ..] => {
-                let message =
-                    format!("{} .{extension} files are in this folder: name one, such as {}", named.len(), first.display());
+                let message = format!(
+                    "{} .{extension} files are in this folder: name one, such as {}",
+                    named.len(),
+                    first.display()
+                );
                 Err(Error::bad(path, Place::File, message))
             }
         }

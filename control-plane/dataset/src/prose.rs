@@ -46,7 +46,8 @@ pub(super) fn read(files: &[PathBuf], hasher: &mut Hasher) -> Result<Raw, Error>
     for (text, what, least) in [(&train, "to train on", least), (&test, "held out", CONTEXT + 1)] {
         let count = text.chars().take(least).count();
         if count < least {
-            let message = format!("{count} characters are {what}, at least {least} are needed: give more text");
+            let message =
+                format!("{count} characters are {what}, at least {least} are needed: give more text");
             return Err(Error::bad(&origin, Place::File, message));
         }
     }
@@ -55,8 +56,11 @@ pub(super) fn read(files: &[PathBuf], hasher: &mut Hasher) -> Result<Raw, Error>
     let train = stream(&train, &encoder);
     let test = stream(&test, &encoder);
     let unknown = test.labels.iter().filter(|label| **label == EMPTY).count().saturating_sub(1);
-    let mut remarks =
-        vec![format!("the last tenth of each of {} files is held out, {} characters", files.len(), test.tokens.len())];
+    let mut remarks = vec![format!(
+        "the last tenth of each of {} files is held out, {} characters",
+        files.len(),
+        test.tokens.len()
+    )];
     if unknown > 0 {
         remarks.push(format!("{unknown} characters that are held out do not occur among those to train on"));
     }
@@ -104,7 +108,8 @@ fn halves(files: &[PathBuf], hasher: &mut Hasher) -> Result<Halves, Error> {
             }
         }
         if found.train.len() + found.test.len() > CHARACTERS_MAX {
-            let message = format!("with this file the text is over {CHARACTERS_MAX} bytes, the most that is read");
+            let message =
+                format!("with this file the text is over {CHARACTERS_MAX} bytes, the most that is read");
             return Err(Error::bad(path, Place::File, message));
         }
     }

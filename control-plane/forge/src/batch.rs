@@ -14,7 +14,7 @@ use crate::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use shared::job::DatasetSchema;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 use text::Windows;
 
 /// Samples and labels as tensors.
@@ -58,7 +58,7 @@ impl Samples {
         Self {
             dim: Dim::Series,
             shape: [*channels as i64, 1, *length as i64],
-            values: Windows::nothing(),
+            values: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
             labels: Tensor::from_slice(&split.labels),
             count: split.len(),
             deviation: 0.0,
@@ -136,12 +136,24 @@ impl Augment {
     pub fn for_dim(dim: Dim) -> Self {
         let text = Change::InsideAndCut;
         match dim {
-            Dim::Image => {
-                Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, warp: 0.0, gain: 0.0, jitter: 0.0, text }
-            }
-            Dim::Series => {
-                Self { rotate_degrees: 0.0, stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05, text }
-            }
+            Dim::Image => Self {
+                rotate_degrees: 10.0,
+                stretch: 0.1,
+                shift: 0.08,
+                warp: 0.0,
+                gain: 0.0,
+                jitter: 0.0,
+                text,
+            },
+            Dim::Series => Self {
+                rotate_degrees: 0.0,
+                stretch: 0.05,
+                shift: 0.03,
+                warp: 0.01,
+                gain: 0.1,
+                jitter: 0.05,
+                text,
+            },
         }
     }
 
@@ -266,7 +278,10 @@ mod tests {
         for (dim, shape) in [(Dim::Image, vec![1, 12, 12]), (Dim::Series, vec![2, 40])] {
             let elements: usize = shape.iter().product();
             let values: Vec<f32> = (0..4 * elements).map(|i| (i as f32 * 0.37).sin()).collect();
-            let samples = Samples::new(&Split { samples: values, labels: vec![0, 1, 0, 1], ..Split::default() }, &shape);
+            let samples = Samples::new(
+                &Split { samples: values, labels: vec![0, 1, 0, 1], ..Split::default() },
+                &shape,
+            );
             let augment = Augment::for_dim(dim);
             let draw = |step| {
                 let mut rng = seeds::stream(5, Purpose::Augment, step);

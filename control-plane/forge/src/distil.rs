@@ -19,7 +19,8 @@ pub fn loss(answer: Answer, teachers: &[Network], x: &Tensor, logits: &Tensor, h
     let divergence = |(targets, logits): (Tensor, Tensor)| {
         let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
         let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
-        let rows = (&targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let rows =
+            (&targets * (targets_log - answers)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         rows.mean(Kind::Float)
     };
     let parts = targets.into_iter().zip(answer.parts(logits, length(x)));
@@ -34,7 +35,8 @@ fn targets(answer: Answer, teachers: &[Network], x: &Tensor) -> Option<Vec<Tenso
             let parts = answer.parts(&teacher.forward(x, false), length(x));
             parts.iter().map(|part| (part / TEMPERATURE).softmax(1, Kind::Float)).collect()
         };
-        let add = |sum: Vec<Tensor>, next: Vec<Tensor>| sum.into_iter().zip(next).map(|(a, b)| a + b).collect();
+        let add =
+            |sum: Vec<Tensor>, next: Vec<Tensor>| sum.into_iter().zip(next).map(|(a, b)| a + b).collect();
         let sum = teachers.iter().map(one).reduce(add)?;
         Some(sum.into_iter().map(|part| part / teachers.len() as f64).collect())
     })

@@ -10,14 +10,14 @@ use crate::{
     quantise::{self, Candidate, quantise},
     seeds::{self, Purpose},
 };
+use measure::{Measured, measure};
 use runtime::{Golden, LoadOptions, Mismatch, Ort, Runnable, Runtime, Tract, measure_us};
 use shared::{
     board::{Board, RuntimeName},
     job::{DatasetSchema, LatencyTable, Metric, MetricReport, ModelReport},
-    manifest::Head,
     limits,
+    manifest::Head,
 };
-use measure::{Measured, measure};
 use std::{path::Path, sync::Arc};
 use tch::Tensor;
 
@@ -311,8 +311,12 @@ fn judge_metric(found: &MetricReport) -> Option<String> {
         Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
         Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
     };
-    worse.then(|| format!("INT8 is more than {:.0} % worse than FP32: {metric} {int8:.4} against {fp32:.4}",
-        INT8_LOSS_MAX * 100.0))
+    worse.then(|| {
+        format!(
+            "INT8 is more than {:.0} % worse than FP32: {metric} {int8:.4} against {fp32:.4}",
+            INT8_LOSS_MAX * 100.0
+        )
+    })
 }
 
 /// Up to `count` random training samples, as numbers.

@@ -560,7 +560,10 @@ fn infer_conv(conv: &Conv, input: &Shape) -> Result<Shape, String> {
 fn infer_pool(window: &Window, input: &Shape) -> Result<Shape, String> {
     let spatial = window.output(&input.spatial)?;
     let padding = window.padding.iter().zip(&window.kernel);
-    if padding.chain(window.padding_after.iter().zip(&window.kernel)).any(|(padding, kernel)| padding >= kernel) {
+    if padding
+        .chain(window.padding_after.iter().zip(&window.kernel))
+        .any(|(padding, kernel)| padding >= kernel)
+    {
         return Err("a pool's padding must be smaller than its kernel".into());
     }
     Ok(Shape { channels: input.channels, spatial })

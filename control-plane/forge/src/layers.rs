@@ -134,7 +134,8 @@ impl Head {
     pub fn new(b: &mut Builder, s: &Skeleton) -> Self {
         let deviation = (1.0 / s.features as f32).sqrt();
         let mut linear = |name: &str, outputs: i64| {
-            let weight = b.add(format!("{name}.weight"), &[outputs, s.features], Init::Normal(deviation), true);
+            let weight =
+                b.add(format!("{name}.weight"), &[outputs, s.features], Init::Normal(deviation), true);
             [weight, b.add(format!("{name}.bias"), &[outputs], Init::Constant(0.0), false)]
         };
         let [weight, bias] = linear("head", s.classes);

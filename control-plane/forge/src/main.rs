@@ -264,7 +264,12 @@ fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> an
             schema.digest
         ))?;
         for head in &schema.heads {
-            print(&format!("{}: {} labels at each of {} positions", head.name, head.labels.len(), head.positions))?;
+            print(&format!(
+                "{}: {} labels at each of {} positions",
+                head.name,
+                head.labels.len(),
+                head.positions
+            ))?;
         }
         schema.remarks.iter().try_for_each(|remark| print(remark))
     }

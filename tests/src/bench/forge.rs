@@ -145,7 +145,8 @@ fn outcome(set: &Set, seeds: &[u64], references: Vec<Reference>, runs: Vec<Done>
     // Figures of runs that have the measure.
     let metric_of = |contestant: Contestant, int8: bool| {
         let pick = |run: &Done| run.metric.map(|found| if int8 { found.int8 } else { found.fp32 });
-        let figures: Vec<f64> = runs.iter().filter(|run| run.contestant == contestant).filter_map(pick).collect();
+        let figures: Vec<f64> =
+            runs.iter().filter(|run| run.contestant == contestant).filter_map(pick).collect();
         (mean(&figures), deviation(&figures))
     };
     let metric = runs.iter().find_map(|run| run.metric).map(|found| found.metric);
@@ -317,7 +318,10 @@ mod tests {
         assert_eq!(judged(2.1, 2.5).reached, Some(false));
         assert_eq!(judged(2.01, 2.5).metric_int8_mean, Some(2.01));
         let text = table(&Report { machine: Machine::this(), results: vec![judged(2.01, 2.5)] });
-        assert!(text.contains("bits per character 2.0100 INT8, 2.0000 FP32, random -, hand-made -, xz 2.5000"), "{text}");
+        assert!(
+            text.contains("bits per character 2.0100 INT8, 2.0000 FP32, random -, hand-made -, xz 2.5000"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -106,7 +106,8 @@ async fn a_sentence_is_answered_by_its_intent_and_its_slots() {
     let (status, answer) = agent.post("/v2/models/default/infer", &texts(&["Ab ca", "c"])).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     let output = |name: &str| {
-        answer["outputs"].as_array().unwrap().iter().find(|output| output["name"] == name).unwrap()["data"].clone()
+        answer["outputs"].as_array().unwrap().iter().find(|output| output["name"] == name).unwrap()["data"]
+            .clone()
     };
     assert_eq!(output("intent"), json!(["starts", "other"]));
     assert_eq!(output("intent_probability"), json!([1.0, 1.0]));
@@ -188,7 +189,12 @@ async fn what_is_wrong_with_a_request_of_text_is_named() {
     assert!(reader.error(body.clone()).await.contains("this one does not"));
     body["parameters"] = json!({});
     body["outputs"] = json!([{"name": "words"}]);
-    assert!(reader.error(body).await.contains("\"words\" is unknown, there are intent, intent_probability, slots"));
+    assert!(
+        reader
+            .error(body)
+            .await
+            .contains("\"words\" is unknown, there are intent, intent_probability, slots")
+    );
     assert!(Agent::new().error(texts(&["a"])).await.contains("this model takes numbers"));
     for raw in [&b"\x09\0\0\0a"[..], b"\x01\0\0", b"\x01\0\0\0\xff"] {
         let head = json!({"inputs": [{"name": "input", "shape": [1], "datatype": "BYTES",

@@ -8,8 +8,7 @@
 use super::{
     Sentence,
     grammar::{Meaning, Part, Rules, make, parse},
-    raw,
-    words,
+    raw, words,
 };
 use crate::{Error, Place, Raw, read_file};
 use rand::{RngExt, SeedableRng};

@@ -24,7 +24,10 @@ pub(super) enum Part {
     Permutation(Vec<Part>),
     Optional(Box<Part>),
     Rule(String),
-    Slot { list: String, name: String },
+    Slot {
+        list: String,
+        name: String,
+    },
 }
 
 /// What rules and lists mean.

@@ -48,9 +48,15 @@ fn all(template: &str) -> Vec<String> {
 fn a_template_gives_all_its_sentences_and_no_other() {
     assert_eq!(all("turn [it] on"), ["turn it on", "turn on"]);
     assert_eq!(all("(a|b c)[s]!"), ["a!", "as!", "b c!", "b cs!"]);
-    assert_eq!(all("go (up;[very] fast)"), ["go fast up", "go up fast", "go up very fast", "go very fast up"]);
+    assert_eq!(
+        all("go (up;[very] fast)"),
+        ["go fast up", "go up fast", "go up very fast", "go very fast up"]
+    );
     assert_eq!(all("<thing> off"), ["lamp off", "light off"]);
-    assert_eq!(all("make it {color:shade} now"), ["make it red hot now shade=red hot", "make it red now shade=red"]);
+    assert_eq!(
+        all("make it {color:shade} now"),
+        ["make it red hot now shade=red hot", "make it red now shade=red"]
+    );
     assert_eq!(all("\u{e9} {color}"), ["\u{e9} red color=red", "\u{e9} red hot color=red hot"]);
     assert_eq!(all("[[a] b]"), ["", "a b", "b"]);
     assert_eq!(all(r"1\|2 \[x\]"), ["1|2 [x]"]);
@@ -88,7 +94,10 @@ fn a_line_that_is_no_sentence_is_refused_with_its_number() {
         (r#"{"text":"on"}"#, "missing field `intent`"),
         (r#"{"text":"","intent":"a"}"#, "text has 0 characters"),
         (r#"{"text":"on","intent":""}"#, "the name of the intent has 0 bytes"),
-        (r#"{"text":"on","intent":"a","slots":[{"start":1,"end":9,"name":"x"}]}"#, "slot \"x\" is 1 to 9 of a text of 2"),
+        (
+            r#"{"text":"on","intent":"a","slots":[{"start":1,"end":9,"name":"x"}]}"#,
+            "slot \"x\" is 1 to 9 of a text of 2",
+        ),
         (r#"{"text":"on","intent":"a","slots":[{"start":1,"end":1,"name":"x"}]}"#, "one behind the other"),
         (
             r#"{"text":"on","intent":"a","slots":[{"start":0,"end":2,"name":"x"},{"start":1,"end":2,"name":"y"}]}"#,
@@ -118,7 +127,9 @@ fn the_template_of_a_sentence_is_its_text_without_values_and_lies_on_one_side_al
         format!(r#"{{"text":"{verb} {room}","intent":"{intent}","slots":{slots}}}"#)
     };
     let mut lines = Vec::new();
-    for (intent, verbs) in [("light", ["Light", "illuminate", "brighten"]), ("dark", ["darken", "dim", "shade"])] {
+    for (intent, verbs) in
+        [("light", ["Light", "illuminate", "brighten"]), ("dark", ["darken", "dim", "shade"])]
+    {
         for verb in verbs {
             lines.extend(["kitchen", "B\u{e4}r"].map(|room| line(verb, room, intent)));
         }
@@ -130,7 +141,10 @@ fn the_template_of_a_sentence_is_its_text_without_values_and_lies_on_one_side_al
     assert_eq!(schema.labels, ["dark", "light"]);
     assert_eq!(schema.heads[0].labels, ["O", "B-room", "I-room"]);
     assert_eq!((set.train.len(), set.test.len()), (8, 4));
-    assert!(schema.remarks[0].starts_with("split by template: 4 templates to train on, 2 to test on, none on both"));
+    assert!(
+        schema.remarks[0]
+            .starts_with("split by template: 4 templates to train on, 2 to test on, none on both")
+    );
     let text = schema.text.clone().unwrap();
     let letters: Vec<char> = text.alphabet.chars().collect();
     let length = schema.shape[1];
@@ -182,7 +196,11 @@ fn templates_of_an_assistant_are_made_into_sentences_that_always_are_the_same() 
     assert_eq!(set, open(&file, Some(DataFormat::IntentJson)).unwrap());
     assert_eq!(set.schema.labels, ["Off", "On", "Set"]);
     assert_eq!(set.schema.heads[0].labels, ["O", "B-area", "I-area", "B-brightness", "I-brightness"]);
-    assert!(set.schema.remarks[0].ends_with("with one template alone and not tested: Off"), "{:?}", set.schema.remarks);
+    assert!(
+        set.schema.remarks[0].ends_with("with one template alone and not tested: Off"),
+        "{:?}",
+        set.schema.remarks
+    );
     assert!(set.train.len() > 20 && set.test.len() >= 3, "{} and {}", set.train.len(), set.test.len());
     for (from, to, part) in [
         ("(the|my)", "(the", "rule <the>, \"(the\": what byte 0 opens is not closed"),

@@ -45,7 +45,10 @@ fn the_last_tenth_of_each_file_is_held_out_and_no_window_reaches_into_it() {
 fn what_frames_a_text_of_project_gutenberg_is_cut_off() {
     let body = lines("word", 3);
     for (before, after) in [
-        ("Title\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n", "*** END OF THE PROJECT GUTENBERG\nlicence\n"),
+        (
+            "Title\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n",
+            "*** END OF THE PROJECT GUTENBERG\nlicence\n",
+        ),
         ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN*\n", "End of Project Gutenberg's X\n*** END OF\n"),
         ("", ""),
     ] {
@@ -76,5 +79,9 @@ fn a_character_that_only_the_held_out_text_has_is_nobodys_label_and_is_told() {
     let set = open(&folder.path().join("x.txt"), Some(DataFormat::Text)).unwrap();
     assert!(!set.schema.text.unwrap().alphabet.contains('\u{e9}'));
     assert!(set.test.text.labels.iter().filter(|label| **label == EMPTY).count() > 10);
-    assert!(set.schema.remarks[1].contains("do not occur among those to train on"), "{:?}", set.schema.remarks);
+    assert!(
+        set.schema.remarks[1].contains("do not occur among those to train on"),
+        "{:?}",
+        set.schema.remarks
+    );
 }

@@ -8,7 +8,7 @@ use crate::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use shared::text::EMPTY;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Share of samples whose beginning is blanked, so that a model also writes on from a short text.
 const BLANKED: f64 = 0.1;
@@ -109,11 +109,6 @@ impl Windows {
             }
         }
         0
-    }
-
-    /// Memory for a tensor of nothing.
-    pub(super) fn nothing() -> Tensor {
-        Tensor::zeros([0], (Kind::Float, Device::Cpu))
     }
 }
 

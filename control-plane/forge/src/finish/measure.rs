@@ -1,9 +1,6 @@
 //! What an exported model is worth on a split, by the measures of its task.
 
-use crate::{
-    data::Split,
-    finish::ACCURACY_BATCH,
-};
+use crate::{data::Split, finish::ACCURACY_BATCH};
 use runtime::{Runnable, golden::argmax};
 use shared::{
     job::{DatasetSchema, Metric},
@@ -111,7 +108,11 @@ impl Slots {
     }
 
     fn f1(self) -> f64 {
-        if self.found + self.there == 0 { 1.0 } else { 2.0 * self.both as f64 / (self.found + self.there) as f64 }
+        if self.found + self.there == 0 {
+            1.0
+        } else {
+            2.0 * self.both as f64 / (self.found + self.there) as f64
+        }
     }
 }
 

@@ -113,8 +113,7 @@ impl Driver<'_, '_> {
             teachers.push(trained);
         }
         if self.state.teachers.is_none() {
-            let right =
-                teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema));
+            let right = teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema));
             let accuracy = right.sum::<f64>() / f64::from(count);
             let report = TeachersReport {
                 count,

@@ -102,9 +102,7 @@ impl Network {
                 self.push_unit(g, pointwise, y, relu)
             }
             EdgeOp::MaxPool => g.push(Op::MaxPool(pool), &[from]),
-            EdgeOp::AvgPool => {
-                g.push(Op::AvgPool { window: pool, count_include_pad: true }, &[from])
-            }
+            EdgeOp::AvgPool => g.push(Op::AvgPool { window: pool, count_include_pad: true }, &[from]),
             EdgeOp::Skip => Ok(from),
         }
     }
@@ -149,7 +147,9 @@ impl Network {
         };
         let kernel = pick(kernel);
         let (before, after) = match self.skeleton.reach() {
-            Reach::Around => (kernel.iter().map(|taps| taps / 2).collect(), kernel.iter().map(|taps| taps / 2).collect()),
+            Reach::Around => {
+                (kernel.iter().map(|taps| taps / 2).collect(), kernel.iter().map(|taps| taps / 2).collect())
+            }
             Reach::Before => (kernel.iter().map(|taps| taps - 1).collect(), vec![0; kernel.len()]),
         };
         let dilation = vec![1; kernel.len()];

@@ -172,7 +172,9 @@ fn evaluate(op: &Op, inputs: &[(&[f32], &Shape)], output: &Shape) -> Vec<f32> {
             let y = rows.map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias);
             rectify(y.collect(), linear.relu)
         }
-        Op::Last => x.chunks_exact(shape.spatial_elements()).filter_map(|channel| channel.last().copied()).collect(),
+        Op::Last => {
+            x.chunks_exact(shape.spatial_elements()).filter_map(|channel| channel.last().copied()).collect()
+        }
         Op::Flatten => x.to_vec(),
         Op::Softmax if !shape.spatial.is_empty() => {
             let length = shape.spatial_elements();

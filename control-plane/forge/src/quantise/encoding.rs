@@ -48,7 +48,9 @@ impl Encoding {
             let affine =
                 Affine::from_range(*low, *high).map_err(|reason| wrong(format!("value {index}"), reason))?;
             let tied = index.checked_sub(1).and_then(|node| match graph.nodes()[node].op() {
-                Op::MaxPool(_) | Op::Last => values.get(graph.nodes()[node].inputs()[0].index()).copied().flatten(),
+                Op::MaxPool(_) | Op::Last => {
+                    values.get(graph.nodes()[node].inputs()[0].index()).copied().flatten()
+                }
                 _ => None,
             });
             values.push(Some(tied.unwrap_or(affine)));

@@ -63,12 +63,18 @@ fn mixed(
 fn operation(net: &Supernet, cell: &Cell, edge: usize, op: Operation, x: &Tensor) -> Tensor {
     let (p, e, reach) = (&net.params, &cell.edges[edge], net.skeleton.reach());
     match op {
-        Operation::Conv => {
-            layers::batch_norm(&layers::conv(x, &p[e.conv], [1, 1], 1, reach), &p[e.conv_gamma], &p[e.conv_beta])
-        }
+        Operation::Conv => layers::batch_norm(
+            &layers::conv(x, &p[e.conv], [1, 1], 1, reach),
+            &p[e.conv_gamma],
+            &p[e.conv_beta],
+        ),
         Operation::SepConv => {
             let y = layers::conv(x, &p[e.depthwise], [1, 1], x.size()[1], reach);
-            layers::batch_norm(&layers::conv(&y, &p[e.pointwise], [1, 1], 1, reach), &p[e.sep_gamma], &p[e.sep_beta])
+            layers::batch_norm(
+                &layers::conv(&y, &p[e.pointwise], [1, 1], 1, reach),
+                &p[e.sep_gamma],
+                &p[e.sep_beta],
+            )
         }
         Operation::MaxPool => layers::max_pool(net.skeleton.dim, reach, x),
         Operation::AvgPool => layers::avg_pool(net.skeleton.dim, reach, x),

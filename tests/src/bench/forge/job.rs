@@ -9,8 +9,8 @@ use shared::{
     Digest, JobId,
     board::Board,
     job::{
-        ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, MetricReport, Progress, REPORT_FILE, RESULT_DIR, SPEC_FILE,
-        SearchMethod,
+        ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, MetricReport, Progress, REPORT_FILE, RESULT_DIR,
+        SPEC_FILE, SearchMethod,
     },
 };
 use std::{

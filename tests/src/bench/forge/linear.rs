@@ -12,7 +12,7 @@ const GRAM_MAX: usize = 4;
 /// Characters on either side of one that its slot is told by.
 const AROUND: usize = 8;
 /// Passes over the training split, at a rate that falls to zero.
-const PASSES: usize = 3;
+const PASSES: usize = 5;
 const RATE: f32 = 0.5;
 
 /// How the baseline does on the test split, 0 to 1.
@@ -38,7 +38,8 @@ pub fn score(set: &Dataset) -> Result<Score> {
         let rate = RATE * (1.0 - step as f32 / steps as f32);
         let tokens = used(&set.train, sample, length);
         intents.learn(&of_sentence(tokens), set.train.labels[sample] as usize, rate);
-        for (at, label) in set.train.text.window_labels(sample, length).iter().enumerate().take(tokens.len()) {
+        for (at, label) in set.train.text.window_labels(sample, length).iter().enumerate().take(tokens.len())
+        {
             slots.learn(&of_place(tokens, at), usize::from(*label), rate);
         }
     }
@@ -143,8 +144,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("home.json");
         let text = r#"{"intents": {
-            "On": {"data": [{"sentences": ["turn on the {area} light", "switch the {area} light on", "{area} on"]}]},
-            "Play": {"data": [{"sentences": ["play music in the {area}", "music in the {area} now", "play {area}"]}]}
+            "On": {"data": [{"sentences": ["turn on the {area} light", "{area} light on", "light the {area}"]}]},
+            "Play": {"data": [{"sentences": ["play music in the {area}", "music in the {area} now", "some music {area}"]}]}
         }}"#;
         std::fs::write(&file, text).unwrap();
         let found = score(&dataset::open(&file, None).unwrap()).unwrap();

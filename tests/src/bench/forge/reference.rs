@@ -56,8 +56,7 @@ fn compressors(text: &str) -> Result<Vec<Reference>> {
 fn xz(text: &str) -> Result<usize> {
     let mut command = Command::new("xz");
     command.args(["-9e", "--format=lzma", "--stdout"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child =
-        command.spawn().context("starting xz; install it (Debian: apt-get install xz-utils)")?;
+    let mut child = command.spawn().context("starting xz; install it (Debian: apt-get install xz-utils)")?;
     let mut input = child.stdin.take().context("xz has no input")?;
     // Apart, so that neither side waits for the other with a full pipe.
     let text = text.to_owned();

@@ -67,7 +67,15 @@ fn all() -> Vec<Set> {
     let text = |search_steps, train_epochs, channels| budget(32, search_steps, train_epochs, channels);
     let ucr = DataFormat::UcrTsv;
     let against = Against::Goal;
-    let set = |name, place, format, budget, goal| Set { name, place, format, budget, goal, bytes_goal: None, against };
+    let set = |name, place, format, budget, goal| Set {
+        name,
+        place,
+        format,
+        budget,
+        goal,
+        bytes_goal: None,
+        against,
+    };
     vec![
         set(
             "italy-power-demand",

@@ -7,7 +7,8 @@ fn roomy(format: DataFormat, data: &Path) -> JobSpec {
     spec.dataset.format = format;
     spec.board.limits.macs_max *= 10;
     spec.board.limits.activation_bytes_max *= 10;
-    spec.budget = Budget { search_steps: 4, search_batch: 4, train_epochs: 8, channels: 6, cells: 1, ..spec.budget };
+    spec.budget =
+        Budget { search_steps: 4, search_batch: 4, train_epochs: 8, channels: 6, cells: 1, ..spec.budget };
     spec
 }
 
@@ -62,7 +63,10 @@ fn sentences_are_learned_to_be_understood_with_their_slots() {
     write_spec(&dir, &spec);
     drive(&dir, None).0.unwrap();
     let found = report(&dir);
-    assert_eq!((found.dataset.task, found.dataset.labels.as_slice()), (Task::IntentSlots, &["On", "Play"].map(String::from)[..]));
+    assert_eq!(
+        (found.dataset.task, found.dataset.labels.as_slice()),
+        (Task::IntentSlots, &["On", "Play"].map(String::from)[..])
+    );
     assert_eq!(found.dataset.heads[0].labels, ["O", "B-area", "I-area"]);
     let (accuracy, metric) = (found.model.accuracy_int8.unwrap(), found.model.metrics[0]);
     assert_eq!(metric.metric, Metric::SlotF1);
