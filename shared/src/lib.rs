@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod read;
 pub mod signing;
 pub mod space;
+pub mod text;
 pub mod time;
 pub mod topic;
 pub mod wire;

@@ -15,9 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
-    job::{
-        self, Budget, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage, TeachersReport,
-    },
+    job::{self, Budget, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod, Stage, TeachersReport},
     space::{self, SearchSpace},
 };
 use std::{
@@ -126,13 +124,13 @@ pub struct EffortArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
-    /// Learn from the samples alone first: `masked` or `contrastive`
+    /// Learn from the samples alone first: `masked` or `contrastive`; not of text
     #[arg(long, value_name = "masked|contrastive")]
     pretext: Option<Pretext>,
     /// Passes over all training samples for that; as many as over those with labels where not given
     #[arg(long, value_name = "N", requires = "pretext")]
     pretext_epochs: Option<u32>,
-    /// Use the labels of so many per cent of the training samples, and no others
+    /// Use the labels of so many per cent of the training samples, and no others; not of text
     #[arg(long, value_name = "PERCENT")]
     labels: Option<u32>,
     /// Wait for the end
@@ -397,10 +395,7 @@ fn taught(teachers: &TeachersReport) -> String {
 }
 
 fn pretext(report: &PretextReport) -> String {
-    format!(
-        "{} over {} samples without labels, loss {:.4}",
-        report.pretext, report.samples, report.loss
-    )
+    format!("{} over {} samples without labels, loss {:.4}", report.pretext, report.samples, report.loss)
 }
 
 fn progress(job: &Job) -> String {
