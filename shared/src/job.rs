@@ -344,9 +344,9 @@ impl Budget {
                 seconds: None,
             },
             Task::IntentSlots => Self {
-                search_steps: 80,
+                search_steps: 150,
                 search_batch: 32,
-                train_epochs: 6,
+                train_epochs: 10,
                 channels: 24,
                 cells: 2,
                 nodes: 2,
@@ -357,7 +357,7 @@ impl Budget {
                 seconds: None,
             },
             Task::TextGeneration => Self {
-                search_steps: 60,
+                search_steps: 300,
                 search_batch: 16,
                 train_epochs: 1,
                 channels: 24,

@@ -125,7 +125,7 @@ mod tests {
 
     /// Forty tokens of four, five windows.
     fn split() -> Split {
-        let tokens: Vec<u8> = (0..40u8).map(|at| at * at % 4).collect();
+        let tokens: Vec<u8> = (0..40u32).map(|at| (at * at / 3 % 4) as u8).collect();
         let labels = tokens[1..].iter().copied().chain([EMPTY]).collect();
         let starts: Vec<u32> = (0..4).map(|window| window * LENGTH as u32).collect();
         let classes = starts.iter().map(|start| i64::from(tokens[*start as usize + LENGTH])).collect();

@@ -97,12 +97,12 @@ fn all() -> Vec<Set> {
         },
         Set {
             against: Against::Linear,
-            ..set("home-assistant", "home-assistant/en", DataFormat::IntentJson, text(200, 20, 32), 0.0)
+            ..set("home-assistant", "home-assistant/en", DataFormat::IntentJson, text(400, 40, 32), 0.0)
         },
         Set {
             against: Against::Compressors,
             bytes_goal: Some(1_000_000),
-            ..set("shakespeare", "shakespeare", DataFormat::Text, text(100, 3, 40), 0.0)
+            ..set("shakespeare", "shakespeare", DataFormat::Text, text(600, 4, 40), 0.0)
         },
     ]
 }
