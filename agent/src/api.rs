@@ -14,6 +14,7 @@ mod metrics;
 mod protocol;
 mod serve;
 mod status;
+mod text;
 pub use status::Status;
 
 pub use error::ApiError;

@@ -23,6 +23,7 @@ pub mod store;
 mod testing;
 pub mod trust;
 pub mod updater;
+pub mod write;
 
 /// An error and its causes on one line, for a log or a person.
 pub fn chain(error: &dyn std::error::Error) -> String {

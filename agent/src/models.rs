@@ -198,11 +198,14 @@ impl Serving {
     pub fn offer_to_former(&self, loaded: &Loaded, input: &[f32], batch: usize, output: &[f32]) {
         let queue = self.shadow.load();
         let Some(queue) = queue.as_ref() else { return };
-        let classes = loaded.manifest.output.elements().max(1);
+        let outputs = loaded.manifest.output.elements().max(1);
+        let classes = loaded.manifest.labels.len().min(outputs);
         if input.len() > SHADOW_ELEMENTS_MAX {
             return;
         }
-        let labels = output.chunks_exact(classes).map(runtime::golden::argmax).collect();
+        // Of several answers the first is compared.
+        let best = |row: &[f32]| runtime::golden::argmax(&row[..classes]);
+        let labels = output.chunks_exact(outputs).map(best).collect();
         // A full queue means that enough is being compared.
         let _ = queue.try_send(ShadowRequest { input: input.to_vec(), batch, labels });
     }

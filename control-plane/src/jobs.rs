@@ -397,6 +397,9 @@ fn format_word(format: DataFormat) -> &'static str {
         DataFormat::UcrTsv => "ucr_tsv",
         DataFormat::Ts => "ts",
         DataFormat::Npy => "npy",
+        DataFormat::Text => "text",
+        DataFormat::IntentJsonl => "intent_jsonl",
+        DataFormat::IntentJson => "intent_json",
     }
 }
 

@@ -11,8 +11,9 @@ use crate::{
     Digest, JobId, ModelVersionId,
     board::{Board, RuntimeName},
     latency::{PredictionError, percent},
-    manifest::Task,
+    manifest::{Head, Task},
     space::SearchSpace,
+    text::TextPreprocess,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -58,6 +59,12 @@ pub enum DataFormat {
     Ts,
     /// `.npy` arrays without labels: they calibrate a model from elsewhere, and train none.
     Npy,
+    /// Plain text: a `.txt` file, or a folder of them.
+    Text,
+    /// Sentences with their intent and slots, one a line of a `.jsonl` file.
+    IntentJsonl,
+    /// Templates of sentences with a grammar, as Home Assistant writes them, in a `.json` file.
+    IntentJson,
 }
 
 /// A data set on disk.
@@ -79,8 +86,17 @@ pub struct DatasetSchema {
     /// Shape of one sample: `[C, H, W]` or `[C, L]`.
     pub shape: Vec<usize>,
     pub labels: Vec<String>,
+    /// What a model answers behind its classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<Head>,
+    /// How text becomes a sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextPreprocess>,
     pub train_count: u64,
     pub test_count: u64,
+    /// How the set was split, and what a person should know of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// What a job has to do.
@@ -415,6 +431,36 @@ impl Budget {
                 compress: Compression::Int8,
                 accuracy_loss_permille: None,
             },
+            Task::IntentSlots => Self {
+                search_steps: 150,
+                search_batch: 32,
+                train_epochs: 10,
+                channels: 24,
+                cells: 2,
+                nodes: 2,
+                teachers: 0,
+                pretext: None,
+                pretext_epochs: None,
+                labelled_percent: None,
+                seconds: None,
+                compress: Compression::Int8,
+                accuracy_loss_permille: None,
+            },
+            Task::TextGeneration => Self {
+                search_steps: 300,
+                search_batch: 16,
+                train_epochs: 1,
+                channels: 24,
+                cells: 2,
+                nodes: 2,
+                teachers: 0,
+                pretext: None,
+                pretext_epochs: None,
+                labelled_percent: None,
+                seconds: None,
+                compress: Compression::Int8,
+                accuracy_loss_permille: None,
+            },
         }
     }
 
@@ -423,6 +469,8 @@ impl Budget {
         let (search_steps, train_epochs) = match task {
             Task::ImageClassification => (1000, 60),
             Task::SeriesClassification => (1000, 1000),
+            Task::IntentSlots => (1000, 100),
+            Task::TextGeneration => (1000, 30),
         };
         let compress = Compression::Auto;
         Self { search_steps, train_epochs, seconds: Some(seconds), compress, ..Self::quick(task) }
@@ -459,6 +507,21 @@ impl Budget {
             return Err("budget.pretext_epochs is given without budget.pretext".to_owned());
         }
         Ok(())
+    }
+
+    /// Names the field that a job of this task cannot have: text has no pretext, and keeps all of its labels.
+    pub fn validate_for(&self, task: Task) -> Result<(), String> {
+        let given = [
+            ("pretext", self.pretext.is_some()),
+            ("pretext_epochs", self.pretext_epochs.is_some()),
+            ("labelled_percent", self.labelled_percent.is_some()),
+        ];
+        match (task, given.into_iter().find(|(_, given)| *given)) {
+            (Task::IntentSlots | Task::TextGeneration, Some((key, _))) => {
+                Err(format!("budget.{key} is for images and series, the data set holds text: leave it out"))
+            }
+            (Task::ImageClassification | Task::SeriesClassification, Some(_)) | (_, None) => Ok(()),
+        }
     }
 }
 
@@ -543,6 +606,14 @@ pub struct JobReport {
 impl JobReport {
     /// How good the model is, for people: its accuracy where there were labels, else how close INT8 is to f32.
     pub fn quality(&self) -> String {
+        let mut said = self.of_answers();
+        for MetricReport { metric, fp32, int8 } in &self.model.metrics {
+            said.push_str(&format!("; {metric} {fp32:.4} FP32, {int8:.4} INT8"));
+        }
+        said
+    }
+
+    fn of_answers(&self) -> String {
         match (self.model.accuracy_fp32.zip(self.model.accuracy_int8), &self.import) {
             (Some((fp32, small)), _) => {
                 format!("accuracy {fp32:.4} FP32, {small:.4} {}", self.model.form.name())
@@ -781,6 +852,9 @@ pub struct ModelReport {
     pub golden_difference_max: f32,
     /// What the manifest shall allow.
     pub golden_tolerance: f32,
+    /// What the task is judged by beside right answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricReport>,
     /// One row an activation of the INT8 model, in the order of the network.
     #[serde(default)]
     pub tensors: Vec<TensorReport>,
@@ -811,6 +885,33 @@ impl ModelForm {
     fn is_int8(&self) -> bool {
         *self == Self::Int8
     }
+}
+
+/// A measure of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Mean of `-log2` of the probability that the model gave the character that came; less is better.
+    BitsPerCharacter,
+    /// Harmonic mean of precision and recall of whole slots; more is better, 1 at most.
+    SlotF1,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::BitsPerCharacter => "bits per character",
+            Self::SlotF1 => "slot F1",
+        })
+    }
+}
+
+/// One measure of a model, on the exported files with the real test split, on ONNX Runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricReport {
+    pub metric: Metric,
+    pub fp32: f64,
+    pub int8: f64,
 }
 
 /// One activation of an INT8 model.
@@ -847,7 +948,9 @@ mod tests {
 
     #[test]
     fn the_quick_budgets_are_valid_and_bad_ones_are_named() {
-        for task in [Task::ImageClassification, Task::SeriesClassification] {
+        for task in
+            [Task::ImageClassification, Task::SeriesClassification, Task::IntentSlots, Task::TextGeneration]
+        {
             Budget::quick(task).validate().unwrap();
             Budget::within(task, 60).validate().unwrap();
             assert_eq!(
@@ -922,6 +1025,14 @@ mod tests {
         assert_eq!(none.validate().unwrap_err(), "budget.labelled_percent is 0, allowed are 1 to 100");
         let idle = Budget { pretext_epochs: Some(3), ..quick };
         assert_eq!(idle.validate().unwrap_err(), "budget.pretext_epochs is given without budget.pretext");
+        masked.validate_for(Task::SeriesClassification).unwrap();
+        quick.validate_for(Task::TextGeneration).unwrap();
+        for task in [Task::IntentSlots, Task::TextGeneration] {
+            assert_eq!(
+                masked.validate_for(task).unwrap_err(),
+                "budget.pretext is for images and series, the data set holds text: leave it out"
+            );
+        }
         assert!("mask".parse::<Pretext>().unwrap_err().to_string().ends_with("masked, contrastive"));
     }
 

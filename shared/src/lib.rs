@@ -16,6 +16,7 @@ pub mod profile;
 pub mod read;
 pub mod signing;
 pub mod space;
+pub mod text;
 pub mod time;
 pub mod topic;
 pub mod wire;

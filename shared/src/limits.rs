@@ -30,6 +30,14 @@ pub const WANT_RANGES_MAX: usize = 64;
 pub const WANT_CHUNKS_MAX: u32 = 256;
 /// Most class labels of one model.
 pub const LABELS_MAX: usize = 10_000;
+/// Most characters of a text model's alphabet.
+pub const ALPHABET_MAX: usize = 254;
+/// Most heads of a model behind the one of its labels.
+pub const HEADS_MAX: usize = 4;
+/// Most characters that one request has a text model write.
+pub const GENERATED_CHARACTERS_MAX: usize = 4096;
+/// Longest text of one sample of a request, in bytes.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Most elements of one inference tensor.
 pub const TENSOR_ELEMENTS_MAX: usize = 16 * 1024 * 1024;
 /// Most samples that go through a model together; a larger batch is run in parts.

@@ -1,6 +1,9 @@
 //! The manifest of a bundle: what the model is, how to feed it, and which files it consists of.
 
-use crate::{BoardId, Digest, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel, limits, signing};
+use crate::{
+    BoardId, Digest, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel, limits, signing,
+    text::{Align, TextPreprocess},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -23,6 +26,10 @@ pub enum Task {
     ImageClassification,
     /// One label for one time series of one or many channels.
     SeriesClassification,
+    /// One label for one sentence, and the words of it that fill slots.
+    IntentSlots,
+    /// The character that follows a text.
+    TextGeneration,
 }
 
 /// A tensor that goes into or comes out of a model, always f32 and always batch first.
@@ -45,12 +52,44 @@ impl TensorSpec {
 /// How raw values become the model's input: `x * scale + offset`.
 ///
 /// A request of f32 values carries the model's input as it is; a request of bytes (UINT8) carries raw values
-/// and the device applies this.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// and the device applies this. A request of text (BYTES) is for models with `text`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
     pub scale: f32,
     pub offset: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextPreprocess>,
+}
+
+impl Preprocess {
+    /// Of numbers.
+    pub const fn linear(scale: f32, offset: f32) -> Self {
+        Self { scale, offset, text: None }
+    }
+
+    /// Of text.
+    pub const fn of_text(text: TextPreprocess) -> Self {
+        Self { scale: 1.0, offset: 0.0, text: Some(text) }
+    }
+}
+
+/// A further answer of a model, behind the probabilities of its labels in the one output: `[labels, positions]`, row
+/// major, the probabilities of each position by themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    pub name: String,
+    pub labels: Vec<String>,
+    /// Positions of the input that each get a label.
+    pub positions: usize,
+}
+
+impl Head {
+    /// Values of one sample.
+    pub fn elements(&self) -> usize {
+        self.labels.len().saturating_mul(self.positions)
+    }
 }
 
 /// One file of a bundle.
@@ -94,6 +133,9 @@ pub struct Manifest {
     pub preprocess: Preprocess,
     /// Class names, in the order of the output.
     pub labels: Vec<String>,
+    /// What stands in the output behind the classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<Head>,
     /// Largest difference of a probability from its golden value, 0 to 1.
     pub golden_tolerance: f32,
     pub files: Vec<FileEntry>,
@@ -112,6 +154,35 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    fn check_text(&self) -> Result<(), String> {
+        let Some(text) = &self.preprocess.text else {
+            return match self.task {
+                Task::IntentSlots | Task::TextGeneration => Err("preprocess.text is missing".to_owned()),
+                Task::ImageClassification | Task::SeriesClassification => Ok(()),
+            };
+        };
+        text.validate().map_err(|error| format!("preprocess.text: {error}"))?;
+        let characters = text.alphabet.chars().count();
+        match *self.input.shape {
+            [channels, length] if channels == characters => {
+                let longer = self.heads.iter().find(|head| head.positions > length);
+                if let Some(head) = longer {
+                    return Err(format!("head {:?} has more positions than the input's {length}", head.name));
+                }
+            }
+            _ => return Err(format!("input.shape is not [{characters}, length], as the alphabet needs")),
+        }
+        if self.task == Task::TextGeneration {
+            let spelled = self.labels.len() == characters && self.labels.concat() == text.alphabet;
+            if text.align != Align::End || !spelled || !self.heads.is_empty() {
+                return Err("what writes text reads to the end, and its labels are the alphabet".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
 impl signing::Payload for Manifest {
     const TYPE: &'static str = "application/vnd.edgewright.manifest.v1+json";
     const ROLE: signing::Role = signing::Role::Release;
@@ -122,14 +193,16 @@ impl signing::Payload for Manifest {
         }
         check_tensor("input", &self.input, 2..=3)?;
         check_tensor("output", &self.output, 1..=1)?;
-        if self.labels.len() > limits::LABELS_MAX || self.labels.len() != self.output.elements() {
+        let behind = check_heads(&self.heads)?;
+        let outputs = self.output.elements().saturating_sub(behind);
+        if self.labels.len() > limits::LABELS_MAX || self.labels.len() != outputs {
             return Err(format!(
-                "labels has {} names for {} outputs (at most {})",
+                "labels has {} names for {outputs} outputs (at most {})",
                 self.labels.len(),
-                self.output.elements(),
                 limits::LABELS_MAX
             ));
         }
+        self.check_text()?;
         if !(self.golden_tolerance > 0.0 && self.golden_tolerance <= 1.0) {
             return Err("golden_tolerance is over 0 and at most 1".to_owned());
         }
@@ -156,6 +229,28 @@ fn check_tensor(
         Some(elements) if (1..=limits::TENSOR_ELEMENTS_MAX).contains(&elements) => Ok(()),
         _ => Err(format!("{field}.shape holds 1 to {} elements", limits::TENSOR_ELEMENTS_MAX)),
     }
+}
+
+/// Values of all heads together.
+fn check_heads(heads: &[Head]) -> Result<usize, String> {
+    if heads.len() > limits::HEADS_MAX {
+        return Err(format!("heads has {} entries, at most {}", heads.len(), limits::HEADS_MAX));
+    }
+    let mut elements = 0usize;
+    for head in heads {
+        if head.name.is_empty() || head.name.len() > 64 {
+            return Err("a head's name has 1 to 64 bytes".to_owned());
+        }
+        if !(1..=limits::LABELS_MAX).contains(&head.labels.len()) || head.positions == 0 {
+            return Err(format!(
+                "head {:?} has 1 to {} labels and a position",
+                head.name,
+                limits::LABELS_MAX
+            ));
+        }
+        elements = elements.saturating_add(head.elements());
+    }
+    Ok(elements)
 }
 
 fn check_files(files: &[FileEntry]) -> Result<(), String> {

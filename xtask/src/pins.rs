@@ -59,6 +59,8 @@ pub(crate) struct File {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Source {
     Pip(String),
+    /// A source archive, where there is no wheel.
+    Sdist(String),
     Npm(String),
     Apt(String),
 }

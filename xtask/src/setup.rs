@@ -194,9 +194,13 @@ fn download_once(file: &File, work: &Path) -> Result<PathBuf> {
     let own = folder.join("client");
     fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
     let mut command = match &file.source {
-        Source::Pip(package) => {
+        Source::Pip(package) | Source::Sdist(package) => {
+            let kind = match &file.source {
+                Source::Sdist(_) => "--no-binary=:all:",
+                _ => "--only-binary=:all:",
+            };
             let mut command = Command::new("python3");
-            command.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]);
+            command.args(["-m", "pip", "download", "--quiet", "--no-deps", kind]);
             command.args(["--disable-pip-version-check", "--no-cache-dir"]);
             if let Some(platform) = &file.platform {
                 command.args(["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"]);
@@ -235,7 +239,7 @@ fn unpack(path: &Path, target: &Path) -> Result<()> {
             command.args(["-m", "zipfile", "-e"]).arg(path).arg(target);
             command
         }
-        "tgz" => {
+        "tgz" | "gz" => {
             let mut command = Command::new("tar");
             command.arg("-xzf").arg(path).arg("-C").arg(target);
             command

@@ -64,6 +64,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         purpose: Purpose::Tests,
     },
     Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", purpose: Purpose::Tests },
+    Tool { program: "xz", packages: &["xz-utils"], without: "bench forge on text", purpose: Purpose::Tests },
     Tool { program: "curl", packages: &["curl"], without: "tests of EST", purpose: Purpose::Tests },
     Tool {
         program: "qemu-aarch64-static",

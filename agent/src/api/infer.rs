@@ -6,6 +6,7 @@ use super::{
         BinarySize, HEADER_LENGTH, InferRequest, InferResponse, InputTensor, Numbers, OutputData,
         OutputParameters, OutputTensor,
     },
+    text,
 };
 use crate::{clock::wall, models::Loaded};
 use axum::{
@@ -19,7 +20,7 @@ use std::{borrow::Cow, cell::RefCell, sync::Arc, time::Instant};
 
 /// A model that needs longer than this for one sample, as measured when it was tested, hands the thread's other
 /// work over before it runs.
-const LONG_US: f64 = 2_000.0;
+pub(super) const LONG_US: f64 = 2_000.0;
 
 /// Most values of an answer, which as text take ten times their memory.
 const OUTPUT_ELEMENTS_MAX: usize = 1 << 20;
@@ -57,8 +58,20 @@ async fn answer(
     let _permit = api.gate.enter().await?;
     // Only now the version is chosen: after a wait the newest answers.
     let (serving, loaded) = super::metadata::find(api, name, version)?;
-    let (input, batch) = read_input(&request, binary, &loaded)?;
-    let outputs = read_outputs(&request, &loaded)?;
+    let texts = text::read(&request, binary, &loaded)?;
+    let wanted = texts.as_ref().map(|texts| text::wanted(&request, texts, &loaded)).transpose()?;
+    if let (Some(texts), Some(text::Wanted::Writing(writing, binary))) = (&texts, &wanted) {
+        return text::go_on(name, &request, (&serving, &loaded), texts, (writing, *binary));
+    }
+    let (input, batch) = match &texts {
+        Some(texts) => texts.values(&loaded),
+        None => read_input(&request, binary, &loaded)?,
+    };
+    let understanding = match &wanted {
+        Some(text::Wanted::Understanding(outputs)) => Some(outputs),
+        _ => None,
+    };
+    let outputs = if understanding.is_none() { Some(read_outputs(&request, &loaded)?) } else { None };
 
     OUTPUT.with_borrow_mut(|output| {
         let start = Instant::now();
@@ -67,7 +80,13 @@ async fn answer(
         serving.record(&loaded, batch, ran.is_ok().then_some(took), wall());
         ran.map_err(|error| ApiError::Internal(error.to_string()))?;
         serving.offer_to_former(&loaded, &input, batch, output);
-        let answer = respond(name, &request, &loaded, &outputs, batch, output);
+        let answer = match (&texts, understanding, &outputs) {
+            (Some(texts), Some(wanted), _) => {
+                text::understand(name, &request, &loaded, texts, wanted, output)
+            }
+            (_, _, Some(wanted)) => respond(name, &request, &loaded, wanted, batch, output),
+            _ => Err(bad("nothing is asked for")),
+        };
         if output.capacity() > OUTPUT_ELEMENTS_KEPT {
             *output = Vec::new();
         }
@@ -140,6 +159,22 @@ fn read_input(
         )));
     }
     let batch = batch_of(&input.shape, &spec.shape)?;
+    let elements = elements_of(loaded, batch)?;
+    let values = match (input.parameters.binary_data_size, input.data) {
+        (Some(_), Some(_)) => return Err(bad("an input has data or binary_data_size, not both")),
+        (Some(size), None) => from_binary(input, size, binary, elements, loaded)?,
+        (None, Some(_)) if !binary.is_empty() => {
+            return Err(bad("bytes follow the JSON, but no input has binary_data_size"));
+        }
+        (None, Some(data)) => from_json(input, data.get(), elements, loaded)?,
+        (None, None) => return Err(bad("the input has neither data nor binary_data_size")),
+    };
+    Ok((values, batch))
+}
+
+/// Values of `batch` samples, where neither they nor the answer to them are too many.
+pub(super) fn elements_of(loaded: &Loaded, batch: usize) -> Result<usize, ApiError> {
+    let spec = &loaded.manifest.input;
     let elements = batch
         .checked_mul(spec.elements())
         .filter(|&elements| elements <= limits::TENSOR_ELEMENTS_MAX)
@@ -151,16 +186,7 @@ fn read_input(
             "the answer to {batch} samples has over {OUTPUT_ELEMENTS_MAX} values; send fewer at once"
         )));
     }
-    let values = match (input.parameters.binary_data_size, input.data) {
-        (Some(_), Some(_)) => return Err(bad("an input has data or binary_data_size, not both")),
-        (Some(size), None) => from_binary(input, size, binary, elements, loaded)?,
-        (None, Some(_)) if !binary.is_empty() => {
-            return Err(bad("bytes follow the JSON, but no input has binary_data_size"));
-        }
-        (None, Some(data)) => from_json(input, data.get(), elements, loaded)?,
-        (None, None) => return Err(bad("the input has neither data nor binary_data_size")),
-    };
-    Ok((values, batch))
+    Ok(elements)
 }
 
 /// `shape` is the model's with a batch before it; a single sample may leave the batch out.
@@ -205,7 +231,7 @@ fn from_binary(
         )));
     }
     if width == 1 {
-        let preprocess = loaded.manifest.preprocess;
+        let preprocess = &loaded.manifest.preprocess;
         return Ok(binary.iter().map(|&raw| f32::from(raw) * preprocess.scale + preprocess.offset).collect());
     }
     let values: Vec<f32> = binary
@@ -232,7 +258,7 @@ fn from_json(
         return Err(bad(&format!("{} values are given, the shape needs {elements}", values.len())));
     }
     if bytes {
-        let preprocess = loaded.manifest.preprocess;
+        let preprocess = &loaded.manifest.preprocess;
         for value in &mut values {
             if !(0.0..=255.0).contains(value) || value.fract() != 0.0 {
                 return Err(bad(&format!("{value} is no UINT8")));
@@ -272,7 +298,7 @@ fn read_outputs(request: &InferRequest<'_>, loaded: &Loaded) -> Result<Wanted, A
     };
     let classification = match parameters.classification {
         None | Some(0) => None,
-        Some(count) => Some(usize::try_from(count).unwrap_or(usize::MAX).min(spec.elements())),
+        Some(count) => Some(usize::try_from(count).unwrap_or(usize::MAX).min(loaded.manifest.labels.len())),
     };
     Ok(Wanted {
         binary: parameters.binary_data.unwrap_or(request.parameters.binary_data_output),
@@ -289,30 +315,57 @@ fn respond(
     output: &[f32],
 ) -> Result<Response, ApiError> {
     let spec = &loaded.manifest.output;
-    let (datatype, shape, texts) = match wanted.classification {
+    let labels = &loaded.manifest.labels;
+    let (datatype, shape, content) = match wanted.classification {
         Some(count) => {
-            let classes = spec.elements();
-            let texts =
-                output.chunks_exact(classes).flat_map(|row| best(row, count, &loaded.manifest.labels));
-            ("BYTES", vec![batch, count], Some(texts.collect::<Vec<_>>()))
+            let rows = output.chunks_exact(spec.elements());
+            let texts = rows.flat_map(|row| best(&row[..labels.len().min(row.len())], count, labels));
+            ("BYTES", vec![batch, count], OutputData::Texts(texts.collect()))
         }
-        None => ("FP32", [&[batch], spec.shape.as_slice()].concat(), None),
+        None => ("FP32", [&[batch], spec.shape.as_slice()].concat(), OutputData::Floats(output)),
     };
-    let raw: Option<Vec<u8>> = wanted.binary.then(|| match &texts {
-        Some(texts) => texts.iter().flat_map(|text| length_prefixed(text)).collect(),
-        None => output.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    send(
+        name,
+        request,
+        loaded,
+        vec![Answered { name: &spec.name, datatype, shape, content, binary: wanted.binary }],
+    )
+}
+
+/// One output of an answer.
+pub(super) struct Answered<'a> {
+    pub(super) name: &'a str,
+    pub(super) datatype: &'static str,
+    pub(super) shape: Vec<usize>,
+    pub(super) content: OutputData<'a>,
+    pub(super) binary: bool,
+}
+
+/// An answer: JSON, and behind it what is wanted binary.
+pub(super) fn send(
+    name: &str,
+    request: &InferRequest<'_>,
+    loaded: &Loaded,
+    answered: Vec<Answered<'_>>,
+) -> Result<Response, ApiError> {
+    let mut raw: Option<Vec<u8>> = None;
+    let outputs = answered.into_iter().map(|Answered { name, datatype, shape, content, binary }| {
+        if !binary {
+            return OutputTensor { name, datatype, shape, parameters: None, data: Some(content) };
+        }
+        let bytes: Vec<u8> = match content {
+            OutputData::Texts(texts) => texts.iter().flat_map(|text| length_prefixed(text)).collect(),
+            OutputData::Floats(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        let parameters = Some(BinarySize { binary_data_size: bytes.len() });
+        raw.get_or_insert_default().extend(bytes);
+        OutputTensor { name, datatype, shape, parameters, data: None }
     });
-    let data = match (&raw, texts) {
-        (Some(_), _) => None,
-        (None, Some(texts)) => Some(OutputData::Texts(texts)),
-        (None, None) => Some(OutputData::Floats(output)),
-    };
-    let parameters = raw.as_ref().map(|raw| BinarySize { binary_data_size: raw.len() });
     let response = InferResponse {
         model_name: name,
         model_version: loaded.version.version.to_string(),
         id: request.id.as_deref(),
-        outputs: vec![OutputTensor { name: &spec.name, datatype, shape, parameters, data }],
+        outputs: outputs.collect(),
     };
     let mut body = serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))?;
     let Some(raw) = raw else {
@@ -342,7 +395,7 @@ fn length_prefixed(text: &str) -> Vec<u8> {
     [&length.to_le_bytes(), text.as_bytes()].concat()
 }
 
-fn bad(text: &str) -> ApiError {
+pub(super) fn bad(text: &str) -> ApiError {
     ApiError::BadRequest(text.to_owned())
 }
 
@@ -353,6 +406,6 @@ fn bad_type(datatype: &str) -> ApiError {
     ))
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -45,6 +45,17 @@ struct TensorMetadata {
     name: String,
     datatype: &'static str,
     shape: Vec<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<TextInput>,
+}
+
+/// Says that a text may stand in the input's place.
+#[derive(Serialize)]
+struct TextInput {
+    /// The datatype of such a tensor; its shape is `[N]`.
+    text: &'static str,
+    /// Characters that the model reads.
+    characters: usize,
 }
 
 #[derive(Serialize)]
@@ -200,17 +211,21 @@ fn status(ready: bool) -> StatusCode {
 }
 
 fn describe(name: &str, loaded: &Loaded) -> Json<ModelMetadata> {
-    let tensor = |spec: &TensorSpec| TensorMetadata {
+    let tensor = |spec: &TensorSpec, parameters: Option<TextInput>| TensorMetadata {
         name: spec.name.clone(),
         datatype: "FP32",
         shape: std::iter::once(-1).chain(spec.shape.iter().map(|&size| size as i64)).collect(),
+        parameters,
     };
+    let characters = loaded.manifest.input.shape.last().copied().unwrap_or(0);
+    let text =
+        loaded.manifest.preprocess.text.as_ref().map(|_| TextInput { text: super::text::BYTES, characters });
     Json(ModelMetadata {
         name: name.to_owned(),
         versions: vec![loaded.version.version.to_string()],
         platform: format!("onnx_{}", loaded.runnable.runtime()),
-        inputs: vec![tensor(&loaded.manifest.input)],
-        outputs: vec![tensor(&loaded.manifest.output)],
+        inputs: vec![tensor(&loaded.manifest.input, text)],
+        outputs: vec![tensor(&loaded.manifest.output, None)],
     })
 }
 

@@ -33,6 +33,19 @@ pub(super) struct InferRequest<'a> {
 pub(super) struct RequestParameters {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) binary_data_output: bool,
+    /// Has a model that writes text go on for so many characters at most.
+    pub(super) max_tokens: Option<u64>,
+    pub(super) temperature: Option<f64>,
+    pub(super) seed: Option<u64>,
+    pub(super) stop: Option<Stop>,
+}
+
+/// Where writing ends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Stop {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(Debug, Deserialize)]

@@ -505,3 +505,5 @@ proptest! {
         prop_assert!(serde_json::from_slice::<Value>(&answer).unwrap()["error"].is_string());
     }
 }
+
+mod text;

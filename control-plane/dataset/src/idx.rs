@@ -46,8 +46,8 @@ pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher) -> Result<Raw, Err
         return Err(Error::bad(test_labels, Place::Byte(8 + index), message));
     }
     let labels = (0..classes).map(|class| class.to_string()).collect();
-    let task = Task::ImageClassification;
-    Ok(Raw { format: DataFormat::Idx, task, shape, labels, origin: train_labels.clone(), train, test })
+    let kind = (DataFormat::Idx, Task::ImageClassification);
+    Ok(Raw::numeric(kind, shape, labels, train_labels.clone(), [train, test]))
 }
 
 fn split(images: &Path, labels: &Path, hasher: &mut Hasher) -> Result<(Vec<usize>, Split), Error> {
@@ -69,7 +69,7 @@ fn split(images: &Path, labels: &Path, hasher: &mut Hasher) -> Result<(Vec<usize
         channels_first(&pixels, &shape)
     };
     let labels = classes.iter().map(|label| i64::from(*label)).collect();
-    Ok((shape, Split { samples, labels }))
+    Ok((shape, Split { samples, labels, ..Split::default() }))
 }
 
 fn channels_first(pixels: &[u8], shape: &[usize]) -> Vec<f32> {

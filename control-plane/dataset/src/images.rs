@@ -33,9 +33,7 @@ struct Picture {
 pub(super) fn is(path: &Path) -> bool {
     let [train, test] = PARTS.map(|part| path.join(part));
     let classes = if train.is_dir() && test.is_dir() { folders(&train) } else { folders(path) };
-    classes.is_ok_and(|classes| {
-        classes.iter().any(|class| files(class).is_ok_and(|files| !files.is_empty()))
-    })
+    classes.is_ok_and(|classes| classes.iter().any(|class| files(class).is_ok_and(|files| !files.is_empty())))
 }
 
 /// Reads a set.
@@ -76,14 +74,12 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
     }
     let splits = [train, test].map(|pictures| split(&pictures, channels, each));
     let [train, test] = splits;
-    if let Some((class, label)) =
-        (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class))
-    {
+    if let Some((class, label)) = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class)) {
         let message = format!("class {label:?} (number {class}) has no image for training");
         return Err(Error::bad(path, Place::File, message));
     }
-    let (format, task) = (DataFormat::ImageFolder, Task::ImageClassification);
-    Ok(Raw { format, task, shape, labels, origin: path.to_owned(), train, test })
+    let kind = (DataFormat::ImageFolder, Task::ImageClassification);
+    Ok(Raw::numeric(kind, shape, labels, path.to_owned(), [train, test]))
 }
 
 fn classes(path: &Path) -> Result<Vec<String>, Error> {
@@ -144,9 +140,7 @@ fn parted(pictures: Vec<Picture>) -> (Vec<Picture>, Vec<Picture>) {
         rest = others;
         of_class.sort_by(|a, b| (a.digest.to_string(), &a.path).cmp(&(b.digest.to_string(), &b.path)));
         let mut count = of_class.len() / TEST_OF;
-        while count > 0
-            && of_class.get(count).is_some_and(|next| next.digest == of_class[count - 1].digest)
-        {
+        while count > 0 && of_class.get(count).is_some_and(|next| next.digest == of_class[count - 1].digest) {
             count += 1;
         }
         train.extend(of_class.split_off(count));
@@ -159,6 +153,7 @@ fn split(pictures: &[Picture], channels: usize, each: usize) -> Split {
     let mut split = Split {
         samples: Vec::with_capacity(pictures.len() * each),
         labels: pictures.iter().map(|picture| picture.class as i64).collect(),
+        ..Split::default()
     };
     for picture in pictures {
         let push = |value: &u8| f32::from(*value) / 255.0;
@@ -266,9 +261,8 @@ mod tests {
         let set = open(folder.path(), None).unwrap();
         assert_eq!(set.train.len() + set.test.len(), 40);
         assert!((4..=5).contains(&(set.test.len() / 2)), "{}", set.test.len());
-        let first = |split: &Split| -> Vec<u32> {
-            split.samples.chunks(4).map(|image| image[0].to_bits()).collect()
-        };
+        let first =
+            |split: &Split| -> Vec<u32> { split.samples.chunks(4).map(|image| image[0].to_bits()).collect() };
         let (train, test) = (first(&set.train), first(&set.test));
         assert!(test.iter().all(|image| !train.contains(image)), "an image is on both sides");
         assert_eq!(open(folder.path(), None).unwrap(), set);
@@ -284,7 +278,9 @@ mod tests {
         }
         grey(&folder.path().join("b/odd.png"), 9, (5, 4));
         let message = refusal(folder.path());
-        assert!(message.contains("odd.png: 5 x 4 pixels, ") && message.ends_with("bring all images to one size"));
+        assert!(
+            message.contains("odd.png: 5 x 4 pixels, ") && message.ends_with("bring all images to one size")
+        );
         fs::write(folder.path().join("b/odd.png"), b"\x89PNG\r\n\x1a\n and nothing more").unwrap();
         assert!(refusal(folder.path()).contains("odd.png: no image that can be read"));
         fs::remove_dir_all(folder.path().join("b")).unwrap();

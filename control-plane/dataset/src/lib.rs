@@ -1,5 +1,5 @@
-//! Data sets: labelled images (IDX, folders of PNG and JPEG) and labelled time series (UCR `.tsv`, aeon `.ts`), read whole into memory; and
-//! samples without labels (`.npy`).
+//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), sentences with
+//! intent and slots, and plain text, read whole into memory; and samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
 //! was expected there.
@@ -8,7 +8,9 @@
 
 mod idx;
 mod images;
+pub mod intents;
 pub mod npy;
+pub mod prose;
 mod series;
 
 use shared::{
@@ -16,8 +18,9 @@ use shared::{
     digest::Hasher,
     job::{DataFormat, DatasetRef, DatasetSchema},
     limits,
-    manifest::Task,
+    manifest::{Head, Task},
     read,
+    text::{self, TextPreprocess},
 };
 use std::{
     fmt,
@@ -26,6 +29,8 @@ use std::{
 
 /// Largest data file as it lies on the disk.
 pub const FILE_BYTES_MAX: u64 = 2 << 30;
+/// Most files of one set.
+pub const FILES_MAX: usize = 10_000;
 /// Most samples in one split.
 pub const SAMPLES_MAX: usize = 5_000_000;
 /// Most values in one split.
@@ -111,16 +116,58 @@ impl Error {
     }
 }
 
-/// Labelled samples, row major: sample `i` is `samples[i * n..][..n]` where `n` is the product of the schema's shape.
+/// Labelled samples, row major: sample `i` is `samples[i * n..][..n]` where `n` is the product of the schema's shape; or
+/// text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
-    /// Values; an image's are 0 to 1.
+    /// Values; an image's are 0 to 1. None of text.
     pub samples: Vec<f32>,
     /// Index of each sample's class in [`DatasetSchema::labels`].
     pub labels: Vec<i64>,
+    /// Empty where samples are numbers.
+    pub text: Text,
+}
+
+/// Samples of text: windows of as many tokens as the schema's shape is long, which may overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// One a character, see [`shared::text`].
+    pub tokens: Vec<u8>,
+    /// What is to be said of each token: a label of the model's head, or the token that follows;
+    /// [`text::EMPTY`] where there is nothing to say.
+    pub labels: Vec<u8>,
+    /// Where each sample begins.
+    pub starts: Vec<u32>,
+}
+
+impl Text {
+    /// The tokens of sample `index`; none where there is no such sample.
+    pub fn window(&self, index: usize, length: usize) -> &[u8] {
+        of_sample(&self.tokens, self.starts.get(index), length)
+    }
+
+    /// The labels of sample `index`.
+    pub fn window_labels(&self, index: usize, length: usize) -> &[u8] {
+        of_sample(&self.labels, self.starts.get(index), length)
+    }
+}
+
+fn of_sample<'a>(values: &'a [u8], start: Option<&u32>, length: usize) -> &'a [u8] {
+    let found = start.and_then(|start| values.get(*start as usize..)?.get(..length));
+    found.unwrap_or_default()
 }
 
 impl Split {
+    /// Adds the values of sample `index`, row major, for samples of `shape`.
+    pub fn values(&self, index: usize, shape: &[usize], into: &mut Vec<f32>) {
+        if let ([channels, length], false) = (shape, self.text.starts.is_empty()) {
+            return text::one_hot(self.text.window(index, *length), *channels, into);
+        }
+        let each: usize = shape.iter().product();
+        let at = index.saturating_mul(each);
+        into.extend_from_slice(self.samples.get(at..).and_then(|rest| rest.get(..each)).unwrap_or_default());
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -170,16 +217,10 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Some(DataFormat::Ts) => Files::pair(path, "ts")?,
         // Without labels: nothing is trained on it.
         Some(DataFormat::Npy) => None,
-        None => match Files::idx(path) {
-            Some(files) => Some(files),
-            None => match Files::pair(path, "tsv")? {
-                Some(files) => Some(files),
-                None => match Files::pair(path, "ts")? {
-                    Some(files) => Some(files),
-                    None => Files::images(path),
-                },
-            },
-        },
+        Some(DataFormat::Text) => Files::prose(path)?,
+        Some(DataFormat::IntentJsonl) => Files::single(path, "jsonl")?,
+        Some(DataFormat::IntentJson) => Files::single(path, "json")?,
+        None => Files::any(path)?,
     };
     let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
     let mut hasher = Hasher::new();
@@ -188,8 +229,23 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Files::Images(folder) => images::read(&folder, &mut hasher)?,
         Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
         Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
+        Files::Prose(files) => prose::read(&files, &mut hasher)?,
+        Files::IntentJsonl(file) => intents::jsonl::read(&file, &mut hasher)?,
+        Files::IntentJson(file) => intents::assistant::read(&file, &mut hasher)?,
     };
     raw.finish(hasher.finish())
+}
+
+/// The text of a set of plain text that is held out of training.
+///
+/// # Errors
+/// As [`open`].
+pub fn held_out(path: &Path) -> Result<String, Error> {
+    let format = Some(DataFormat::Text);
+    match Files::prose(path)? {
+        Some(Files::Prose(files)) => prose::held_out(&files),
+        _ => Err(Error::NotFound { path: path.to_owned(), expected: expected(format) }),
+    }
 }
 
 fn expected(format: Option<DataFormat>) -> String {
@@ -203,8 +259,13 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::UcrTsv) => "NAME_TRAIN.tsv and NAME_TEST.tsv".to_owned(),
         Some(DataFormat::Ts) => "NAME_TRAIN.ts and NAME_TEST.ts".to_owned(),
         Some(DataFormat::Npy) => "a format with labels (.npy holds samples to calibrate by)".to_owned(),
-        None => format!("{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, \
-            or a folder of images for each class"),
+        Some(DataFormat::Text) => "a .txt file, or a folder of them".to_owned(),
+        Some(DataFormat::IntentJsonl) => "a .jsonl file of sentences with intent and slots".to_owned(),
+        Some(DataFormat::IntentJson) => "a .json file of intents with sentences".to_owned(),
+        None => format!(
+            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files, or a .jsonl \
+             or .json file of intents, or a folder of images for each class"
+        ),
     }
 }
 
@@ -216,11 +277,62 @@ enum Files {
     Images(PathBuf),
     Tsv(PathBuf, PathBuf),
     Ts(PathBuf, PathBuf),
+    /// Plain text, by name.
+    Prose(Vec<PathBuf>),
+    IntentJsonl(PathBuf),
+    IntentJson(PathBuf),
 }
 
 impl Files {
     fn images(path: &Path) -> Option<Self> {
         images::is(path).then(|| Self::Images(path.to_owned()))
+    }
+
+    /// What the files that are there are.
+    fn any(path: &Path) -> Result<Option<Self>, Error> {
+        if let Some(files) = Self::idx(path) {
+            return Ok(Some(files));
+        }
+        for extension in ["tsv", "ts"] {
+            if let Some(files) = Self::pair(path, extension)? {
+                return Ok(Some(files));
+            }
+        }
+        if let Some(files) = Self::prose(path)? {
+            return Ok(Some(files));
+        }
+        for extension in ["jsonl", "json"] {
+            if let Some(file) = Self::single(path, extension)? {
+                return Ok(Some(file));
+            }
+        }
+        Ok(Self::images(path))
+    }
+
+    /// The one file with this extension: at `path`, in it, or `path` without its extension.
+    fn single(path: &Path, extension: &str) -> Result<Option<Self>, Error> {
+        let named = match named(path, extension)? {
+            files if files.is_empty() => named(&path.with_added_extension(extension), extension)?,
+            files => files,
+        };
+        match named.as_slice() {
+            [] => Ok(None),
+            [file] if extension == "jsonl" => Ok(Some(Self::IntentJsonl(file.clone()))),
+            [file] => Ok(Some(Self::IntentJson(file.clone()))),
+            [first, ..] => {
+                let message = format!(
+                    "{} .{extension} files are in this folder: name one, such as {}",
+                    named.len(),
+                    first.display()
+                );
+                Err(Error::bad(path, Place::File, message))
+            }
+        }
+    }
+
+    fn prose(path: &Path) -> Result<Option<Self>, Error> {
+        let files = named(path, "txt")?;
+        Ok((!files.is_empty()).then_some(Self::Prose(files)))
     }
 
     fn idx(path: &Path) -> Option<Self> {
@@ -276,12 +388,37 @@ impl Files {
     }
 }
 
+/// The file at `path` if it has that extension, or those of a folder, by name.
+fn named(path: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let fits = |path: &Path| path.extension().is_some_and(|found| found == extension) && path.is_file();
+    if !path.is_dir() {
+        return Ok(if fits(path) { vec![path.to_owned()] } else { Vec::new() });
+    }
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let file = entry.map_err(io)?.path();
+        if fits(&file) {
+            files.push(file);
+        }
+        if files.len() > FILES_MAX {
+            let message = format!("more than {FILES_MAX} .{extension} files, the most that are read");
+            return Err(Error::bad(path, Place::File, message));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// What a reader gives before the checks that all formats share.
 struct Raw {
     format: DataFormat,
     task: Task,
     shape: Vec<usize>,
     labels: Vec<String>,
+    heads: Vec<Head>,
+    text: Option<TextPreprocess>,
+    remarks: Vec<String>,
     /// The training file, for errors about the set as a whole.
     origin: PathBuf,
     train: Split,
@@ -289,6 +426,18 @@ struct Raw {
 }
 
 impl Raw {
+    /// Of samples that are numbers.
+    fn numeric(
+        (format, task): (DataFormat, Task),
+        shape: Vec<usize>,
+        labels: Vec<String>,
+        origin: PathBuf,
+        [train, test]: [Split; 2],
+    ) -> Self {
+        let (heads, text, remarks) = (Vec::new(), None, Vec::new());
+        Self { format, task, shape, labels, heads, text, remarks, origin, train, test }
+    }
+
     fn finish(self, digest: Digest) -> Result<Dataset, Error> {
         let whole = |message: String| Error::bad(&self.origin, Place::File, message);
         let elements: usize = self.shape.iter().product();
@@ -307,6 +456,9 @@ impl Raw {
             digest,
             shape: self.shape,
             labels: self.labels,
+            heads: self.heads,
+            text: self.text,
+            remarks: self.remarks,
             train_count: self.train.len() as u64,
             test_count: self.test.len() as u64,
         };

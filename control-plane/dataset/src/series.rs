@@ -158,7 +158,11 @@ fn join(
     let index = |path: &Path, parsed: Parsed| {
         let known: Vec<Option<i64>> =
             parsed.names.iter().map(|name| classes.get(name.as_str()).copied()).collect();
-        let mut split = Split { samples: parsed.samples, labels: Vec::with_capacity(parsed.labels.len()) };
+        let mut split = Split {
+            samples: parsed.samples,
+            labels: Vec::with_capacity(parsed.labels.len()),
+            ..Split::default()
+        };
         for (label, line) in parsed.labels.iter().zip(parsed.lines) {
             let Some(class) = known[*label as usize] else {
                 let message = format!(
@@ -173,9 +177,8 @@ fn join(
         Ok(split)
     };
     let shape = train.shape.to_vec();
-    let (train, test) = (index(train_path, train)?, index(test_path, test)?);
-    let origin = train_path.to_owned();
-    Ok(Raw { format, task: Task::SeriesClassification, shape, labels, origin, train, test })
+    let splits = [index(train_path, train)?, index(test_path, test)?];
+    Ok(Raw::numeric((format, Task::SeriesClassification), shape, labels, train_path.to_owned(), splits))
 }
 
 /// Numbers come first and in their order, so that 10 comes after 9; then text.

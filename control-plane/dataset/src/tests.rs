@@ -98,7 +98,7 @@ fn reads_tsv_by_folder_and_by_name_with_labels_in_numeric_order() {
         assert_eq!(set.schema.labels, ["2", "10"]);
         assert_eq!(set.schema.shape, [1, 2]);
         assert_eq!(set.train.labels, [1, 0]);
-        assert_eq!(set.test, Split { samples: vec![5.0, 6.0], labels: vec![0] });
+        assert_eq!(set.test, Split { samples: vec![5.0, 6.0], labels: vec![0], ..Split::default() });
     }
 }
 

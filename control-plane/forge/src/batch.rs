@@ -1,6 +1,11 @@
 //! From samples in memory to batches of tensors, with augmentation.
 
+mod text;
+
+pub use text::Change;
+
 use crate::{
+    answer::Answer,
     data::Split,
     genotype::Dim,
     params::channels_last,
@@ -8,7 +13,9 @@ use crate::{
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor, no_grad};
+use shared::job::DatasetSchema;
+use tch::{Device, Kind, Tensor, no_grad};
+use text::Windows;
 
 /// Samples and labels as tensors.
 #[derive(Debug)]
@@ -16,13 +23,15 @@ pub struct Samples {
     dim: Dim,
     /// `[C, H, W]`; H is 1 for a series.
     shape: [i64; 3],
-    /// `[N, C * H * W]`.
+    /// `[N, C * H * W]`; nothing of text.
     values: Tensor,
     /// `[N]`.
     labels: Tensor,
     count: usize,
     /// Standard deviation of all values, the unit of jitter.
     deviation: f64,
+    answer: Answer,
+    text: Option<Windows>,
 }
 
 impl Samples {
@@ -35,7 +44,32 @@ impl Samples {
         };
         let values = Tensor::from_slice(&split.samples).reshape([-1, shape.iter().product()]);
         let deviation = values.std(false).double_value(&[]);
-        Self { dim, shape, values, labels: Tensor::from_slice(&split.labels), count: split.len(), deviation }
+        let labels = Tensor::from_slice(&split.labels);
+        let (count, answer, text) = (split.len(), Answer::Class, None);
+        Self { dim, shape, values, labels, count, deviation, answer, text }
+    }
+
+    /// Of a split of the data set with this schema.
+    pub fn of(split: &Split, schema: &DatasetSchema) -> Self {
+        let ([channels, length], Some(_)) = (&schema.shape[..], &schema.text) else {
+            return Self::new(split, &schema.shape);
+        };
+        let answer = Answer::of(schema);
+        Self {
+            dim: Dim::Series,
+            shape: [*channels as i64, 1, *length as i64],
+            values: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
+            labels: Tensor::from_slice(&split.labels),
+            count: split.len(),
+            deviation: 0.0,
+            answer,
+            text: Some(Windows::new(split, [*channels, *length], answer)),
+        }
+    }
+
+    /// What is to be answered to a sample.
+    pub fn answer(&self) -> Answer {
+        self.answer
     }
 
     /// Number of samples.
@@ -66,8 +100,11 @@ impl Samples {
         classes
     }
 
-    /// Channels-last samples `[B, C, H, W]` and labels `[B]`.
+    /// Channels-last samples `[B, C, H, W]` and their labels, as [`Answer`] takes them.
     pub fn batch(&self, indices: &[i64]) -> (Tensor, Tensor) {
+        if let Some(text) = &self.text {
+            return text.batch(indices, Change::Nothing, &mut seeds::stream(0, Purpose::Augment, 0));
+        }
         no_grad(|| {
             let index = Tensor::from_slice(indices);
             let [c, h, w] = self.shape;
@@ -78,6 +115,9 @@ impl Samples {
 
     /// As [`Self::batch`], each sample changed at random by `augment`.
     pub fn augmented(&self, indices: &[i64], augment: &Augment, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
+        if let Some(text) = &self.text {
+            return text.batch(indices, augment.text, rng);
+        }
         let (x, labels) = self.batch(indices);
         (no_grad(|| channels_last(&augment.apply(self.dim, &x, self.deviation, rng))), labels)
     }
@@ -103,6 +143,8 @@ pub struct Augment {
     /// Longest side of the dark rectangle on every other image (Zhong et al. 2020, "Random Erasing"), as a share of the
     /// image's; none where it is 0.
     pub erase: f32,
+    /// Text only.
+    pub text: Change,
 }
 
 impl Augment {
@@ -116,17 +158,22 @@ impl Augment {
         jitter: 0.0,
         mirror: false,
         erase: 0.0,
+        text: Change::Nothing,
     };
 
     /// What helps small classifiers and keeps labels true.
     pub fn for_dim(dim: Dim) -> Self {
         match dim {
-            Dim::Image => {
-                Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, ..Self::NONE }
-            }
-            Dim::Series => {
-                Self { stretch: 0.05, shift: 0.03, warp: 0.01, gain: 0.1, jitter: 0.05, ..Self::NONE }
-            }
+            Dim::Image => Self { rotate_degrees: 10.0, stretch: 0.1, shift: 0.08, ..Self::NONE },
+            Dim::Series => Self {
+                stretch: 0.05,
+                shift: 0.03,
+                warp: 0.01,
+                gain: 0.1,
+                jitter: 0.05,
+                text: Change::InsideAndCut,
+                ..Self::NONE
+            },
         }
     }
 
@@ -290,7 +337,10 @@ mod tests {
         for (dim, shape) in [(Dim::Image, vec![1, 12, 12]), (Dim::Series, vec![2, 40])] {
             let elements: usize = shape.iter().product();
             let values: Vec<f32> = (0..4 * elements).map(|i| (i as f32 * 0.37).sin()).collect();
-            let samples = Samples::new(&Split { samples: values, labels: vec![0, 1, 0, 1] }, &shape);
+            let samples = Samples::new(
+                &Split { samples: values, labels: vec![0, 1, 0, 1], ..Split::default() },
+                &shape,
+            );
             let augment = Augment::for_dim(dim);
             let draw = |step| {
                 let mut rng = seeds::stream(5, Purpose::Augment, step);
@@ -309,7 +359,8 @@ mod tests {
     #[test]
     fn mirrored_images_are_images_from_the_other_side_and_erased_ones_lack_a_rectangle() {
         let values: Vec<f32> = (0..8 * 100).map(|i| 1.0 + (i % 100) as f32).collect();
-        let samples = Samples::new(&Split { samples: values, labels: vec![0; 8] }, &[1, 10, 10]);
+        let samples =
+            Samples::new(&Split { samples: values, labels: vec![0; 8], ..Split::default() }, &[1, 10, 10]);
         let all: Vec<i64> = (0..8).collect();
         let draw = |augment: Augment| {
             let mut rng = seeds::stream(5, Purpose::Augment, 0);

@@ -38,6 +38,7 @@
 //! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`.
 
 use crate::{
+    answer::Answer,
     genotype::{Adapter, CellPlan, Dim, Skeleton},
     optim::{Adam, Sgd},
     params::{channels_last, to_vec},
@@ -101,6 +102,7 @@ impl StepBench {
             stem_stride: 1,
             cells: vec![CellPlan { channels: CHANNELS, adapters: [adapter; 2] }],
             features: CHANNELS * NODES as i64,
+            answer: Answer::Class,
         };
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
         let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };

@@ -1,7 +1,10 @@
 //! Distillation: a small network learns from what larger ones answer, not from the labels alone (Hinton, Vinyals and
 //! Dean 2015, "Distilling the Knowledge in a Neural Network"), and from where in a sample they look.
 
-use crate::network::{Network, Traced};
+use crate::{
+    answer::Answer,
+    network::{Network, Traced},
+};
 use tch::{Kind, Tensor};
 
 /// Softens the answers of teachers and network, so that what a teacher thinks of the other classes counts.
@@ -13,14 +16,18 @@ const ATTENTION_WEIGHT: f64 = 1.0;
 /// Keeps the logarithm of a probability of zero finite.
 const PROBABILITY_MIN: f64 = 1e-8;
 
-/// The loss of a pupil for samples `x`, of which `hard` is the loss by the labels: its answers against those of the
-/// teachers, who are one by the mean of their probabilities, and what its cells look at against what theirs do
-/// (Zagoruyko and Komodakis 2017). The square of the temperature keeps the size of the gradient. Without teachers,
-/// `hard`.
-pub fn loss(teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> Tensor {
+/// The loss of a pupil for samples `x`, of which `hard` is the loss by the labels: of each part of its answer as much
+/// against that of the teachers, who are one by the mean of their probabilities, and what its cells look at against what
+/// theirs do (Zagoruyko and Komodakis 2017). The square of the temperature keeps the size of the gradient. Without
+/// teachers, `hard`.
+pub fn loss(answer: Answer, teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> Tensor {
     let traced: Vec<Traced> = tch::no_grad(|| teachers.iter().map(|one| one.traced(x, false)).collect());
-    let Some(targets) = targets(&traced) else { return hard };
-    let loss = blend(&targets, &pupil.logits, hard);
+    let length = length(x);
+    let Some(targets) = targets(answer, length, &traced) else { return hard };
+    let parts = targets.iter().zip(answer.parts(&pupil.logits, length));
+    let apart = parts.map(|(targets, logits)| divergence(targets, &logits));
+    let Some(apart) = apart.reduce(|sum, next| sum + next) else { return hard };
+    let loss = blended(apart, hard);
     match looks_elsewhere(&traced, pupil) {
         Some(distance) => loss + distance * ATTENTION_WEIGHT,
         None => loss,
@@ -29,17 +36,30 @@ pub fn loss(teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> T
 
 /// The loss by answers alone, where the teachers' softened probabilities `[N, classes]` are known.
 pub fn blend(targets: &Tensor, logits: &Tensor, hard: Tensor) -> Tensor {
-    let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
-    let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
-    let divergence = row_sums(&(targets * (targets_log - answers))).mean(Kind::Float);
+    blended(divergence(targets, logits), hard)
+}
+
+fn blended(divergence: Tensor, hard: Tensor) -> Tensor {
     hard * (1.0 - TEACHERS_SHARE) + divergence * (TEACHERS_SHARE * TEMPERATURE * TEMPERATURE)
 }
 
-/// Mean of the teachers' softened probabilities `[N, classes]`; none without teachers.
-fn targets(teachers: &[Traced]) -> Option<Tensor> {
-    let softened = |teacher: &Traced| (&teacher.logits / TEMPERATURE).softmax(1, Kind::Float);
-    let sum = teachers.iter().map(softened).reduce(|sum, next| sum + next)?;
-    Some(sum / teachers.len() as f64)
+/// How far softened `logits` are from softened probabilities, both `[N, classes]`: mean over rows.
+fn divergence(targets: &Tensor, logits: &Tensor) -> Tensor {
+    let answers = (logits / TEMPERATURE).log_softmax(1, Kind::Float);
+    let targets_log = targets.clamp_min(PROBABILITY_MIN).log();
+    row_sums(&(targets * (targets_log - answers))).mean(Kind::Float)
+}
+
+/// For each part of the answer to samples of `length` positions the mean of the teachers' softened probabilities, `[rows,
+/// classes of the part]`; none without teachers.
+fn targets(answer: Answer, length: i64, teachers: &[Traced]) -> Option<Vec<Tensor>> {
+    let softened = |teacher: &Traced| -> Vec<Tensor> {
+        let parts = answer.parts(&teacher.logits, length);
+        parts.iter().map(|part| (part / TEMPERATURE).softmax(1, Kind::Float)).collect()
+    };
+    let add = |sum: Vec<Tensor>, next: Vec<Tensor>| sum.into_iter().zip(next).map(|(a, b)| a + b).collect();
+    let sum = teachers.iter().map(softened).reduce(add)?;
+    Some(sum.into_iter().map(|part| part / teachers.len() as f64).collect())
 }
 
 /// Squared distance of what the pupil's cells look at from what the teachers' do: mean over samples, cells and teachers,
@@ -57,6 +77,11 @@ fn row_sums(x: &Tensor) -> Tensor {
     x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
 }
 
+/// Positions of samples `[N, C, H, W]`.
+fn length(x: &Tensor) -> i64 {
+    x.size().last().copied().unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +97,7 @@ mod tests {
             classes: 3,
             channels: 4,
             cells: 1,
+            answer: Answer::Class,
             genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::CONV3 }]] },
             layout: None,
         };
@@ -87,11 +113,14 @@ mod tests {
         let x = Tensor::from_slice(&(0..16).map(|i| i as f32).collect::<Vec<_>>()).reshape([2, 1, 1, 8]);
         let hard = || Tensor::from(2.0f32);
         let teachers = [network(1)];
-        let same = loss(&teachers, &x, &teachers[0].traced(&x, false), hard());
-        assert!((value(&same) - 2.0 * (1.0 - TEACHERS_SHARE)).abs() < 1e-5, "{same}");
-        let other = loss(&teachers, &x, &network(2).traced(&x, false), hard());
-        assert!(value(&other) > value(&same) + 1e-3, "{other} and {same}");
-        assert_eq!(value(&loss(&[], &x, &teachers[0].traced(&x, false), hard())), 2.0);
+        let left = |pupil: &Network, teachers: &[Network]| {
+            value(&loss(Answer::Class, teachers, &x, &pupil.traced(&x, false), hard()))
+        };
+        let same = left(&teachers[0], &teachers);
+        assert!((same - 2.0 * (1.0 - TEACHERS_SHARE)).abs() < 1e-5, "{same}");
+        let other = left(&network(2), &teachers);
+        assert!(other > same + 1e-3, "{other} and {same}");
+        assert_eq!(left(&teachers[0], &[]), 2.0);
     }
 
     #[test]
@@ -115,7 +144,7 @@ mod tests {
         let [a, b] = [network(1), network(2)].map(|net| net.traced(&x, false));
         let softened = |one: &Traced| (&one.logits / TEMPERATURE).softmax(1, Kind::Float);
         let mean = (softened(&a) + softened(&b)) / 2.0;
-        let found = targets(&[a, b]).unwrap();
+        let found = targets(Answer::Class, 8, &[a, b]).unwrap().remove(0);
         assert!(value(&(found - mean).abs().max()) < 1e-6);
     }
 }

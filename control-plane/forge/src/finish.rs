@@ -1,22 +1,27 @@
 //! From a trained network to measured files: fold, quantise, check on both runtimes, time.
 
+mod measure;
 mod steps;
 
 use crate::{
     compress::Trainable,
     data::{Dataset, Split},
-    graph::Graph,
     network::Network,
     onnx,
     params::{channels_last, to_vec},
     quantise::{self, Candidate, quantise},
     seeds::{self, Purpose},
 };
+use measure::{Measured, measure};
 use runtime::{Golden, LoadOptions, Mismatch, Ort, Runnable, Runtime, Tract, measure_us};
 use shared::{
     board::{Board, RuntimeName},
-    job::{CompressionReport, LatencyTable, ModelForm, ModelReport, SequenceReport, TensorReport},
+    job::{
+        CompressionReport, DatasetSchema, LatencyTable, Metric, MetricReport, ModelForm, ModelReport,
+        SequenceReport, TensorReport,
+    },
     limits,
+    manifest::Head,
 };
 use std::{path::Path, sync::Arc};
 use steps::Known;
@@ -45,6 +50,8 @@ const INT8_LOSS_REFUSED: f64 = 0.05;
 const INT8_LOST_MIN: f64 = 10.0;
 /// Training samples on which ranges are compared by accuracy.
 const CHOICE_SAMPLES: usize = 2000;
+/// Test samples of text that a model runs on tract.
+const TRACT_TEXT_SAMPLES: usize = 256;
 /// What `check` allows where no report names a tolerance.
 pub const TOLERANCE_DEFAULT: f32 = INT8_DIFFERENCE_MAX;
 
@@ -173,11 +180,11 @@ pub fn export(
     let graph = net.to_graph()?;
     let onnx_fp32 = onnx::write_f32(&graph)?;
     let reduce_range = crate::import::saturates(board);
-    let some = part(&set.train, &graph, CHOICE_SAMPLES, seed);
+    let some = part(&set.train, &set.schema.shape, CHOICE_SAMPLES, seed);
     let each = graph.input_shape().elements();
     let calibration = &some.samples[..some.samples.len().min(CALIBRATION_SAMPLES * each)];
     let candidates = quantise(&graph, &onnx_fp32, calibration, ort, reduce_range)?;
-    let plain = choose(candidates, &onnx_fp32, &some, ort)?;
+    let plain = choose(candidates, &onnx_fp32, &some, set.schema.labels.len(), ort)?;
     let way = format!(
         "calibrated by {}, {:.1} dB over {} training samples",
         plain.calibrator,
@@ -259,12 +266,22 @@ pub fn export(
     if chosen.form == ModelForm::Int8 {
         remarks.extend(where_int8_does_not_pay(&us_per_inference));
     }
-    let accuracy_fp32 = accuracy(ort_fp32.as_ref(), &set.test)?;
-    let accuracy_int8 = accuracy(ort_int8.as_ref(), &set.test)?;
-    let accuracy_int8_tract = accuracy(tract_int8.as_ref(), &set.test)?;
-    let worse = accuracy_int8.min(accuracy_int8_tract);
+    let on = |model: &Arc<dyn Runnable>, count| measure(model.as_ref(), &set.test, &set.schema, count);
+    let (fp32, int8) = (on(&ort_fp32, usize::MAX)?, on(&ort_int8, usize::MAX)?);
+    // Text runs on tract at a fraction of the speed, and one sample a character.
+    let tract = on(&tract_int8, if set.schema.text.is_some() { TRACT_TEXT_SAMPLES } else { usize::MAX })?;
+    let accuracy_fp32 = fp32.accuracy();
+    let accuracy_int8 = int8.accuracy();
+    let accuracy_int8_tract = tract.accuracy();
     let refused_from = INT8_LOSS_REFUSED.max(chosen.loss_max);
-    remarks.extend(judge_accuracy(accuracy_fp32, worse, set.test.len(), refused_from)?);
+    let mut judged = judge_accuracy(accuracy_fp32, accuracy_int8, int8.count(), refused_from)?;
+    if accuracy_int8_tract < accuracy_int8 {
+        let same = fp32.accuracy_of(tract.count());
+        judged = judge_accuracy(same, accuracy_int8_tract, tract.count(), refused_from)?.or(judged);
+    }
+    remarks.extend(judged);
+    let metrics = compared(&fp32, &int8);
+    remarks.extend(metrics.iter().filter_map(judge_metric));
     remarks.extend(judge_latency(&us_per_inference, board)?);
     let us = &us_per_inference;
     let of_fp32 = Known { accuracy: accuracy_fp32, us_ort: us.ort_fp32, us_tract: us.tract_fp32 };
@@ -289,6 +306,7 @@ pub fn export(
         us_per_inference,
         golden_difference_max: difference_max,
         golden_tolerance: (difference_max * 2.0).clamp(TOLERANCE_MIN, INT8_DIFFERENCE_MAX),
+        metrics,
         tensors: chosen.tensors,
         remarks,
     };
@@ -298,9 +316,15 @@ pub fn export(
 
 /// The closest candidate, unless it costs too many right answers on training samples: then the first that does not, or
 /// the most accurate.
-fn choose(candidates: Vec<Candidate>, onnx_fp32: &[u8], some: &Split, ort: &Ort) -> Result<Candidate, Error> {
+fn choose(
+    candidates: Vec<Candidate>,
+    onnx_fp32: &[u8],
+    some: &Split,
+    classes: usize,
+    ort: &Ort,
+) -> Result<Candidate, Error> {
     let on_ort = |bytes: &[u8]| -> Result<f64, Error> {
-        Ok(accuracy(ort.load(bytes, &LoadOptions::default())?.as_ref(), some)?)
+        Ok(accuracy(ort.load(bytes, &LoadOptions::default())?.as_ref(), some, classes)?)
     };
     let fp32 = on_ort(onnx_fp32)?;
     let mut best: Option<(f64, Candidate)> = None;
@@ -368,16 +392,35 @@ pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Optio
     )))
 }
 
-/// Up to `count` random training samples.
-fn part(train: &Split, graph: &Graph, count: usize, seed: u64) -> Split {
-    let each = graph.input_shape().elements();
+/// The measures of a task, in f32 and in INT8.
+fn compared(fp32: &Measured, int8: &Measured) -> Vec<MetricReport> {
+    let pair = fp32.metric.zip(int8.metric);
+    pair.map(|((metric, fp32), (_, int8))| MetricReport { metric, fp32, int8 }).into_iter().collect()
+}
+
+/// A remark where INT8 costs more of a measure than it should.
+fn judge_metric(found: &MetricReport) -> Option<String> {
+    let MetricReport { metric, fp32, int8 } = *found;
+    let worse = match metric {
+        Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
+        Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
+    };
+    worse.then(|| {
+        format!(
+            "INT8 is more than {:.0} % worse than FP32: {metric} {int8:.4} against {fp32:.4}",
+            INT8_LOSS_MAX * 100.0
+        )
+    })
+}
+
+/// Up to `count` random training samples, as numbers.
+fn part(train: &Split, shape: &[usize], count: usize, seed: u64) -> Split {
     let mut order: Vec<usize> = (0..train.len()).collect();
     seeds::shuffle(&mut order, &mut seeds::stream(seed, Purpose::Samples, 0));
     order.truncate(count);
-    Split {
-        samples: order.iter().flat_map(|index| &train.samples[index * each..][..each]).copied().collect(),
-        labels: order.iter().map(|index| train.labels[*index]).collect(),
-    }
+    let mut samples = Vec::new();
+    order.iter().for_each(|index| train.values(*index, shape, &mut samples));
+    Split { samples, labels: order.iter().map(|index| train.labels[*index]).collect(), ..Split::default() }
 }
 
 /// Random test samples that the network is sure of (the surest, where too few are), with its answers.
@@ -387,8 +430,8 @@ fn golden(answers: &dyn Fn(&Tensor) -> Tensor, set: &Dataset, seed: u64) -> Resu
     let mut order: Vec<usize> = (0..set.test.len()).collect();
     seeds::shuffle(&mut order, &mut seeds::stream(seed, Purpose::Samples, 1));
     order.truncate(GOLDEN_SAMPLES * 16);
-    let input: Vec<f32> =
-        order.iter().flat_map(|index| &set.test.samples[index * each..][..each]).copied().collect();
+    let mut input: Vec<f32> = Vec::new();
+    order.iter().for_each(|index| set.test.values(*index, shape, &mut input));
     let (c, rest) = (shape[0] as i64, &shape[1..]);
     let (h, w) = match *rest {
         [h, w] => (h as i64, w as i64),
@@ -396,30 +439,48 @@ fn golden(answers: &dyn Fn(&Tensor) -> Tensor, set: &Dataset, seed: u64) -> Resu
     };
     let x = channels_last(&Tensor::from_slice(&input).reshape([-1, c, h, w]));
     let output = to_vec(&answers(&x));
-    let classes = set.schema.labels.len();
-    surest(shape, &input, &output, classes)
+    let outputs = output.len() / order.len().max(1);
+    surest(shape, &input, &output, outputs, |row| least_margin(row, &set.schema))
 }
 
-/// Golden samples of `shape` from answers of `classes` values each: the first that are sure of their best class, or
-/// else the surest.
+/// How far the best label is ahead of the next, where that is least of the class and all positions.
+fn least_margin(row: &[f32], schema: &DatasetSchema) -> f32 {
+    let (class, mut behind) = row.split_at(schema.labels.len().min(row.len()));
+    let mut least = margin(class);
+    for Head { positions, .. } in &schema.heads {
+        let (this, rest) = behind.split_at(behind.len() / schema.heads.len().max(1));
+        for at in 0..*positions {
+            let column: Vec<f32> = this.iter().skip(at).step_by((*positions).max(1)).copied().collect();
+            least = least.min(margin(&column));
+        }
+        behind = rest;
+    }
+    least
+}
+
+/// How far the best label is ahead of the next.
+pub(crate) fn margin(row: &[f32]) -> f32 {
+    let (mut best, mut next) = (0f32, 0f32);
+    for value in row {
+        if *value > best {
+            (best, next) = (*value, best);
+        } else {
+            next = next.max(*value);
+        }
+    }
+    best - next
+}
+
+/// Golden samples of `shape` from answers of `classes` values each: the first that are sure by their margin, or else the
+/// surest.
 pub(crate) fn surest(
     shape: &[usize],
     input: &[f32],
     output: &[f32],
     classes: usize,
+    margin: impl Fn(&[f32]) -> f32,
 ) -> Result<Golden, Mismatch> {
     let each: usize = shape.iter().product();
-    let margin = |row: &[f32]| {
-        let (mut best, mut next) = (0f32, 0f32);
-        for value in row {
-            if *value > best {
-                (best, next) = (*value, best);
-            } else {
-                next = next.max(*value);
-            }
-        }
-        best - next
-    };
     let mut rows: Vec<(f32, usize)> =
         output.chunks_exact(classes).map(margin).enumerate().map(|(row, margin)| (margin, row)).collect();
     // Stable: among the sure ones the order stays.
@@ -431,19 +492,20 @@ pub(crate) fn surest(
     Golden::new(shape.to_vec(), pick(input, each), pick(output, classes))
 }
 
-/// Share of right answers on a split.
+/// Share of right classes on a split of numbers; of an answer the first `classes` values are theirs.
 ///
 /// # Errors
 /// The runtime failed.
-pub fn accuracy(model: &dyn Runnable, split: &Split) -> Result<f64, runtime::Error> {
-    let (each, classes) = (model.input().elements(), model.output().elements());
+pub fn accuracy(model: &dyn Runnable, split: &Split, classes: usize) -> Result<f64, runtime::Error> {
+    let (each, outputs) = (model.input().elements(), model.output().elements());
+    let classes = classes.min(outputs);
     let (mut right, mut answers) = (0usize, Vec::new());
     for (samples, labels) in
         split.samples.chunks(ACCURACY_BATCH * each).zip(split.labels.chunks(ACCURACY_BATCH))
     {
         model.run_into(samples, labels.len(), &mut answers)?;
-        for (answer, label) in answers.chunks_exact(classes).zip(labels) {
-            right += usize::from(runtime::golden::argmax(answer) as i64 == *label);
+        for (answer, label) in answers.chunks_exact(outputs).zip(labels) {
+            right += usize::from(runtime::golden::argmax(&answer[..classes]) as i64 == *label);
         }
     }
     Ok(right as f64 / split.len().max(1) as f64)

@@ -5,7 +5,7 @@ mod layout;
 pub use layout::Layout;
 pub use shared::space::{Dim, Operation, OperationKind, Stage};
 
-use crate::graph::Shape;
+use crate::{answer::Answer, graph::Shape, layers::Reach};
 use serde::{Deserialize, Serialize};
 use shared::space::FAN_IN_MAX;
 
@@ -106,6 +106,9 @@ pub struct Architecture {
     /// Channels of the first convolution; the stages are so many times as wide.
     pub channels: usize,
     pub cells: usize,
+    /// Where it is not a class alone, all stages have the same width and every position.
+    #[serde(default, skip_serializing_if = "Answer::is_class")]
+    pub answer: Answer,
     pub genotype: Genotype,
     /// [`Layout::usual`] where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,16 +151,25 @@ pub struct Skeleton {
     pub cells: Vec<CellPlan>,
     /// Channels that the last cell gives.
     pub features: i64,
+    pub answer: Answer,
 }
 
 impl Skeleton {
-    /// Lays out `cells` cells of `nodes` nodes as usual.
+    /// Lays out `cells` cells of `nodes` nodes as usual, for classes alone.
     pub fn new(input: &[usize], classes: usize, channels: usize, cells: usize, nodes: usize) -> Self {
-        Self::laid_out(input, classes, channels, nodes, &Layout::usual(input, cells))
+        let layout = Layout::usual(Answer::Class, input, cells);
+        Self::laid_out(Answer::Class, input, classes, channels, nodes, &layout)
     }
 
-    /// Lays out cells of `nodes` nodes.
-    pub fn laid_out(input: &[usize], classes: usize, channels: usize, nodes: usize, layout: &Layout) -> Self {
+    /// Lays out cells of `nodes` nodes for an answer.
+    pub fn laid_out(
+        answer: Answer,
+        input: &[usize],
+        classes: usize,
+        channels: usize,
+        nodes: usize,
+        layout: &Layout,
+    ) -> Self {
         let stem_stride = layout.stem_stride.max(1);
         let mut size = longest(input).div_ceil(stem_stride);
         let stem_channels = channels as i64;
@@ -189,7 +201,13 @@ impl Skeleton {
             stem_stride: stem_stride as i64,
             cells: plans,
             features: outputs[1].0,
+            answer,
         }
+    }
+
+    /// Where the windows of its operations lie.
+    pub fn reach(&self) -> Reach {
+        if self.answer.is_causal() { Reach::Before } else { Reach::Around }
     }
 
     /// Shape of one sample.
@@ -206,11 +224,11 @@ impl Architecture {
         let layout = match &self.layout {
             Some(layout) => layout,
             None => {
-                usual = Layout::usual(&self.input, self.cells);
+                usual = Layout::usual(self.answer, &self.input, self.cells);
                 &usual
             }
         };
-        Skeleton::laid_out(&self.input, self.classes, self.channels, nodes, layout)
+        Skeleton::laid_out(self.answer, &self.input, self.classes, self.channels, nodes, layout)
     }
 
     /// Whether any node of the cell reads `state`.
@@ -237,7 +255,11 @@ impl Architecture {
             let edges = self.genotype.nodes.iter().flatten();
             weights += edges.map(|edge| edge.op.weights(s.dim, channels)).sum::<u64>();
         }
-        weights + s.features.unsigned_abs() * classes
+        let slots = match self.answer {
+            Answer::ClassAndSlots { slots } => slots as u64,
+            Answer::Class | Answer::Next => 0,
+        };
+        weights + s.features.unsigned_abs() * (classes + slots)
     }
 
     /// This architecture, as wide as brings it closest to `weights`; of two equally close the narrower.
@@ -267,9 +289,34 @@ impl Architecture {
         {
             return Err("classes, channels or cells out of range".to_owned());
         }
-        found.layout.iter().try_for_each(|layout| layout.validate(found.cells))?;
-        found.genotype.validate()?;
+        let slots = match found.answer {
+            Answer::ClassAndSlots { slots } => sane(slots, shared::limits::LABELS_MAX),
+            Answer::Class | Answer::Next => true,
+        };
+        if !slots || (!found.answer.is_class() && found.dim == Dim::Image) {
+            return Err(format!("an answer {:?} cannot be had of {:?}", found.answer, found.dim));
+        }
+        found.layout.iter().try_for_each(|layout| layout.validate(found.answer, found.cells))?;
+        found.validate()?;
         Ok(found)
+    }
+
+    /// Checks that the cell is one, and that it shows no position what it must not see.
+    ///
+    /// # Errors
+    /// A sentence that names the node.
+    pub fn validate(&self) -> Result<(), String> {
+        self.genotype.validate()?;
+        for (node, edges) in self.genotype.nodes.iter().enumerate() {
+            if let Some(edge) = edges.iter().find(|edge| !self.answer.allows(edge.op)) {
+                return Err(format!(
+                    "node {} has the operation {}, which sees what comes later: a network that writes cannot have it",
+                    node + 2,
+                    edge.op
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// For `arch.json`.
@@ -290,6 +337,7 @@ mod tests {
             classes: 10,
             channels: 8,
             cells: 3,
+            answer: Answer::Class,
             genotype: Genotype {
                 nodes: vec![
                     vec![edge(0, Operation::CONV3), edge(1, Operation::SEP5)],
@@ -348,7 +396,8 @@ mod tests {
             skeleton.cells.iter().map(|cell| cell.adapters.map(|a| a.stride)).collect();
         assert_eq!(strides, [[1, 1], [2, 2], [2, 1]]);
         assert_eq!(Architecture::from_json(&one.to_json()), Ok(one.clone()));
-        let usual = Architecture { layout: Some(Layout::usual(&[1, 28, 28], 3)), ..architecture() };
+        let usual =
+            Architecture { layout: Some(Layout::usual(Answer::Class, &[1, 28, 28], 3)), ..architecture() };
         assert_eq!(usual.skeleton(), architecture().skeleton());
         let refused = |layout| {
             Architecture::from_json(&Architecture { layout: Some(layout), ..architecture() }.to_json())

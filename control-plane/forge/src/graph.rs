@@ -135,16 +135,17 @@ impl ValueId {
     }
 }
 
-/// How a kernel moves over the spatial axes: one entry an axis. Padding is the same on both sides of an
-/// axis, and the output length rounds down.
+/// How a kernel moves over the spatial axes: one entry an axis. The output length rounds down.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// Taps along each axis.
     pub kernel: Vec<usize>,
     /// Step along each axis.
     pub stride: Vec<usize>,
-    /// Elements added before and after each axis.
+    /// Elements added before each axis.
     pub padding: Vec<usize>,
+    /// Elements added after each axis.
+    pub padding_after: Vec<usize>,
     /// Distance between taps along each axis.
     pub dilation: Vec<usize>,
 }
@@ -156,6 +157,7 @@ impl Window {
             kernel: vec![kernel; rank],
             stride: vec![stride; rank],
             padding: vec![padding; rank],
+            padding_after: vec![padding; rank],
             dilation: vec![dilation; rank],
         }
     }
@@ -175,6 +177,7 @@ impl Window {
             ("kernel", &self.kernel),
             ("stride", &self.stride),
             ("padding", &self.padding),
+            ("padding_after", &self.padding_after),
             ("dilation", &self.dilation),
         ] {
             if list.len() != rank {
@@ -183,14 +186,14 @@ impl Window {
             if let Some(value) = list.iter().find(|value| **value > MAX_WINDOW) {
                 return Err(format!("{name} {value} is over the limit {MAX_WINDOW}"));
             }
-            if name != "padding" && list.contains(&0) {
+            if !name.starts_with("padding") && list.contains(&0) {
                 return Err(format!("{name} must not be zero"));
             }
         }
         (0..rank)
             .map(|axis| {
                 let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
-                let padded = spatial[axis] + 2 * self.padding[axis];
+                let padded = spatial[axis] + self.padding[axis] + self.padding_after[axis];
                 if padded < reach {
                     return Err(format!("a window of {reach} does not fit {padded} padded elements"));
                 }
@@ -269,10 +272,14 @@ pub enum Op {
     Sigmoid,
     /// One input with spatial axes; gives a vector of its channels.
     GlobalAvgPool,
+    /// One input with one spatial axis; gives the vector of its channels at the last position.
+    Last,
     /// One input of any shape.
     Linear(Linear),
-    /// One vector; the probabilities. Only as the last node.
+    /// One input, each position by itself; the probabilities of its channels. Only joining may follow.
     Softmax,
+    /// One input of any shape; gives a vector, channels first, row major.
+    Flatten,
 }
 
 impl Op {
@@ -288,6 +295,8 @@ impl Op {
             Self::Relu => "relu",
             Self::Sigmoid => "sigmoid",
             Self::GlobalAvgPool => "global_avg_pool",
+            Self::Last => "last",
+            Self::Flatten => "flatten",
             Self::Linear(_) => "linear",
             Self::Softmax => "softmax",
         }
@@ -306,6 +315,8 @@ impl Op {
             | Self::Relu
             | Self::Sigmoid
             | Self::GlobalAvgPool
+            | Self::Last
+            | Self::Flatten
             | Self::Softmax => None,
         }
     }
@@ -328,6 +339,8 @@ impl Op {
             | Self::Relu
             | Self::Sigmoid
             | Self::GlobalAvgPool
+            | Self::Last
+            | Self::Flatten
             | Self::Softmax => None,
         }
     }
@@ -345,6 +358,8 @@ impl Op {
             | Self::Relu
             | Self::Sigmoid
             | Self::GlobalAvgPool
+            | Self::Last
+            | Self::Flatten
             | Self::Softmax => None,
         }
     }
@@ -410,8 +425,14 @@ impl Graph {
             let missing = Error::NoSuchValue { node, op: name, value: id.0 };
             shapes.push(self.shape(*id).ok_or(missing)?);
         }
-        if matches!(self.nodes.last(), Some(last) if last.op == Op::Softmax) {
-            return Err(Error::NotAClassifier("nothing may follow the softmax".into()));
+        let answers = inputs.iter().filter(|id| self.is_answer(**id)).count();
+        let fits = match op {
+            Op::Flatten | Op::Concat => answers == 0 || answers == inputs.len(),
+            Op::Softmax => answers == 0,
+            _ => answers == 0 && !self.is_answer(self.output()),
+        };
+        if !fits {
+            return Err(Error::NotAClassifier("only what joins probabilities may follow a softmax".into()));
         }
         let output = infer(&op, &shapes).map_err(|reason| Error::Shape { node, op: name, reason })?;
         limit("elements of an activation", output.elements(), MAX_ELEMENTS)?;
@@ -451,15 +472,25 @@ impl Graph {
         }
     }
 
-    /// Classes of a complete graph.
+    /// Whether a value is made of probabilities: by a softmax, or by joining such values.
+    pub fn is_answer(&self, id: ValueId) -> bool {
+        let node = id.0.checked_sub(1).and_then(|node| self.nodes.get(node));
+        node.is_some_and(|node| match node.op {
+            Op::Softmax => true,
+            Op::Flatten | Op::Concat => node.inputs.iter().all(|input| self.is_answer(*input)),
+            _ => false,
+        })
+    }
+
+    /// Values of the output of a complete graph: its classes, with all that is joined to them.
     ///
     /// # Errors
-    /// The last node is no softmax over at least two classes, or a value leads nowhere.
+    /// The last node gives no vector of at least two probabilities, or a value leads nowhere.
     pub fn classes(&self) -> Result<usize, Error> {
         let Some(last) = self.nodes.last() else {
             return Err(Error::NotAClassifier("it has no nodes".into()));
         };
-        if last.op != Op::Softmax || last.output.channels < 2 {
+        if !self.is_answer(self.output()) || !last.output.spatial.is_empty() || last.output.channels < 2 {
             return Err(Error::NotAClassifier(
                 "its last node must be a softmax over two or more classes".into(),
             ));
@@ -572,12 +603,12 @@ fn infer(op: &Op, inputs: &[&Shape]) -> Result<Shape, String> {
             count("bias", linear.bias.len(), linear.out_features)?;
             Ok(Shape::vector(linear.out_features))
         }
-        Op::Softmax => {
-            if !first.spatial.is_empty() {
-                return Err(format!("a softmax takes a vector, not {first}"));
-            }
-            Ok(first.clone())
-        }
+        Op::Last => match first.spatial.as_slice() {
+            [_] => Ok(Shape::vector(first.channels)),
+            _ => Err(format!("{first} has not one spatial axis that ends")),
+        },
+        Op::Softmax => Ok(first.clone()),
+        Op::Flatten => Ok(Shape::vector(first.elements())),
     }
 }
 
@@ -598,7 +629,11 @@ fn infer_conv(conv: &Conv, input: &Shape) -> Result<Shape, String> {
 
 fn infer_pool(window: &Window, input: &Shape) -> Result<Shape, String> {
     let spatial = window.output(&input.spatial)?;
-    if window.padding.iter().zip(&window.kernel).any(|(padding, kernel)| padding >= kernel) {
+    let padding = window.padding.iter().zip(&window.kernel);
+    if padding
+        .chain(window.padding_after.iter().zip(&window.kernel))
+        .any(|(padding, kernel)| padding >= kernel)
+    {
         return Err("a pool's padding must be smaller than its kernel".into());
     }
     Ok(Shape { channels: input.channels, spatial })

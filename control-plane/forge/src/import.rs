@@ -299,7 +299,8 @@ fn measure(
     let shape = &taken.input.device_shape;
     let some = Samples { shape, values: &calibration.values }.first(finish::GOLDEN_SAMPLES * 16);
     let (output, _) = answers(ort, &taken.onnx_fp32, some)?;
-    let golden = finish::surest(shape, some.values, &output, taken.outputs).map_err(Error::Disagrees)?;
+    let golden = finish::surest(shape, some.values, &output, taken.outputs, finish::margin)
+        .map_err(Error::Disagrees)?;
     let on_ort = load(ort, taken, &golden).map_err(|reason| match reason {
         Unfit::Runs(error) => Error::Runtime(error),
         Unfit::Answers(mismatch) => Error::Disagrees(mismatch),
@@ -346,7 +347,7 @@ fn measure(
     }
     let test = calibration.labelled.as_ref().filter(|labelled| labelled.labels == labels);
     let accuracy = |model: &Arc<dyn Runnable>| {
-        test.map(|labelled| finish::accuracy(model.as_ref(), &labelled.test)).transpose()
+        test.map(|labelled| finish::accuracy(model.as_ref(), &labelled.test, taken.outputs)).transpose()
     };
     let report = ModelReport {
         form: ModelForm::Int8,
@@ -361,6 +362,7 @@ fn measure(
         us_per_inference: table,
         golden_difference_max: difference_max,
         golden_tolerance: (difference_max * 2.0).clamp(TOLERANCE_MIN, TOLERANCE_MAX),
+        metrics: Vec::new(),
         tensors: taken.quantised.tensors.clone(),
         remarks,
     };

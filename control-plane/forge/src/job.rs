@@ -13,6 +13,7 @@ mod spec;
 mod training;
 
 use crate::{
+    answer::Answer,
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     compress,
@@ -52,6 +53,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 const ACCURACY_EVERY: u64 = 20;
 /// What is said of a search that was set back.
 const REPAIRED: &str = "skip connections had taken over the cell and begin anew";
+/// What is said of a space that loses operations.
+const LEFT_OUT: &str =
+    "se is left out of the space: in a network that writes nothing may see what comes later";
 
 /// Why a job did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -182,11 +186,12 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let mut set = data::open_ref(&spec.dataset)?;
     // Needed at the end: better to know at the beginning.
     let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
-    let all = spec.budget.pretext.is_some().then(|| Samples::new(&set.train, &set.schema.shape));
+    spec.budget.validate_for(set.schema.task).map_err(Error::Input)?;
+    let all = spec.budget.pretext.is_some().then(|| Samples::of(&set.train, &set.schema));
     if let Some(percent) = spec.budget.labelled_percent {
         set.train = labels::part(&set.train, percent, spec.seed);
     }
-    let samples = Samples::new(&set.train, &set.schema.shape);
+    let samples = Samples::of(&set.train, &set.schema);
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
     let mut message = None;
@@ -296,6 +301,14 @@ impl Driver<'_, '_> {
 
     fn check_fits_data(&self, path: &Path, found: &Architecture) -> Result<(), Error> {
         let schema = &self.set.schema;
+        let answer = Answer::of(schema);
+        if found.answer != answer {
+            return Err(Error::Input(format!(
+                "{}: the model answers {:?}, the data set asks for {answer:?}",
+                path.display(),
+                found.answer
+            )));
+        }
         if found.input != schema.shape || found.classes != schema.labels.len() {
             return Err(Error::Input(format!(
                 "{}: the model takes {:?} and knows {} classes, the data set has {:?} and {}",
@@ -311,7 +324,12 @@ impl Driver<'_, '_> {
 
     fn search(&mut self, method: SearchMethod) -> Result<(), Error> {
         let spec = &self.spec;
-        let choices = search::choices(spec.space.as_ref(), &self.set.schema.shape).map_err(Error::Input)?;
+        let choices = search::choices(spec.space.as_ref(), self.samples.answer(), &self.set.schema.shape)
+            .map_err(Error::Input)?;
+        if spec.space.as_ref().is_some_and(|asked| asked.operations.len() > choices.operations.len()) {
+            let message = Some(LEFT_OUT.to_owned());
+            (self.hooks.progress)(&Progress { message, ..plain(Stage::Search, 0, 1) });
+        }
         let setting = |budget| Setting {
             samples: self.samples,
             input: &self.set.schema.shape,

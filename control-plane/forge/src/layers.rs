@@ -2,6 +2,7 @@
 //! a series has a height of 1.
 
 use crate::{
+    answer::Answer,
     genotype::{Adapter, Dim, Operation, Skeleton},
     params::{Builder, Init, ParamId, Params},
 };
@@ -28,15 +29,43 @@ pub fn strides(dim: Dim, stride: i64) -> [i64; 2] {
     }
 }
 
+/// Where a window over a position lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Around it.
+    Around,
+    /// Before it, itself the last: nothing that comes later along the last axis is seen.
+    Before,
+}
+
+impl Reach {
+    /// `x` as it must be for a window of `kernel`, taps `dilation` apart, to reach so far without padding of its own, and
+    /// that padding.
+    fn padded(self, x: &Tensor, kernel: [i64; 2], dilation: i64) -> (Tensor, [i64; 2]) {
+        match self {
+            Self::Around => (x.shallow_clone(), kernel.map(|taps| taps / 2 * dilation)),
+            Self::Before if kernel[1] == 1 => (x.shallow_clone(), [0, 0]),
+            Self::Before => (x.constant_pad_nd([(kernel[1] - 1) * dilation, 0, 0, 0]), [0, 0]),
+        }
+    }
+}
+
 /// A convolution without bias that keeps `ceil(size / stride)` elements along each axis.
-pub fn conv(x: &Tensor, weight: &Tensor, stride: [i64; 2], groups: i64) -> Tensor {
-    dilated(x, weight, stride, 1, groups)
+pub fn conv(x: &Tensor, weight: &Tensor, stride: [i64; 2], groups: i64, reach: Reach) -> Tensor {
+    dilated(x, weight, stride, 1, groups, reach)
 }
 
 /// The same with taps so far apart.
-pub fn dilated(x: &Tensor, weight: &Tensor, stride: [i64; 2], dilation: i64, groups: i64) -> Tensor {
+pub fn dilated(
+    x: &Tensor,
+    weight: &Tensor,
+    stride: [i64; 2],
+    dilation: i64,
+    groups: i64,
+    reach: Reach,
+) -> Tensor {
     let size = weight.size();
-    let padding = [size[2] / 2 * dilation, size[3] / 2 * dilation];
+    let (x, padding) = reach.padded(x, [size[2], size[3]], dilation);
     x.conv2d(weight, None::<&Tensor>, stride, padding, [dilation, dilation], groups)
 }
 
@@ -45,16 +74,18 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Tensor {
     x.batch_norm(Some(gamma), Some(beta), None, None, true, BN_MOMENTUM, BN_EPSILON, false)
 }
 
-/// Maximum over `taps` along each axis that the network slides over.
-pub fn max_pool(dim: Dim, x: &Tensor, taps: i64) -> Tensor {
+/// Maximum over `taps` along each axis that the network slides over, of what is never negative.
+pub fn max_pool(dim: Dim, reach: Reach, x: &Tensor, taps: i64) -> Tensor {
     let kernel = window(dim, taps);
-    x.max_pool2d(kernel, [1, 1], kernel.map(|taps| taps / 2), [1, 1], false)
+    let (x, padding) = reach.padded(x, kernel, 1);
+    x.max_pool2d(kernel, [1, 1], padding, [1, 1], false)
 }
 
 /// Mean over `taps` along each axis, padding counted.
-pub fn avg_pool(dim: Dim, x: &Tensor, taps: i64) -> Tensor {
+pub fn avg_pool(dim: Dim, reach: Reach, x: &Tensor, taps: i64) -> Tensor {
     let kernel = window(dim, taps);
-    x.avg_pool2d(kernel, [1, 1], kernel.map(|taps| taps / 2), false, true, None)
+    let (x, padding) = reach.padded(x, kernel, 1);
+    x.avg_pool2d(kernel, [1, 1], padding, false, true, None)
 }
 
 /// A convolution with BatchNorm.
@@ -94,12 +125,13 @@ impl ConvBn {
     }
 
     /// With ReLU, by the statistics of the batch.
-    pub fn forward(&self, p: &Params, x: &Tensor) -> Tensor {
-        batch_norm(&conv(x, &p[self.weight], self.stride, 1), &p[self.gamma], &p[self.beta]).relu_()
+    pub fn forward(&self, p: &Params, x: &Tensor, reach: Reach) -> Tensor {
+        batch_norm(&conv(x, &p[self.weight], self.stride, 1, reach), &p[self.gamma], &p[self.beta]).relu_()
     }
 }
 
-/// The gate of a squeeze-excite: mean over space, a bottleneck with ReLU, a sigmoid.
+/// The gate of a squeeze-excite: mean over space, a bottleneck with ReLU, a sigmoid. It sees all positions, so that no
+/// network of [`Reach::Before`] can have it.
 #[derive(Clone, Copy, Debug)]
 pub struct SqueezeExcite {
     /// `[squeezed, c]`.
@@ -128,7 +160,7 @@ impl SqueezeExcite {
     /// `[N, c, 1, 1]`, 0 to 1, for `[N, c, H, W]`.
     pub fn gate(&self, p: &Params, x: &Tensor) -> Tensor {
         let size = x.size();
-        let squeezed = space_mean(x).linear(&p[self.down], Some(&p[self.down_bias])).relu();
+        let squeezed = mean_of_rows(&space_rows(x)).linear(&p[self.down], Some(&p[self.down_bias])).relu();
         let gate = squeezed.linear(&p[self.up], Some(&p[self.up_bias])).sigmoid();
         gate.reshape([size[0], size[1], 1, 1])
     }
@@ -154,45 +186,71 @@ impl Attention {
     }
 
     /// `[N, 1, H, W]`, 0 to 1, for `[N, c, H, W]`.
-    pub fn gate(&self, p: &Params, x: &Tensor) -> Tensor {
+    pub fn gate(&self, p: &Params, x: &Tensor, reach: Reach) -> Tensor {
         let bias = p[self.bias].view([1, 1, 1, 1]);
-        (conv(x, &p[self.weight], [1, 1], 1) + bias).sigmoid()
+        (conv(x, &p[self.weight], [1, 1], 1, reach) + bias).sigmoid()
     }
 }
 
-/// `[N, C]` for channels-last `[N, C, H, W]`: the mean over a view in the order of the memory, so that its gradient is
-/// channels last too.
-fn space_mean(x: &Tensor) -> Tensor {
+/// `[N, H * W, C]` for channels-last `[N, C, H, W]`: a view in the order of the memory, so that the gradient of what is
+/// made of it is channels last too.
+fn space_rows(x: &Tensor) -> Tensor {
     let size = x.size();
-    let rows = x.permute([0, 2, 3, 1]).reshape([size[0], -1, size[1]]);
+    x.permute([0, 2, 3, 1]).reshape([size[0], -1, size[1]])
+}
+
+/// `[N, C]` for `[N, positions, C]`.
+fn mean_of_rows(rows: &Tensor) -> Tensor {
     rows.mean_dim([1i64].as_slice(), false, tch::Kind::Float)
 }
 
 /// The last layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
+    answer: Answer,
     /// `[classes, features]`.
     pub weight: ParamId,
     /// `[classes]`.
     pub bias: ParamId,
+    /// `[slots, features]` and `[slots]`, where each position gets a label.
+    pub slots: Option<[ParamId; 2]>,
 }
 
 impl Head {
     /// Adds its parameters.
     pub fn new(b: &mut Builder, s: &Skeleton) -> Self {
         let deviation = (1.0 / s.features as f32).sqrt();
-        Self {
-            weight: b.add("head.weight", &[s.classes, s.features], Init::Normal(deviation), true),
-            bias: b.add("head.bias", &[s.classes], Init::Constant(0.0), false),
-        }
+        let mut linear = |name: &str, outputs: i64| {
+            let weight =
+                b.add(format!("{name}.weight"), &[outputs, s.features], Init::Normal(deviation), true);
+            [weight, b.add(format!("{name}.bias"), &[outputs], Init::Constant(0.0), false)]
+        };
+        let [weight, bias] = linear("head", s.classes);
+        let slots = match s.answer {
+            Answer::ClassAndSlots { slots } => Some(linear("slots", slots as i64)),
+            Answer::Class | Answer::Next => None,
+        };
+        Self { answer: s.answer, weight, bias, slots }
     }
 
-    /// Channels-last `[N, C, H, W]`, together of as many channels as the layer has features, to logits
-    /// `[N, classes]`: mean over space, then linear.
+    /// Channels-last `[N, C, H, W]`, together of as many channels as the layer has features, to logits as [`Answer`]
+    /// describes them: mean over space, then linear; or linear at each position.
     ///
     /// The nodes are joined when they are small.
     pub fn forward(&self, p: &Params, nodes: &[Tensor]) -> Tensor {
-        let means: Vec<Tensor> = nodes.iter().map(space_mean).collect();
-        Tensor::cat(&means, 1).linear(&p[self.weight], Some(&p[self.bias]))
+        let rows: Vec<Tensor> = nodes.iter().map(space_rows).collect();
+        let at_each = |[weight, bias]: [ParamId; 2]| Tensor::cat(&rows, 2).linear(&p[weight], Some(&p[bias]));
+        if self.answer.is_causal() {
+            return at_each([self.weight, self.bias]);
+        }
+        let means: Vec<Tensor> = rows.iter().map(mean_of_rows).collect();
+        let class = Tensor::cat(&means, 1).linear(&p[self.weight], Some(&p[self.bias]));
+        match self.slots {
+            None => class,
+            Some(slots) => {
+                let count = class.size()[0];
+                Tensor::cat(&[class, at_each(slots).reshape([count, -1])], 1)
+            }
+        }
     }
 }

@@ -61,7 +61,7 @@ enum Command {
     },
     /// Say what a data set holds, or what is wrong with it.
     Inspect {
-        /// A folder, or FOLDER/NAME.
+        /// A folder, FOLDER/NAME, or a .txt, .jsonl or .json file.
         #[arg(long)]
         path: PathBuf,
         /// Only this format.
@@ -155,6 +155,12 @@ enum Format {
     UcrTsv,
     #[value(name = "ts")]
     Ts,
+    #[value(name = "text")]
+    Text,
+    #[value(name = "intent_jsonl", alias = "intent-jsonl")]
+    IntentJsonl,
+    #[value(name = "intent_json", alias = "intent-json")]
+    IntentJson,
 }
 
 impl From<Format> for DataFormat {
@@ -164,6 +170,9 @@ impl From<Format> for DataFormat {
             Format::ImageFolder => Self::ImageFolder,
             Format::UcrTsv => Self::UcrTsv,
             Format::Ts => Self::Ts,
+            Format::Text => Self::Text,
+            Format::IntentJsonl => Self::IntentJsonl,
+            Format::IntentJson => Self::IntentJson,
         }
     }
 }
@@ -257,12 +266,26 @@ fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> an
             schema.task,
             schema.shape,
             schema.labels.len(),
-            schema.labels.iter().take(20).cloned().collect::<Vec<_>>().join(", "),
+            schema.labels.iter().take(20).map(|label| printable(label)).collect::<Vec<_>>().join(", "),
             schema.train_count,
             schema.test_count,
             schema.digest
-        ))
+        ))?;
+        for head in &schema.heads {
+            print(&format!(
+                "{}: {} labels at each of {} positions",
+                head.name,
+                head.labels.len(),
+                head.positions
+            ))?;
+        }
+        schema.remarks.iter().try_for_each(|remark| print(remark))
     }
+}
+
+/// A label that may be any character.
+fn printable(label: &str) -> String {
+    label.chars().flat_map(char::escape_debug).collect()
 }
 
 fn check(dir: &std::path::Path, tolerance: Option<f32>, json: bool) -> anyhow::Result<()> {

@@ -77,7 +77,7 @@ struct Cell {
 /// The answer of a network, and where it looked.
 #[derive(Debug)]
 pub struct Traced {
-    /// `[N, classes]`.
+    /// As [`crate::answer`] describes them.
     pub logits: Tensor,
     /// Of each cell, `[N, positions]` of length one: how much each position of its output is active.
     pub attention: Vec<Tensor>,
@@ -114,9 +114,9 @@ impl Network {
     /// A network with random weights.
     ///
     /// # Errors
-    /// The genotype is not valid ([`crate::genotype::Genotype::validate`]).
+    /// The architecture is not valid ([`Architecture::validate`]).
     pub fn new(architecture: Architecture, rng: &mut ChaCha8Rng) -> Result<Self, String> {
-        architecture.genotype.validate()?;
+        architecture.validate()?;
         let skeleton = architecture.skeleton();
         let mut b = Builders::default();
         let stem = b.unit("stem", skeleton.stem_channels, |params| ConvBn::stem(params, &skeleton));
@@ -155,7 +155,7 @@ impl Network {
         &self.architecture
     }
 
-    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
+    /// Logits, as [`crate::answer`] describes them, for channels-last `x` of `[N, C, H, W]`. `train` normalises by the batch and updates the
     /// running statistics; otherwise those are used.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         self.forward_seen(x, train, &mut |_| ())
@@ -187,7 +187,7 @@ impl Network {
         see: &mut dyn FnMut(&Tensor),
         cell_done: &mut dyn FnMut(&[Tensor]),
     ) -> Vec<Tensor> {
-        let dim = self.skeleton.dim;
+        let (dim, reach) = (self.skeleton.dim, self.skeleton.reach());
         let stem = self.unit(&self.stem, x, train).relu_();
         see(&stem);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
@@ -207,14 +207,14 @@ impl Network {
                         EdgeOp::Conv { unit, dilation } => self.dilated(unit, *dilation, x, train),
                         EdgeOp::SepConv { depthwise, dilation, pointwise } => {
                             let (weight, groups) = (&self.params[*depthwise], x.size()[1]);
-                            let y = layers::dilated(x, weight, [1, 1], *dilation, groups);
+                            let y = layers::dilated(x, weight, [1, 1], *dilation, groups, reach);
                             self.unit(pointwise, &y, train)
                         }
                         EdgeOp::Gated { unit, dilation } => self.dilated(unit, *dilation, x, train).glu(1),
                         EdgeOp::SqueezeExcite(gate) => x * gate.gate(&self.params, x),
-                        EdgeOp::Attention(gate) => x * gate.gate(&self.params, x),
-                        EdgeOp::MaxPool(taps) => layers::max_pool(dim, x, *taps),
-                        EdgeOp::AvgPool(taps) => layers::avg_pool(dim, x, *taps),
+                        EdgeOp::Attention(gate) => x * gate.gate(&self.params, x, reach),
+                        EdgeOp::MaxPool(taps) => layers::max_pool(dim, reach, x, *taps),
+                        EdgeOp::AvgPool(taps) => layers::avg_pool(dim, reach, x, *taps),
                         EdgeOp::Skip => x.shallow_clone(),
                     };
                     sum = Some(match sum {
@@ -242,7 +242,8 @@ impl Network {
 
     fn dilated(&self, unit: &Unit, dilation: i64, x: &Tensor, train: bool) -> Tensor {
         let p = &self.params;
-        let y = layers::dilated(x, &p[unit.conv.weight], unit.conv.stride, dilation, 1);
+        let (stride, reach) = (unit.conv.stride, self.skeleton.reach());
+        let y = layers::dilated(x, &p[unit.conv.weight], stride, dilation, 1, reach);
         y.batch_norm(
             Some(&p[unit.conv.gamma]),
             Some(&p[unit.conv.beta]),
@@ -255,9 +256,15 @@ impl Network {
         )
     }
 
-    /// Probabilities `[N, classes]` with the running statistics, without gradients.
+    /// Probabilities `[N, outputs]` as the exported model gives them: with the running statistics, without gradients.
     pub fn probabilities(&self, x: &Tensor) -> Tensor {
-        tch::no_grad(|| self.forward(x, false).softmax(1, Kind::Float))
+        let length = self.skeleton.input.last().map_or(1, |length| *length as i64);
+        tch::no_grad(|| self.skeleton.answer.probabilities(&self.forward(x, false), length))
+    }
+
+    /// With the running statistics, how many of the labels that count are met, and how many there are.
+    pub fn right(&self, x: &Tensor, labels: &Tensor) -> (i64, i64) {
+        tch::no_grad(|| self.skeleton.answer.right(&self.forward(x, false), labels))
     }
 
     /// Copies all weights and statistics from named values, such as an earlier result's.

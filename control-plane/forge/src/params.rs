@@ -83,7 +83,7 @@ impl Builder {
 }
 
 /// Strides of a parameter in the buffer: channels last for four axes, row major otherwise.
-fn strides(shape: &[i64]) -> Vec<i64> {
+pub(crate) fn strides(shape: &[i64]) -> Vec<i64> {
     if let [_, c, h, w] = *shape {
         return vec![h * w * c, 1, w * c, c];
     }

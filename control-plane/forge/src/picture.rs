@@ -1,6 +1,6 @@
 //! A found cell as text, for people.
 
-use crate::genotype::Architecture;
+use crate::{answer::Answer, genotype::Architecture};
 
 /// Columns between two states.
 const COLUMN: usize = 12;
@@ -59,11 +59,16 @@ pub fn cell(architecture: &Architecture) -> String {
     let stages = architecture.skeleton();
     let widths: Vec<String> = stages.cells.iter().map(|cell| cell.channels.to_string()).collect();
     let mut text = format!(
-        "input {:?} ─▶ stem {} ─▶ {} cells of {} channels ─▶ mean ─▶ {} classes\n\n",
+        "input {:?} ─▶ stem {} ─▶ {} cells of {} channels ─▶ {} ─▶ {} classes\n\n",
         architecture.input,
         stages.stem_channels,
         stages.cells.len(),
         widths.join(", "),
+        match architecture.answer {
+            Answer::Class => "mean",
+            Answer::Next => "last position",
+            Answer::ClassAndSlots { .. } => "mean, and each position for slots",
+        },
         architecture.classes
     );
     for line in lines {
@@ -93,6 +98,7 @@ mod tests {
             classes: 10,
             channels: 8,
             cells: 2,
+            answer: Default::default(),
             genotype: Genotype {
                 nodes: vec![
                     vec![edge(0, Operation::CONV3), edge(1, Operation::SEP5)],

@@ -143,11 +143,7 @@ impl Course for Pretraining<'_> {
         ]
     }
 
-    fn restore(
-        &mut self,
-        step: u64,
-        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
-    ) -> Result<(), String> {
+    fn restore(&mut self, step: u64, tensor: &mut dyn FnMut(&str) -> Option<Tensor>) -> Result<(), String> {
         if step > self.total {
             return Err("the checkpoint is of another pretext".to_owned());
         }

@@ -23,8 +23,9 @@ pub use judge::Judged;
 pub use relaxed::{Form, Mix, Relaxed};
 
 use crate::{
+    answer::Answer,
     batch::Samples,
-    genotype::{Architecture, Dim, Genotype, Layout, Skeleton},
+    genotype::{Architecture, Dim, Genotype, Layout, Operation, Skeleton},
     supernet::{self, Space},
 };
 use bilevel::Bilevel;
@@ -60,19 +61,14 @@ pub struct Setting<'a> {
 impl Setting<'_> {
     /// What a network is around its cells.
     fn layout(&self) -> Layout {
-        let usual = Layout::usual(self.input, self.budget.cells as usize);
-        let network = &self.choices.network;
-        Layout {
-            stem_kernel: network.stem_kernel.map_or(usual.stem_kernel, |taps| taps as usize),
-            stem_stride: network.stem_stride.map_or(usual.stem_stride, |stride| stride as usize),
-            stages: if network.stages.is_empty() { usual.stages } else { network.stages.clone() },
-        }
+        layout(self.choices, self.samples.answer(), self.input, self.budget.cells as usize)
     }
 
     /// What is searched with: as wide as the budget says.
     pub fn skeleton(&self) -> Skeleton {
         let [channels, nodes] = [self.budget.channels, self.budget.nodes].map(|count| count as usize);
-        Skeleton::laid_out(self.input, self.classes, channels, nodes, &self.layout())
+        let answer = self.samples.answer();
+        Skeleton::laid_out(answer, self.input, self.classes, channels, nodes, &self.layout())
     }
 
     /// The cells that can be found.
@@ -96,6 +92,7 @@ impl Setting<'_> {
             classes: self.classes,
             channels: self.budget.channels as usize * WIDTH_FACTOR,
             cells: self.budget.cells as usize,
+            answer: self.samples.answer(),
             genotype,
             layout: Some(self.layout()),
         }
@@ -107,14 +104,38 @@ impl Setting<'_> {
     }
 }
 
-/// What may be found in samples of shape `input`: what is `asked` for, or what is usual.
+fn layout(space: &SearchSpace, answer: Answer, input: &[usize], cells: usize) -> Layout {
+    let usual = Layout::usual(answer, input, cells);
+    let network = &space.network;
+    Layout {
+        stem_kernel: network.stem_kernel.map_or(usual.stem_kernel, |taps| taps as usize),
+        stem_stride: network.stem_stride.map_or(usual.stem_stride, |stride| stride as usize),
+        stages: if network.stages.is_empty() { usual.stages } else { network.stages.clone() },
+    }
+}
+
+/// What may be found in samples of shape `input` for `answer`: what is `asked` for, or what is usual, without operations
+/// that the answer does not allow.
 ///
 /// # Errors
-/// A sentence, if it is for samples of another number of axes.
-pub fn choices(asked: Option<&SearchSpace>, input: &[usize]) -> Result<SearchSpace, String> {
-    let Some(space) = asked else { return Ok(SearchSpace::usual(Dim::of_samples(input))) };
+/// A sentence, if it is for samples of another number of axes, has stages that the answer does not allow, or nothing but
+/// such operations.
+pub fn choices(asked: Option<&SearchSpace>, answer: Answer, input: &[usize]) -> Result<SearchSpace, String> {
+    let mut space = match asked {
+        Some(space) => space.clone(),
+        None => SearchSpace::usual(Dim::of_samples(input)),
+    };
     space.check_samples(input)?;
-    Ok(space.clone())
+    let told = |message: &str| Err(format!("the space {:?} {message}", space.name));
+    if let Err(message) = layout(&space, answer, input, 1).check_keeps_positions(answer) {
+        return told(&format!("does not fit this task: {message}"));
+    }
+    let does = |one: &Operation| answer.allows(*one) && ![Operation::SKIP, Operation::ZERO].contains(one);
+    if !space.operations.iter().any(does) {
+        return told("has only operations that see what comes later: a network that writes needs others");
+    }
+    space.operations.retain(|operation| answer.allows(*operation));
+    Ok(space)
 }
 
 /// What a search's checkpoint says beside its tensors.

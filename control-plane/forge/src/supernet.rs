@@ -31,7 +31,7 @@ pub use space::{Space, costs};
 
 use crate::{
     genotype::{OperationKind, Skeleton},
-    layers::{self, ConvBn, Head},
+    layers::{self, ConvBn, Head, Reach},
     params::{Builder, Params},
 };
 use edge::Candidate;
@@ -39,7 +39,7 @@ use generator::Generator;
 use rand_chacha::ChaCha8Rng;
 use shared::space::Generated;
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 #[derive(Clone, Debug)]
 struct Cell {
@@ -137,14 +137,15 @@ impl Supernet {
         &self.space
     }
 
-    /// Logits `[N, classes]` for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`], for a partial
+    /// Logits, as [`crate::answer`] describes them, for channels-last `x` of `[N, C, H, W]`; `mix` is [`Candidates::weights`], for a partial
     /// supernet with the edges' shares ([`Candidates::with_edge_shares`]).
     pub fn forward(&self, x: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
-        let stem = self.stem.forward(&self.params, x);
+        let reach = self.skeleton.reach();
+        let stem = self.stem.forward(&self.params, x, reach);
         let mut outputs = [stem.shallow_clone(), stem.shallow_clone()];
         let mut nodes = vec![stem];
         for (index, cell) in self.cells.iter().enumerate() {
-            let inputs = [0, 1].map(|side| cell.adapters[side].forward(&self.params, &outputs[side]));
+            let inputs = [0, 1].map(|side| cell.adapters[side].forward(&self.params, &outputs[side], reach));
             nodes = self.cell(cell, inputs, mix, candidates);
             if index + 1 < self.cells.len() {
                 let [_, previous] = outputs;
@@ -189,6 +190,7 @@ impl Supernet {
         mix: &Tensor,
         candidates: &Candidates,
     ) -> Vec<(usize, Tensor)> {
+        let reach = self.skeleton.reach();
         let mut terms = Vec::new();
         let mut maxima = BTreeMap::new();
         for edge in self.space.readers(state) {
@@ -210,7 +212,7 @@ impl Supernet {
                     continue;
                 }
                 let (dim, taps) = (self.skeleton.dim, operation.kernel(self.skeleton.dim));
-                let top = &*maxima.entry(taps).or_insert_with(|| layers::max_pool(dim, x, taps));
+                let top = &*maxima.entry(taps).or_insert_with(|| layers::max_pool(dim, reach, x, taps));
                 let share = shares.get(column as i64);
                 smoothed = Some(match smoothed {
                     Some(mut sum) => sum.addcmul_(top, &share),
@@ -224,7 +226,7 @@ impl Supernet {
 
     /// The average pools and the skip connection of one edge by their weights; `None` where none of them is left.
     fn smoothed(&self, edge: usize, x: &Tensor, shares: &Tensor, candidates: &Candidates) -> Option<Tensor> {
-        let dim = self.skeleton.dim;
+        let (dim, reach) = (self.skeleton.dim, self.skeleton.reach());
         let of_kind = |kind: OperationKind| {
             let operations = self.space.operations();
             candidates.left(edge).filter(move |column| operations[*column].kind() == kind)
@@ -237,40 +239,44 @@ impl Supernet {
             return skip.map(|share| x * share);
         };
         let [h, w] = layers::window(dim, most);
-        let centred = |taps: i64, share: &Tensor| {
+        // A smaller window lies around the same place as the largest, or ends there.
+        let widened = |taps: i64, share: &Tensor| {
             let [kh, kw] = layers::window(dim, taps);
             let even = (share / (kh * kw) as f64).expand([1, 1, kh, kw], false);
-            let [dh, dw] = [(h - kh) / 2, (w - kw) / 2];
-            if taps == most { even } else { even.constant_pad_nd([dw, dw, dh, dh]) }
+            let ([dh, dw], [half_h, half_w]) = ([h - kh, w - kw], [(h - kh) / 2, (w - kw) / 2]);
+            match reach {
+                _ if taps == most => even,
+                Reach::Around => even.constant_pad_nd([half_w, half_w, half_h, half_h]),
+                Reach::Before => even.constant_pad_nd([dw, 0, dh, 0]),
+            }
         };
-        let all = averages.iter().map(|(taps, share)| centred(*taps, share));
+        let all = averages.iter().map(|(taps, share)| widened(*taps, share));
         // There is one at least.
         let mut kernel = all.reduce(|sum, other| sum + other)?;
         if let Some(skip) = skip {
             let mut centre = vec![0f32; (h * w) as usize];
-            centre[(h * w / 2) as usize] = 1.0;
+            let at = match reach {
+                Reach::Around => h * w / 2,
+                Reach::Before => h * w - 1,
+            };
+            centre[at as usize] = 1.0;
             kernel = Tensor::from_slice(&centre).view([1, 1, h, w]) * skip + kernel;
         }
         let channels = x.size()[1];
-        Some(layers::conv(x, &kernel.expand([channels, 1, h, w], false), [1, 1], channels))
+        let kernel = kernel.expand([channels, 1, h, w], false);
+        Some(layers::conv(x, &kernel, [1, 1], channels, reach))
     }
 
     /// Cross entropy of a batch.
     pub fn loss(&self, x: &Tensor, labels: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
-        self.forward(x, mix, candidates).cross_entropy_loss::<&Tensor>(
-            labels,
-            None,
-            tch::Reduction::Mean,
-            -100,
-            0.0,
-        )
+        self.skeleton.answer.loss(&self.forward(x, mix, candidates), labels, 0.0)
     }
 
     /// Share of right answers in a batch.
     pub fn accuracy(&self, x: &Tensor, labels: &Tensor, mix: &Tensor, candidates: &Candidates) -> f64 {
         tch::no_grad(|| {
-            let right = self.forward(x, mix, candidates).argmax(1, false).eq_tensor(labels);
-            right.to_kind(Kind::Float).mean(Kind::Float).double_value(&[])
+            let (right, of) = self.skeleton.answer.right(&self.forward(x, mix, candidates), labels);
+            right as f64 / of.max(1) as f64
         })
     }
 }

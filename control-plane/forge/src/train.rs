@@ -63,11 +63,7 @@ pub trait Course {
     ///
     /// # Errors
     /// A sentence, if it is not one of this course.
-    fn restore(
-        &mut self,
-        step: u64,
-        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
-    ) -> Result<(), String>;
+    fn restore(&mut self, step: u64, tensor: &mut dyn FnMut(&str) -> Option<Tensor>) -> Result<(), String>;
 }
 
 /// What a training's checkpoint says beside its tensors.
@@ -101,7 +97,10 @@ impl<'a> Training<'a> {
     /// Trains `net` on, from the weights that it has.
     pub fn new(net: Network, samples: &'a Samples, plan: Plan, seed: u64) -> Self {
         let mut used: Vec<i64> = (0..samples.len() as i64).collect();
-        seeds::shuffle(&mut used, &mut seeds::stream(seed, Purpose::Split, 1));
+        // Windows of a running text that lie side by side share characters: its end is held back.
+        if !samples.answer().is_causal() {
+            seeds::shuffle(&mut used, &mut seeds::stream(seed, Purpose::Split, 1));
+        }
         let held_back =
             if used.len() >= HELD_BACK_FROM { used.split_off(used.len() - used.len() / 50) } else { vec![] };
         let batch = batch_of(used.len());
@@ -187,15 +186,16 @@ impl Course for Training<'_> {
         }
         let augment = Augment { mirror: self.mirrors_images(), ..self.plan.augment };
         let (x, labels) = self.samples.augmented(&chosen, &augment, &mut rng);
-        let hard = |logits: &Tensor| {
-            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, -100, LABEL_SMOOTHING)
-        };
+        let answer = self.samples.answer();
+        // What writes text is judged by its probabilities: they are not to be smoothed.
+        let smoothing = if answer.is_causal() { 0.0 } else { LABEL_SMOOTHING };
+        let hard = |logits: &Tensor| answer.loss(logits, &labels, smoothing);
         let loss = if self.teachers.is_empty() {
             hard(&self.net.forward(&x, true))
         } else {
             let pupil = self.net.traced(&x, true);
             let hard = hard(&pupil.logits);
-            distil::loss(self.teachers, &x, &pupil, hard)
+            distil::loss(answer, self.teachers, &x, &pupil, hard)
         };
         let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
@@ -230,11 +230,7 @@ impl Course for Training<'_> {
         ]
     }
 
-    fn restore(
-        &mut self,
-        step: u64,
-        tensor: &mut dyn FnMut(&str) -> Option<Tensor>,
-    ) -> Result<(), String> {
+    fn restore(&mut self, step: u64, tensor: &mut dyn FnMut(&str) -> Option<Tensor>) -> Result<(), String> {
         if step > self.total {
             return Err("the checkpoint is of another training".to_owned());
         }
@@ -249,20 +245,21 @@ pub fn batch_of(count: usize) -> usize {
     BATCH_MAX.min(count / STEPS_PER_EPOCH_MIN).max(2)
 }
 
-/// Share of right answers of `net` on the samples at `indices`.
+/// Share of the labels of the samples at `indices` that `net` meets.
 pub fn accuracy(net: &Network, samples: &Samples, indices: &[i64]) -> f64 {
     share_right(net, samples, indices, false)
 }
 
 fn share_right(net: &Network, samples: &Samples, indices: &[i64], mirrored: bool) -> f64 {
-    let mut right = 0;
+    let (mut right, mut of) = (0, 0);
     for chunk in indices.chunks(EVALUATION_BATCH) {
         let (x, labels) = samples.batch(chunk);
         let x = if mirrored { channels_last(&x.flip([3])) } else { x };
-        right +=
-            net.probabilities(&x).argmax(1, false).eq_tensor(&labels).sum(tch::Kind::Int64).int64_value(&[]);
+        let (met, count) = net.right(&x, &labels);
+        right += met;
+        of += count;
     }
-    right as f64 / indices.len().max(1) as f64
+    right as f64 / of.max(1) as f64
 }
 
 #[cfg(test)]

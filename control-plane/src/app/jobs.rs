@@ -217,6 +217,7 @@ impl App {
             budget = space.applied(budget);
         }
         budget.validate().map_err(Error::Invalid)?;
+        budget.validate_for(task_of_data).map_err(Error::Invalid)?;
         if let Some(method) = method {
             method.validate(&budget).map_err(Error::Invalid)?;
         }

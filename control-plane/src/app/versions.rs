@@ -12,7 +12,7 @@ use shared::{
     job::{DataFormat, DatasetSchema, JobReport},
     limits,
     manifest::{
-        self, FileEntry, GOLDEN_FILE, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess,
+        self, FileEntry, GOLDEN_FILE, Head, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess,
         SIGNATURE_FILE, Task, TensorSpec,
     },
 };
@@ -394,6 +394,7 @@ fn describe(
     files: Vec<FileEntry>,
 ) -> Manifest {
     let schema = &packing.schema;
+    let outputs = schema.labels.len() + schema.heads.iter().map(Head::elements).sum::<usize>();
     Manifest {
         format: manifest::FORMAT,
         model: packing.model.clone(),
@@ -403,15 +404,18 @@ fn describe(
         board: packing.board.clone(),
         created_at,
         input: TensorSpec { name: "input".to_owned(), shape: schema.shape.clone() },
-        output: TensorSpec { name: "probabilities".to_owned(), shape: vec![schema.labels.len()] },
-        preprocess: match (schema.format, schema.task) {
+        output: TensorSpec { name: "probabilities".to_owned(), shape: vec![outputs] },
+        preprocess: match (&schema.text, schema.format, schema.task) {
+            (Some(text), ..) => Preprocess::of_text(text.clone()),
             // What those that calibrated it hold is what goes in.
-            (DataFormat::Npy, _) | (_, Task::SeriesClassification) => Preprocess { scale: 1.0, offset: 0.0 },
-            (DataFormat::Idx | DataFormat::ImageFolder | DataFormat::UcrTsv | DataFormat::Ts, Task::ImageClassification) => {
-                Preprocess { scale: 1.0 / 255.0, offset: 0.0 }
+            (None, DataFormat::Npy, _) => Preprocess::linear(1.0, 0.0),
+            (None, _, Task::ImageClassification) => Preprocess::linear(1.0 / 255.0, 0.0),
+            (None, _, Task::SeriesClassification | Task::IntentSlots | Task::TextGeneration) => {
+                Preprocess::linear(1.0, 0.0)
             }
         },
         labels: schema.labels.clone(),
+        heads: schema.heads.clone(),
         golden_tolerance: packing
             .report
             .as_ref()

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// What is to be made of what.
 #[derive(Debug, Args)]
 pub struct AutoArgs {
-    /// The data set on the server's machine: a folder, or FOLDER/NAME for UCR and .ts files
+    /// The data set on the server's machine: a folder, FOLDER/NAME for UCR and .ts files, or a .txt, .jsonl or .json file
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// The board whose limits the model keeps

@@ -17,7 +17,7 @@ pub enum DatasetCommand {
     /// Register a data set that lies on the server's machine
     Add {
         id: DatasetId,
-        /// A folder; for UCR and .ts files also FOLDER/NAME
+        /// A folder; for UCR and .ts files also FOLDER/NAME; a .txt, .jsonl or .json file
         #[arg(long)]
         path: PathBuf,
         /// Found out where it is not given
@@ -39,6 +39,14 @@ pub enum Format {
     #[value(name = "ucr_tsv", alias = "tsv")]
     UcrTsv,
     Ts,
+    /// .txt files
+    Text,
+    /// Sentences with intent and slots, one a line
+    #[value(name = "intent_jsonl", alias = "intent-jsonl")]
+    IntentJsonl,
+    /// Templates of sentences, as Home Assistant writes them
+    #[value(name = "intent_json", alias = "intent-json")]
+    IntentJson,
 }
 
 impl From<Format> for DataFormat {
@@ -48,6 +56,9 @@ impl From<Format> for DataFormat {
             Format::ImageFolder => Self::ImageFolder,
             Format::UcrTsv => Self::UcrTsv,
             Format::Ts => Self::Ts,
+            Format::Text => Self::Text,
+            Format::IntentJsonl => Self::IntentJsonl,
+            Format::IntentJson => Self::IntentJson,
         }
     }
 }
@@ -93,9 +104,15 @@ fn describe(dataset: &Dataset) -> String {
         ("format", word(&schema.format)),
         ("task", word(&schema.task)),
         ("shape", format!("{:?}", schema.shape)),
-        ("classes", schema.labels.join(", ")),
+        ("classes", schema.labels.iter().map(|label| printable(label)).collect::<Vec<_>>().join(", ")),
         ("samples", format!("{} to train, {} to test", schema.train_count, schema.test_count)),
+        ("split", schema.remarks.join("; ")),
         ("digest", schema.digest.to_string()),
         ("registered", ago(dataset.registered_at)),
     ])
+}
+
+/// A label that may be any character.
+fn printable(label: &str) -> String {
+    label.chars().flat_map(char::escape_debug).collect()
 }

@@ -128,13 +128,13 @@ pub struct EffortArgs {
     /// Train so many wider networks first, and learn from their answers too
     #[arg(long, value_name = "N")]
     teachers: Option<u32>,
-    /// Learn from the samples alone first: `masked` or `contrastive`
+    /// Learn from the samples alone first: `masked` or `contrastive`; not of text
     #[arg(long, value_name = "masked|contrastive")]
     pretext: Option<Pretext>,
     /// Passes over all training samples for that; as many as over those with labels where not given
     #[arg(long, value_name = "N", requires = "pretext")]
     pretext_epochs: Option<u32>,
-    /// Use the labels of so many per cent of the training samples, and no others
+    /// Use the labels of so many per cent of the training samples, and no others; not of text
     #[arg(long, value_name = "PERCENT")]
     labels: Option<u32>,
     /// How the network is made small: int8 by calibration alone, prune, low-rank, adaptive-rounding, quantisation-aware,
@@ -430,10 +430,7 @@ fn taught(teachers: &TeachersReport) -> String {
 }
 
 fn pretext(report: &PretextReport) -> String {
-    format!(
-        "{} over {} samples without labels, loss {:.4}",
-        report.pretext, report.samples, report.loss
-    )
+    format!("{} over {} samples without labels, loss {:.4}", report.pretext, report.samples, report.loss)
 }
 
 fn progress(job: &Job) -> String {

@@ -87,9 +87,9 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
         boards: args.boards.clone(),
         blob_bytes_per_s: args.blob_bytes_per_s,
         chunk_bytes: args.chunk_bytes,
-        jobs: args.jobs.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        }),
+        jobs: args
+            .jobs
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
         certificate_days: args.certificate_days,
     };
     let outcome = runtime.block_on(serve(options, json));

@@ -15,8 +15,9 @@ pub(crate) fn manifest() -> Manifest {
         created_at: Timestamp(1_700_000_000_000),
         input: TensorSpec { name: "input".to_owned(), shape: vec![1, 28, 28] },
         output: TensorSpec { name: "probabilities".to_owned(), shape: vec![2] },
-        preprocess: Preprocess { scale: 0.5, offset: 0.0 },
+        preprocess: Preprocess::linear(0.5, 0.0),
         labels: vec!["no".to_owned(), "yes".to_owned()],
+        heads: Vec::new(),
         golden_tolerance: 0.125,
         files: vec![file(MODEL_FILE), file(GOLDEN_FILE)],
         lineage: Lineage { dataset: Digest::of(b"data"), job: None, seed: 42, parent: None },
@@ -57,4 +58,37 @@ fn each_broken_rule_is_named() {
     assert!(broken(|m| m.files[1].name = MODEL_FILE.to_owned()).contains("twice"));
     assert!(broken(|m| m.files[0].size_bytes = u64::MAX).contains("bytes"));
     assert!(broken(|m| m.files.truncate(1)).contains("lacks \"golden.safetensors\""));
+}
+
+#[test]
+fn a_text_model_names_its_alphabet_and_one_that_contradicts_its_shapes_is_refused() {
+    use crate::text::{Align, TextPreprocess};
+    let text = |align| TextPreprocess { alphabet: "ab".to_owned(), unknown: 'a', lowercase: false, align };
+    let good = Manifest {
+        task: Task::TextGeneration,
+        input: TensorSpec { name: "input".to_owned(), shape: vec![2, 9] },
+        preprocess: Preprocess::of_text(text(Align::End)),
+        labels: vec!["a".to_owned(), "b".to_owned()],
+        ..manifest()
+    };
+    good.validate().unwrap();
+    let head = |positions| Head { name: "slots".to_owned(), labels: vec!["O".to_owned()], positions };
+    let slots = Manifest {
+        task: Task::IntentSlots,
+        output: TensorSpec { name: "probabilities".to_owned(), shape: vec![2 + 9] },
+        preprocess: Preprocess::of_text(text(Align::Start)),
+        heads: vec![head(9)],
+        ..good.clone()
+    };
+    slots.validate().unwrap();
+    let without = Manifest { preprocess: Preprocess::linear(1.0, 0.0), ..good.clone() };
+    assert_eq!(without.validate().unwrap_err(), "preprocess.text is missing");
+    let short = Manifest { heads: vec![head(8)], ..slots.clone() };
+    assert!(short.validate().unwrap_err().contains("labels has 2 names for 3 outputs"));
+    let reversed = Manifest { labels: vec!["b".to_owned(), "a".to_owned()], ..good.clone() };
+    assert!(reversed.validate().unwrap_err().contains("its labels are the alphabet"));
+    let wide = Manifest { input: TensorSpec { name: "input".to_owned(), shape: vec![3, 9] }, ..good };
+    assert_eq!(wide.validate().unwrap_err(), "input.shape is not [2, length], as the alphabet needs");
+    let old: Manifest = serde_json::from_str(&serde_json::to_string(&manifest()).unwrap()).unwrap();
+    assert!(old.heads.is_empty() && !serde_json::to_string(&old).unwrap().contains("heads"));
 }

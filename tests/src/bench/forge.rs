@@ -4,14 +4,18 @@
 
 pub mod hand_made;
 pub mod job;
+pub mod linear;
+pub mod reference;
 pub mod sets;
 
 use super::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use job::{Contestant, Done};
+use reference::Reference;
 use serde::Serialize;
-use sets::Set;
+use sets::{Against, Set};
+use shared::job::Metric;
 use std::path::PathBuf;
 
 /// Options of the bench.
@@ -63,6 +67,17 @@ pub struct Outcome {
     pub random_search_mean: Option<f64>,
     /// INT8 accuracy of the hand-made network with as many weights as ours of the same seed.
     pub hand_made_mean: Option<f64>,
+    /// The measure of the task beside accuracy, where it has one.
+    pub metric: Option<Metric>,
+    /// Of the INT8 model on ONNX Runtime.
+    pub metric_int8_mean: Option<f64>,
+    pub metric_int8_std: Option<f64>,
+    pub metric_fp32_mean: Option<f64>,
+    /// Of random search and of the hand-made network, in INT8.
+    pub metric_random_search_mean: Option<f64>,
+    pub metric_hand_made_mean: Option<f64>,
+    /// Others on the same test split.
+    pub references: Vec<Reference>,
     /// INT8 accuracy that is aimed for.
     pub goal: f64,
     /// Largest INT8 model that is aimed for, in bytes.
@@ -110,7 +125,7 @@ pub fn run(options: &Options) -> Result<Report> {
                 all.inc(1);
             }
         }
-        results.push(outcome(set, &options.seeds, runs));
+        results.push(outcome(set, &options.seeds, reference::of(set)?, runs));
     }
     all.finish_and_clear();
     let report = Report { machine, results };
@@ -118,7 +133,7 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn outcome(set: &Set, seeds: &[u64], runs: Vec<Done>) -> Outcome {
+fn outcome(set: &Set, seeds: &[u64], references: Vec<Reference>, runs: Vec<Done>) -> Outcome {
     let of = |contestant: Contestant, figure: fn(&Done) -> f64| {
         let figures: Vec<f64> = runs.iter().filter(|run| run.contestant == contestant).map(figure).collect();
         (mean(&figures), deviation(&figures))
@@ -127,10 +142,23 @@ fn outcome(set: &Set, seeds: &[u64], runs: Vec<Done>) -> Outcome {
     let (int8_mean, int8_std) = of(Contestant::Ours, |run| run.int8);
     let fp32_mean = ours(|run| run.fp32);
     let bytes_int8 = ours(|run| run.bytes_int8 as f64);
+    // Figures of runs that have the measure.
+    let metric_of = |contestant: Contestant, int8: bool| {
+        let pick = |run: &Done| run.metric.map(|found| if int8 { found.int8 } else { found.fp32 });
+        let figures: Vec<f64> =
+            runs.iter().filter(|run| run.contestant == contestant).filter_map(pick).collect();
+        (mean(&figures), deviation(&figures))
+    };
+    let metric = runs.iter().find_map(|run| run.metric).map(|found| found.metric);
+    let (metric_int8_mean, metric_int8_std) = metric_of(Contestant::Ours, true);
+    let metric_fp32_mean = metric_of(Contestant::Ours, false).0;
     let reached = int8_mean.zip(fp32_mean).zip(bytes_int8).map(|((int8, fp32), bytes)| {
+        let measured = metric.zip(metric_int8_mean).zip(metric_fp32_mean);
         int8 >= set.goal
             && int8 >= fp32 * (1.0 - INT8_LOSS_MAX)
             && set.bytes_goal.is_none_or(|most| bytes <= most as f64)
+            && measured.is_none_or(|((metric, int8), fp32)| !is_worse(metric, int8, fp32))
+            && (set.against == Against::Goal || beats(&references, int8, metric_int8_mean))
     });
     Outcome {
         dataset: set.name.to_owned(),
@@ -146,10 +174,34 @@ fn outcome(set: &Set, seeds: &[u64], runs: Vec<Done>) -> Outcome {
         train_s: ours(|run| run.train_s),
         random_search_mean: of(Contestant::Random, |run| run.int8).0,
         hand_made_mean: of(Contestant::HandMade, |run| run.int8).0,
+        metric,
+        metric_int8_mean,
+        metric_int8_std,
+        metric_fp32_mean,
+        metric_random_search_mean: metric_of(Contestant::Random, true).0,
+        metric_hand_made_mean: metric_of(Contestant::HandMade, true).0,
+        references,
         goal: set.goal,
         bytes_goal: set.bytes_goal,
         reached,
         runs,
+    }
+}
+
+/// Whether INT8 costs more of a measure than it may.
+fn is_worse(metric: Metric, int8: f64, fp32: f64) -> bool {
+    match metric {
+        Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
+        Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
+    }
+}
+
+/// Whether the first reference is left behind: in bits where it packs, else in accuracy and slots.
+fn beats(references: &[Reference], accuracy: f64, metric: Option<f64>) -> bool {
+    let Some((first, metric)) = references.first().zip(metric) else { return false };
+    match first.accuracy {
+        None => metric < first.metric,
+        Some(theirs) => accuracy >= theirs && metric >= first.metric,
     }
 }
 
@@ -198,12 +250,29 @@ fn table(report: &Report) -> String {
             figure(seconds, 0),
         ]);
     }
+    for one in &report.results {
+        let Some((metric, int8)) = one.metric.zip(one.metric_int8_mean) else { continue };
+        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        text += &format!(
+            "{}: {metric} {int8:.4} INT8, {} FP32, random {}, hand-made {}",
+            one.dataset,
+            figure(one.metric_fp32_mean),
+            figure(one.metric_random_search_mean),
+            figure(one.metric_hand_made_mean)
+        );
+        for Reference { name, accuracy, metric } in &one.references {
+            let accuracy = accuracy.map_or_else(String::new, |accuracy| format!(" (accuracy {accuracy:.4})"));
+            text += &format!(", {name} {metric:.4}{accuracy}");
+        }
+        text.push('\n');
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::job::MetricReport;
 
     fn done(contestant: Contestant, seed: u64, int8: f64) -> Done {
         let fp32 = 0.9;
@@ -220,17 +289,46 @@ mod tests {
             done(Contestant::Ours, 2, 0.92),
             done(Contestant::HandMade, 1, 0.5),
         ];
-        let found = outcome(&set, &[1, 2], runs.clone());
+        let found = outcome(&set, &[1, 2], Vec::new(), runs.clone());
         assert!((found.int8_mean.unwrap() - 0.91).abs() < 1e-9);
         assert!((found.int8_std.unwrap() - 0.02 / 2f64.sqrt()).abs() < 1e-9);
         assert_eq!((found.hand_made_mean, found.random_search_mean), (Some(0.5), None));
         assert_eq!(found.reached, Some(true));
         let small = Set { bytes_goal: Some(2047), ..set.clone() };
-        assert_eq!(outcome(&small, &[1, 2], runs).reached, Some(false));
-        let lossy = outcome(&set, &[1], vec![done(Contestant::Ours, 1, 0.88)]);
+        assert_eq!(outcome(&small, &[1, 2], Vec::new(), runs).reached, Some(false));
+        let lossy = outcome(&set, &[1], Vec::new(), vec![done(Contestant::Ours, 1, 0.88)]);
         assert_eq!((lossy.reached, lossy.int8_std), (Some(false), None));
-        assert_eq!(outcome(&set, &[1], Vec::new()).reached, None);
+        assert_eq!(outcome(&set, &[1], Vec::new(), Vec::new()).reached, None);
         let text = table(&Report { machine: Machine::this(), results: vec![found] });
         assert!(text.contains("0.85 reached") && text.contains("0.9100"), "{text}");
+    }
+
+    #[test]
+    fn a_model_that_writes_is_judged_by_its_bits_against_the_compressor() {
+        let set = sets::chosen(&["shakespeare".to_owned()]).unwrap().remove(0);
+        let reference = |metric| Reference { name: "xz", accuracy: None, metric };
+        let run = |int8| Done {
+            metric: Some(MetricReport { metric: Metric::BitsPerCharacter, fp32: 2.0, int8 }),
+            ..done(Contestant::Ours, 1, 0.9)
+        };
+        let judged = |int8, xz| outcome(&set, &[1], vec![reference(xz)], vec![run(int8)]);
+        assert_eq!(judged(2.01, 2.5).reached, Some(true));
+        assert_eq!(judged(2.01, 2.0).reached, Some(false));
+        // More than 1 % worse than FP32.
+        assert_eq!(judged(2.1, 2.5).reached, Some(false));
+        assert_eq!(judged(2.01, 2.5).metric_int8_mean, Some(2.01));
+        let text = table(&Report { machine: Machine::this(), results: vec![judged(2.01, 2.5)] });
+        assert!(
+            text.contains("bits per character 2.0100 INT8, 2.0000 FP32, random -, hand-made -, xz 2.5000"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_model_of_intents_must_beat_the_linear_one_in_both_figures() {
+        let reference = [Reference { name: "linear", accuracy: Some(0.9), metric: 0.8 }];
+        assert!(beats(&reference, 0.9, Some(0.8)));
+        assert!(!beats(&reference, 0.89, Some(0.9)) && !beats(&reference, 0.95, Some(0.79)));
+        assert!(!beats(&reference, 0.95, None) && !beats(&[], 0.95, Some(0.9)));
     }
 }

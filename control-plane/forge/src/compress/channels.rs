@@ -54,7 +54,19 @@ impl Channels {
                     first
                 }
                 Op::Concat => inputs.concat(),
-                Op::MaxPool(_) | Op::AvgPool { .. } | Op::Relu | Op::Sigmoid | Op::GlobalAvgPool => first,
+                Op::MaxPool(_)
+                | Op::AvgPool { .. }
+                | Op::Relu
+                | Op::Sigmoid
+                | Op::GlobalAvgPool
+                | Op::Last => first,
+                Op::Flatten => {
+                    // A channel becomes many elements: those that give it stay.
+                    first.iter().for_each(|id| sets.fix(*id));
+                    let fresh = sets.fresh(node.output().channels);
+                    fresh.iter().for_each(|id| sets.fix(*id));
+                    fresh
+                }
                 Op::Softmax => {
                     first.iter().for_each(|id| sets.fix(*id));
                     first

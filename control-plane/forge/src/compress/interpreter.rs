@@ -186,14 +186,13 @@ pub(super) fn compute(node: &Node, inputs: &[&Tensor], weights: Option<(Tensor, 
     let [x, ..] = inputs else { return Tensor::new() };
     match (node.op(), weights) {
         (Op::Conv(conv), Some((weight, bias))) => {
-            let Window { stride, padding, dilation, .. } = &conv.window;
-            let (stride, padding) = (two(stride, 1), two(padding, 0));
+            let (x, padding) = padded(x, &conv.window);
             let y = x.conv2d(
                 &weight,
                 Some(&bias),
-                stride,
+                two(&conv.window.stride, 1),
                 padding,
-                two(dilation, 1),
+                two(&conv.window.dilation, 1),
                 i64::try_from(conv.groups).unwrap_or(1),
             );
             rectified(y, conv.relu)
@@ -202,21 +201,14 @@ pub(super) fn compute(node: &Node, inputs: &[&Tensor], weights: Option<(Tensor, 
             let flat = x.reshape([x.size()[0], -1]);
             rectified(flat.linear(&weight, Some(&bias)), linear.relu)
         }
-        (Op::MaxPool(window), _) => x.max_pool2d(
-            two(&window.kernel, 1),
-            two(&window.stride, 1),
-            two(&window.padding, 0),
-            two(&window.dilation, 1),
-            false,
-        ),
-        (Op::AvgPool { window, count_include_pad }, _) => x.avg_pool2d(
-            two(&window.kernel, 1),
-            two(&window.stride, 1),
-            two(&window.padding, 0),
-            false,
-            *count_include_pad,
-            None,
-        ),
+        (Op::MaxPool(window), _) => {
+            let (x, padding) = padded(x, window);
+            x.max_pool2d(two(&window.kernel, 1), two(&window.stride, 1), padding, two(&window.dilation, 1), false)
+        }
+        (Op::AvgPool { window, count_include_pad }, _) => {
+            let (x, padding) = padded(x, window);
+            x.avg_pool2d(two(&window.kernel, 1), two(&window.stride, 1), padding, false, *count_include_pad, None)
+        }
         (Op::Add { relu }, _) => match inputs {
             [a, b, ..] => rectified(*a + *b, *relu),
             _ => x.shallow_clone(),
@@ -229,9 +221,21 @@ pub(super) fn compute(node: &Node, inputs: &[&Tensor], weights: Option<(Tensor, 
         (Op::Relu, _) => x.relu(),
         (Op::Sigmoid, _) => x.sigmoid(),
         (Op::GlobalAvgPool, _) => x.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
+        (Op::Last, _) => x.select(3, -1).flatten(1, -1),
+        (Op::Flatten, _) => x.flatten(1, -1),
         (Op::Softmax, _) => x.softmax(1, Kind::Float),
         (Op::Conv(_) | Op::Linear(_), None) => x.shallow_clone(),
     }
+}
+
+/// `x` and the padding that is left to a window over it. A window that is padded on one side more than on the other gets its
+/// padding here, as zeros: what goes into pools is never negative, so that a maximum is the same.
+fn padded(x: &Tensor, window: &Window) -> (Tensor, [i64; 2]) {
+    let (before, after) = (two(&window.padding, 0), two(&window.padding_after, 0));
+    if before == after {
+        return (x.shallow_clone(), before);
+    }
+    (x.constant_pad_nd([before[1], after[1], before[0], after[0]]), [0, 0])
 }
 
 /// A gate with as many axes as what it gates: one value a channel stands for all positions.

@@ -46,6 +46,7 @@ pub struct Judge<'a> {
     samples: &'a Samples,
     held: Vec<i64>,
     split: Split,
+    classes: usize,
     ort: &'a Ort,
 }
 
@@ -53,7 +54,7 @@ impl<'a> Judge<'a> {
     /// Over the training samples of `set` at `parts.held`; `samples` are the same.
     pub fn new(set: &Dataset, samples: &'a Samples, parts: &Parts, ort: &'a Ort) -> Self {
         let split = part(&set.train, set.schema.shape.iter().product(), &parts.held);
-        Self { samples, held: parts.held.clone(), split, ort }
+        Self { samples, held: parts.held.clone(), split, classes: set.schema.labels.len(), ort }
     }
 
     /// Share of right answers of a network as it is, 0 to 1.
@@ -74,7 +75,7 @@ impl<'a> Judge<'a> {
     /// ONNX Runtime does not run it.
     pub fn of_model(&self, model: &[u8]) -> Result<f64, Error> {
         let model = self.ort.load(model, &LoadOptions::default())?;
-        Ok(finish::accuracy(model.as_ref(), &self.split)?)
+        Ok(finish::accuracy(model.as_ref(), &self.split, self.classes)?)
     }
 
     /// How many samples judge.

@@ -27,7 +27,7 @@ pub(super) fn measure(
             let on_ort = ort.load(onnx, &LoadOptions::default())?;
             let on_tract = Tract.load(onnx, &LoadOptions::default())?;
             Known {
-                accuracy: accuracy(on_ort.as_ref(), &set.test)?,
+                accuracy: accuracy(on_ort.as_ref(), &set.test, set.schema.labels.len())?,
                 us_ort: measure_us(on_ort.as_ref(), golden.input())?,
                 us_tract: Some(measure_us(on_tract.as_ref(), golden.input())?),
             }

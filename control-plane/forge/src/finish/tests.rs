@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    graph::Graph,
     onnx::tests::{ort, random_graph, values},
     quantise::Candidate,
 };
@@ -59,15 +60,15 @@ fn the_closest_model_is_passed_over_when_it_answers_worse_than_another() {
     model.run_into(&samples, 30, &mut answers).unwrap();
     let classes = model.output().elements();
     let labels: Vec<i64> = answers.chunks_exact(classes).map(|row| argmax(row) as i64).collect();
-    let some = Split { samples, labels };
+    let some = Split { samples, labels, ..Split::default() };
     let good = quantise(&graph, &fp32, &some.samples, &ort, false).unwrap();
     let other = onnx::write_f32(&turned_round(&graph)).unwrap();
     let best = good[0].calibrator;
     let wrong = Candidate { onnx_int8: other, ..good[0].clone() };
     let right = good[0].onnx_int8.clone();
-    let chosen = choose(good.clone(), &fp32, &some, &ort).unwrap();
+    let chosen = choose(good.clone(), &fp32, &some, classes, &ort).unwrap();
     assert_eq!(chosen.calibrator, best);
-    let chosen = choose(vec![wrong, good[0].clone()], &fp32, &some, &ort).unwrap();
+    let chosen = choose(vec![wrong, good[0].clone()], &fp32, &some, classes, &ort).unwrap();
     assert_eq!(chosen.onnx_int8, right);
 }
 

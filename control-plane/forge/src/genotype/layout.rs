@@ -1,6 +1,7 @@
 //! The stem and the stages of a network.
 
 use super::{Dim, Stage, longest};
+use crate::answer::Answer;
 use serde::{Deserialize, Serialize};
 use shared::space::{self, KERNEL_MAX, WIDTH_MAX};
 
@@ -23,17 +24,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For a sample of shape `input`: up to three stages, each twice as wide as the one before.
-    pub fn usual(input: &[usize], cells: usize) -> Self {
+    /// For a sample of shape `input`: up to three stages, each twice as wide as the one before; where positions are
+    /// answered, one, with all of them.
+    pub fn usual(answer: Answer, input: &[usize], cells: usize) -> Self {
         let longest = longest(input);
-        let stages = cells.min(STAGES_MAX);
+        let stages = if answer.is_class() { cells.min(STAGES_MAX) } else { cells.min(1) };
         let of_stage = |stage: usize| (0..cells).filter(|cell| cell * stages / cells == stage).count();
         Self {
             stem_kernel: match Dim::of_samples(input) {
                 Dim::Series => 9,
                 Dim::Image => 3,
             },
-            stem_stride: if longest >= STEM_STRIDE_FROM { 2 } else { 1 },
+            stem_stride: if longest >= STEM_STRIDE_FROM && answer.is_class() { 2 } else { 1 },
             stages: (0..stages)
                 .map(|stage| Stage { width: 1 << stage, cells: of_stage(stage) as u32 })
                 .collect(),
@@ -45,8 +47,25 @@ impl Layout {
         self.stages.iter().map(|stage| stage.cells as usize).fold(0, usize::saturating_add)
     }
 
-    /// That it is a layout of `cells` cells, within limits.
-    pub(super) fn validate(&self, cells: usize) -> Result<(), String> {
+    /// That all positions are left at the end where `answer` needs them.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check_keeps_positions(&self, answer: Answer) -> Result<(), String> {
+        if answer.is_class() || (self.stem_stride == 1 && self.stages.len() == 1) {
+            return Ok(());
+        }
+        Err(format!(
+            "stem_stride is {} and there are {} stages: where every position is answered, the stem has a stride of 1 and \
+             all cells are in one stage",
+            self.stem_stride,
+            self.stages.len()
+        ))
+    }
+
+    /// That it is a layout of `cells` cells for `answer`, within limits.
+    pub(super) fn validate(&self, answer: Answer, cells: usize) -> Result<(), String> {
+        self.check_keeps_positions(answer).map_err(|error| format!("layout: {error}"))?;
         let Self { stem_kernel, stem_stride, stages } = self;
         if stem_kernel % 2 == 0
             || *stem_kernel > KERNEL_MAX.into()

@@ -47,6 +47,9 @@ impl Calibration {
             digest: self.digest,
             shape: device_shape.to_vec(),
             labels,
+            heads: Vec::new(),
+            text: None,
+            remarks: Vec::new(),
             train_count: self.count as u64,
             test_count: self.labelled.as_ref().map_or(0, |labelled| labelled.test.len() as u64),
         }
@@ -69,6 +72,10 @@ fn of_set(path: &Path, seed: u64) -> Result<Calibration, Error> {
         }
         error => error,
     })?;
+    if set.schema.text.is_some() {
+        let what = "text calibrates no model from elsewhere; give its inputs as .npy files";
+        return Err(Error::Input(format!("{}: {what}", path.display())));
+    }
     let shape = set.schema.shape.clone();
     let (values, count) = drawn(&set.train.samples, &shape, seed);
     Ok(Calibration {

@@ -40,6 +40,9 @@ const STEPS_MIN: u64 = 8;
 const RATE: f64 = 0.02;
 const AWARE_RATE: f64 = 0.004;
 
+/// What is said of a compression that is asked for and not there.
+const NOT_OF_TEXT: &str = "networks of text are not compressed beyond INT8";
+
 /// What stays the same over a compression.
 struct World<'a> {
     graph: Graph,
@@ -62,9 +65,18 @@ enum Run {
 }
 
 impl Driver<'_, '_> {
-    /// A smaller form of `net`; `None` where the budget asks for plain INT8.
+    /// Whether the time of the job has to hold a compression beyond INT8.
+    pub(super) fn compresses_by_itself(&self) -> bool {
+        self.spec.budget.compress == Compression::Auto && self.set.schema.text.is_none()
+    }
+
+    /// A smaller form of `net`; `None` where the budget asks for plain INT8, and for text.
     pub(super) fn compress(&mut self, net: &Network, ort: &Ort) -> Result<Option<Compressed>, Error> {
         if self.spec.budget.compress == Compression::Int8 {
+            return Ok(None);
+        }
+        if self.set.schema.text.is_some() {
+            self.state.paced.remarks.push(NOT_OF_TEXT.to_owned());
             return Ok(None);
         }
         let saved = self.saved.take().unwrap_or_default();

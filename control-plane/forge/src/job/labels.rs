@@ -6,7 +6,8 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// The samples that keep their labels: `percent` of each class, at least one, drawn by `seed`; in the order of the split.
+/// The samples that keep their labels: `percent` of each class, at least one, drawn by `seed`; in the order of the split. Not
+/// for text.
 pub(super) fn part(train: &Split, percent: u32, seed: u64) -> Split {
     let mut classes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (sample, label) in train.labels.iter().enumerate() {
@@ -24,6 +25,7 @@ pub(super) fn part(train: &Split, percent: u32, seed: u64) -> Split {
     Split {
         samples: kept.iter().flat_map(|sample| &train.samples[sample * each..][..each]).copied().collect(),
         labels: kept.iter().map(|sample| train.labels[*sample]).collect(),
+        ..Split::default()
     }
 }
 
@@ -33,9 +35,10 @@ mod tests {
 
     #[test]
     fn every_class_keeps_its_share_and_a_rare_one_at_least_one_sample() {
-        let labels: Vec<i64> = (0..210).map(|sample| i64::from(sample >= 200) + i64::from(sample == 209)).collect();
+        let labels: Vec<i64> =
+            (0..210).map(|sample| i64::from(sample >= 200) + i64::from(sample == 209)).collect();
         let samples = (0..420).map(|value| value as f32).collect();
-        let train = Split { samples, labels };
+        let train = Split { samples, labels, ..Split::default() };
         let found = part(&train, 10, 1);
         let count = |class: i64| found.labels.iter().filter(|label| **label == class).count();
         assert_eq!((count(0), count(1), count(2)), (20, 1, 1));

@@ -1,7 +1,11 @@
 //! The stage of a job in which the network learns a pretext over all training samples, without their labels.
 
 use super::{Driver, Error, Phase, pace, plain, training::Pupil};
-use crate::{network::Network, pretext::Pretraining, train::{Course, TrainState}};
+use crate::{
+    network::Network,
+    pretext::Pretraining,
+    train::{Course, TrainState},
+};
 use serde::{Deserialize, Serialize};
 use shared::job::{Pretext, PretextReport, Progress, Stage};
 use tch::Tensor;

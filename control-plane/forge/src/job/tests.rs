@@ -422,6 +422,7 @@ fn the_derived_network_is_made_narrower_until_it_fits_and_refused_if_it_cannot()
         classes: 10,
         channels: 64,
         cells: 3,
+        answer: Default::default(),
         genotype: genotype::Genotype {
             nodes: vec![
                 vec![
@@ -454,6 +455,7 @@ fn a_slower_board_gets_a_narrower_network() {
         classes: 2,
         channels: 32,
         cells: 2,
+        answer: Default::default(),
         genotype: genotype::Genotype { nodes: vec![vec![edge(0), edge(1)]; 2] },
         layout: None,
     };
@@ -543,6 +545,8 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     write_spec(&dir, &spec(folder.path()));
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }
+
+mod text;
 
 /// A budget that compresses by all means, and a network that training makes good enough for it.
 fn compressing(data: &Path) -> JobSpec {

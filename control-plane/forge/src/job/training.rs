@@ -12,7 +12,7 @@ use crate::{
     train::{self, Course, Plan, TrainState, Training},
 };
 use serde::{Deserialize, Serialize};
-use shared::job::{Compression, Progress, Stage, TeachersReport};
+use shared::job::{Compression, DatasetSchema, Progress, Stage, TeachersReport};
 use tch::Tensor;
 
 /// A training of weights that are good already starts with this share of the usual rate.
@@ -140,8 +140,7 @@ impl Driver<'_, '_> {
             teachers.push(trained);
         }
         if self.state.teachers.is_none() {
-            let right =
-                teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema.shape));
+            let right = teachers.iter().map(|teacher| accuracy(teacher, &self.set.test, &self.set.schema));
             let accuracy = right.sum::<f64>() / f64::from(count);
             let report = TeachersReport {
                 count,
@@ -279,7 +278,7 @@ impl Driver<'_, '_> {
             (net, measured) = self.measured(net, *plan, teachers);
             let mut spent_s =
                 self.state.search_seconds + self.state.teach_seconds + self.state.pretext_seconds;
-            if self.spec.budget.compress == Compression::Auto {
+            if self.compresses_by_itself() {
                 spent_s += pace::compress_s(limit_s, spent_s);
             }
             let steps = pace::train_steps(limit_s, spent_s, measured.step_s, measured.most);
@@ -365,8 +364,8 @@ pub(super) fn borrowed(tensors: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
 }
 
 /// Share of right answers of `net` on a split.
-fn accuracy(net: &Network, split: &Split, shape: &[usize]) -> f64 {
-    let samples = crate::batch::Samples::new(split, shape);
+fn accuracy(net: &Network, split: &Split, schema: &DatasetSchema) -> f64 {
+    let samples = crate::batch::Samples::of(split, schema);
     let all: Vec<i64> = (0..).take(samples.len()).collect();
     train::accuracy(net, &samples, &all)
 }

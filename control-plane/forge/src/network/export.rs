@@ -2,9 +2,10 @@
 
 use super::{EdgeOp, Network, Unit};
 use crate::{
+    answer::Answer,
     genotype::Dim,
     graph::{self, Conv, Graph, Linear, Op, ValueId, Window},
-    layers::BN_EPSILON,
+    layers::{self, BN_EPSILON, Reach},
     params::{ParamId, to_vec},
 };
 
@@ -42,16 +43,39 @@ impl Network {
             let out = if nodes.len() == 1 { nodes[0] } else { g.push(Op::Concat, nodes)? };
             outputs = [outputs[1], out];
         }
-        let pooled = g.push(Op::GlobalAvgPool, &[outputs[1]])?;
+        self.push_head(&mut g, outputs[1])?;
+        Ok(g)
+    }
+
+    fn push_head(&self, g: &mut Graph, features: ValueId) -> Result<ValueId, graph::Error> {
+        let whole = match self.skeleton.answer {
+            Answer::Class | Answer::ClassAndSlots { .. } => Op::GlobalAvgPool,
+            Answer::Next => Op::Last,
+        };
+        let whole = g.push(whole, &[features])?;
         let linear = Linear {
             out_features: self.architecture.classes,
             weight: to_vec(&self.params[self.head.weight]),
             bias: to_vec(&self.params[self.head.bias]),
             relu: false,
         };
-        let logits = g.push(Op::Linear(linear), &[pooled])?;
-        g.push(Op::Softmax, &[logits])?;
-        Ok(g)
+        let logits = g.push(Op::Linear(linear), &[whole])?;
+        let Some([weight, bias]) = self.head.slots else { return g.push(Op::Softmax, &[logits]) };
+        // The same linear layer at every position is a convolution of one tap.
+        let bias = to_vec(&self.params[bias]);
+        let conv = Conv {
+            out_channels: bias.len(),
+            window: Window::same(1, 1, 1, 0, 1),
+            groups: 1,
+            weight: to_vec(&self.params[weight]),
+            bias,
+            relu: false,
+        };
+        let of_slots = g.push(Op::Conv(conv), &[features])?;
+        let classes = g.push(Op::Softmax, &[logits])?;
+        let slots = g.push(Op::Softmax, &[of_slots])?;
+        let slots = g.push(Op::Flatten, &[slots])?;
+        g.push(Op::Concat, &[classes, slots])
     }
 
     /// States are never negative, so pools, skips and gates of them need no ReLU of their own.
@@ -62,7 +86,6 @@ impl Network {
         from: ValueId,
         relu: bool,
     ) -> Result<ValueId, graph::Error> {
-        let dim = self.skeleton.dim;
         match op {
             EdgeOp::Conv { unit, dilation } => {
                 g.push(Op::Conv(Conv { relu, ..self.folded(unit, *dilation) }), &[from])
@@ -95,9 +118,9 @@ impl Network {
                 let gate = g.push(Op::Sigmoid, &[scores])?;
                 g.push(Op::Mul { relu: false }, &[from, gate])
             }
-            EdgeOp::MaxPool(taps) => g.push(Op::MaxPool(pool_window(dim, *taps)), &[from]),
+            EdgeOp::MaxPool(taps) => g.push(Op::MaxPool(self.pool_window(*taps)), &[from]),
             EdgeOp::AvgPool(taps) => {
-                let window = pool_window(dim, *taps);
+                let window = self.pool_window(*taps);
                 g.push(Op::AvgPool { window, count_include_pad: true }, &[from])
             }
             EdgeOp::Skip => Ok(from),
@@ -140,8 +163,31 @@ impl Network {
 
     fn conv(&self, id: ParamId, stride: [i64; 2], dilation: i64, weight: Vec<f32>, bias: Vec<f32>) -> Conv {
         let size = self.params[id].size();
-        let window = axes(self.skeleton.dim, [size[2], size[3]], stride, dilation);
+        let window = self.axes([size[2], size[3]], stride, dilation);
         Conv { out_channels: bias.len(), window, groups: 1, weight, bias, relu: false }
+    }
+
+    fn pool_window(&self, taps: i64) -> Window {
+        self.axes(layers::window(self.skeleton.dim, taps), [1, 1], 1)
+    }
+
+    /// The axes that the graph has: a series has only the second.
+    fn axes(&self, kernel: [i64; 2], stride: [i64; 2], dilation: i64) -> Window {
+        let skip = usize::from(self.skeleton.dim == Dim::Series);
+        let pick = |values: [i64; 2]| -> Vec<usize> {
+            values[skip..].iter().map(|value| usize::try_from(*value).unwrap_or(0)).collect()
+        };
+        let kernel = pick(kernel);
+        let dilation = usize::try_from(dilation).unwrap_or(1);
+        let half: Vec<usize> = kernel.iter().map(|taps| taps / 2 * dilation).collect();
+        let (padding, padding_after) = match self.skeleton.reach() {
+            Reach::Around => (half.clone(), half),
+            Reach::Before => {
+                (kernel.iter().map(|taps| (taps - 1) * dilation).collect(), vec![0; kernel.len()])
+            }
+        };
+        let dilation = vec![dilation; kernel.len()];
+        Window { kernel, stride: pick(stride), padding, padding_after, dilation }
     }
 }
 
@@ -158,21 +204,4 @@ fn halves(whole: Conv) -> [Conv; 2] {
         groups: whole.groups,
         relu: whole.relu,
     })
-}
-
-fn pool_window(dim: Dim, taps: i64) -> Window {
-    axes(dim, crate::layers::window(dim, taps), [1, 1], 1)
-}
-
-/// The axes that the graph has: a series has only the second.
-fn axes(dim: Dim, kernel: [i64; 2], stride: [i64; 2], dilation: i64) -> Window {
-    let skip = usize::from(dim == Dim::Series);
-    let pick = |values: [i64; 2]| -> Vec<usize> {
-        values[skip..].iter().map(|value| usize::try_from(*value).unwrap_or(0)).collect()
-    };
-    let kernel = pick(kernel);
-    let dilation = usize::try_from(dilation).unwrap_or(1);
-    let padding = kernel.iter().map(|taps| taps / 2 * dilation).collect();
-    let dilation = vec![dilation; kernel.len()];
-    Window { kernel, stride: pick(stride), padding, dilation }
 }

@@ -92,6 +92,8 @@ fn work(graph: &Graph, node: &Node) -> Work {
         | Op::Relu
         | Op::Sigmoid
         | Op::GlobalAvgPool
+        | Op::Last
+        | Op::Flatten
         | Op::Softmax => {
             Work::other(input, output)
         }

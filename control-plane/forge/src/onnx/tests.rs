@@ -203,6 +203,20 @@ fn evaluate(op: &Op, inputs: &[(&[f32], &Shape)], output: &Shape) -> Vec<f32> {
             let y = rows.map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias);
             rectify(y.collect(), linear.relu)
         }
+        Op::Last => {
+            x.chunks_exact(shape.spatial_elements()).filter_map(|channel| channel.last().copied()).collect()
+        }
+        Op::Flatten => x.to_vec(),
+        Op::Softmax if !shape.spatial.is_empty() => {
+            let length = shape.spatial_elements();
+            let mut y = vec![0.0; x.len()];
+            for at in 0..length {
+                let column: Vec<f32> = x.iter().skip(at).step_by(length).copied().collect();
+                let sum: f32 = column.iter().map(|x| x.exp()).sum();
+                column.iter().enumerate().for_each(|(row, x)| y[row * length + at] = x.exp() / sum);
+            }
+            y
+        }
         Op::Softmax => {
             let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let e: Vec<f32> = x.iter().map(|x| (x - top).exp()).collect();

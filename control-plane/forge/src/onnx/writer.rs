@@ -133,6 +133,19 @@ impl<'g> Writer<'g> {
                 self.node("Flatten", &[pooled], output, vec![AttributeProto::int("axis", 1)]);
                 Ok(())
             }
+            Op::Last => {
+                let source = self.graph.nodes()[index].inputs()[0];
+                let length = self.graph.shape(source).map_or(1, Shape::spatial_elements);
+                let last = (length as i64 - 1).to_le_bytes().to_vec();
+                let last = self.shared(DataType::I64, &[], last);
+                let inputs = [inputs[0].clone(), last];
+                self.node("Gather", &inputs, output, vec![AttributeProto::int("axis", 2)]);
+                Ok(())
+            }
+            Op::Flatten => {
+                self.node("Flatten", inputs, output, vec![AttributeProto::int("axis", 1)]);
+                Ok(())
+            }
             Op::Softmax => {
                 self.node("Softmax", inputs, output, vec![AttributeProto::int("axis", 1)]);
                 Ok(())
@@ -347,8 +360,8 @@ fn window_attributes(window: &Window, dilates: bool) -> Vec<AttributeProto> {
     if window.stride.iter().any(|stride| *stride != 1) {
         attributes.push(AttributeProto::ints("strides", window.stride.iter().copied()));
     }
-    if window.padding.iter().any(|padding| *padding != 0) {
-        let both = window.padding.iter().chain(&window.padding);
+    let both = window.padding.iter().chain(&window.padding_after);
+    if both.clone().any(|padding| *padding != 0) {
         attributes.push(AttributeProto::ints("pads", both.copied()));
     }
     if dilates && window.dilation.iter().any(|dilation| *dilation != 1) {

@@ -68,9 +68,8 @@ impl Objective for Contrastive {
         let (one, other) = (form(), form());
         let alike = one.matmul(&other.transpose(0, 1)) / TEMPERATURE;
         let right = Tensor::arange(chosen.len() as i64, (Kind::Int64, tch::Device::Cpu));
-        let choose = |rows: &Tensor| {
-            rows.cross_entropy_loss::<&Tensor>(&right, None, tch::Reduction::Mean, -100, 0.0)
-        };
+        let choose =
+            |rows: &Tensor| rows.cross_entropy_loss::<&Tensor>(&right, None, tch::Reduction::Mean, -100, 0.0);
         (choose(&alike) + choose(&alike.transpose(0, 1))) / 2.0
     }
 }

@@ -70,10 +70,12 @@ impl Masked {
         let (n, c) = (size[0], size[1]);
         let [ph, pw] = self.patch;
         let (rows, columns) = (patches.size()[2], patches.size()[3]);
-        let whole = patches
-            .reshape([n, c, ph, pw, rows, columns])
-            .permute([0, 1, 4, 2, 5, 3])
-            .reshape([n, c, rows * ph, columns * pw]);
+        let whole = patches.reshape([n, c, ph, pw, rows, columns]).permute([0, 1, 4, 2, 5, 3]).reshape([
+            n,
+            c,
+            rows * ph,
+            columns * pw,
+        ]);
         whole.narrow(2, 0, size[2]).narrow(3, 0, size[3])
     }
 }

@@ -21,9 +21,10 @@ fn waves(count: usize) -> Samples {
 }
 
 fn architecture(dim: Dim, input: Vec<usize>) -> Architecture {
-    let edge = |from| Edge { from, op: Operation::Conv };
+    let edge = |from| Edge { from, op: Operation::CONV3 };
     let genotype = Genotype { nodes: vec![vec![edge(0), edge(1)], vec![edge(1), edge(2)]] };
-    Architecture { dim, input, classes: 2, channels: 4, cells: 3, genotype }
+    let answer = Default::default();
+    Architecture { dim, input, classes: 2, channels: 4, cells: 3, answer, genotype, layout: None }
 }
 
 fn network() -> Network {
@@ -85,17 +86,15 @@ fn a_pretext_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() {
 
 #[test]
 fn three_patches_of_ten_are_hidden_and_a_decoded_sample_has_the_shape_of_its_input() {
-    for (dim, input, size, patch) in [
-        (Dim::Image, vec![2, 30, 29], [3, 2, 30, 29], 8),
-        (Dim::Series, vec![2, 101], [3, 2, 1, 101], 8),
-    ] {
-        let net = Network::new(
-            architecture(dim, input.clone()),
-            &mut seeds::stream(1, Purpose::NetworkWeights, 0),
-        )
-        .unwrap();
+    for (dim, input, size, patch) in
+        [(Dim::Image, vec![2, 30, 29], [3, 2, 30, 29], 8), (Dim::Series, vec![2, 101], [3, 2, 1, 101], 8)]
+    {
+        let net =
+            Network::new(architecture(dim, input.clone()), &mut seeds::stream(1, Purpose::NetworkWeights, 0))
+                .unwrap();
         let values = (0..3 * input.iter().product::<usize>()).map(|at| (at as f32).sin()).collect();
-        let samples = Samples::new(&Split { samples: values, labels: vec![0; 3] }, &input);
+        let samples =
+            Samples::new(&Split { samples: values, labels: vec![0; 3], ..Split::default() }, &input);
         let mut rng = seeds::stream(1, Purpose::Pretext, 0);
         let masked = masked::Masked::new(net.skeleton(), &samples, &mut rng);
         let mask = masked.mask(&size, &mut rng);

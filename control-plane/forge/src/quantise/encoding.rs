@@ -34,8 +34,8 @@ pub struct Encoding {
 }
 
 impl Encoding {
-    /// The encoding for these ranges, one a value (the input first). The softmax and what it reads stay f32, so does
-    /// a small convolution over the input; a max pool keeps the encoding of its input, so that it moves bytes only.
+    /// The encoding for these ranges, one a value (the input first). Probabilities and what a softmax reads stay f32, so does
+    /// a small convolution over the input; a max pool and the last position keep the encoding of their input, so that they move bytes only.
     ///
     /// # Errors
     /// A count or a range that does not fit the graph.
@@ -66,8 +66,10 @@ impl Encoding {
             });
         }
         for (index, node) in graph.nodes().iter().enumerate() {
-            if *node.op() == Op::Softmax {
+            if graph.is_answer(ValueId::of_node(index)) {
                 values[index + 1] = None;
+            }
+            if *node.op() == Op::Softmax {
                 // The node in front gives f32 straight away, unless others read its integers.
                 let logits = node.inputs()[0];
                 let readers =
@@ -120,7 +122,7 @@ impl Encoding {
 pub(crate) fn range_of(graph: &Graph, index: usize) -> Option<ValueId> {
     let node = index.checked_sub(1).and_then(|node| graph.nodes().get(node))?;
     match node.op() {
-        Op::MaxPool(_) => node.inputs().first().copied(),
+        Op::MaxPool(_) | Op::Last => node.inputs().first().copied(),
         _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! What a search learns from and what it is judged on: two halves of the training data.
 
 use crate::{
-    batch::{Augment, Batches, Order, Samples},
+    answer::Answer,
+    batch::{Augment, Batches, Change, Order, Samples},
     genotype::Dim,
     seeds::{self, Purpose},
 };
@@ -13,7 +14,7 @@ const LOOK: usize = 256;
 /// Most samples by which a cell is judged.
 const JUDGED_MAX: usize = 1024;
 
-/// Samples `[N, C, H, W]` and labels `[N]`.
+/// Samples `[N, C, H, W]` and their labels, as [`Answer`] takes them.
 pub(super) type Batch = (Tensor, Tensor);
 
 /// The halves and the place in each. Batches are numbered, so that a resumed search goes on alike.
@@ -32,7 +33,9 @@ impl<'a> Feed<'a> {
         // The halves draw from streams of their own.
         let batches = [(seed, &halves[0]), (!seed, &halves[1])]
             .map(|(seed, half)| Batches::new(Order::new(seed, Purpose::SearchOrder, half.len(), batch)));
-        Self { samples, halves, batches, augment: Augment::for_dim(dim), seed }
+        // A running text that is cut elsewhere would reach into the other half.
+        let augment = Augment { text: Change::Inside, ..Augment::for_dim(dim) };
+        Self { samples, halves, batches, augment, seed }
     }
 
     /// A batch of the training half, augmented.
@@ -50,6 +53,11 @@ impl<'a> Feed<'a> {
 
     fn chosen(&mut self, half: usize, number: u64) -> Vec<i64> {
         self.batches[half].get(number).iter().map(|at| self.halves[half][*at as usize]).collect()
+    }
+
+    /// What is to be answered to a sample.
+    pub(super) fn answer(&self) -> Answer {
+        self.samples.answer()
     }
 
     /// Up to 256 samples of the validation half, always the same.

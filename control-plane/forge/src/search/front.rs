@@ -106,6 +106,7 @@ mod tests {
             classes: 2,
             channels: usize::try_from(weight_bytes).unwrap(),
             cells: 1,
+            answer: Default::default(),
             genotype: Genotype { nodes },
             layout: None,
         };

@@ -1,10 +1,10 @@
-//! How a cell is judged: by the samples of the validation half that it gets right.
+//! How a cell is judged: by the labels of the validation half that it meets.
 
 use super::feed::Feed;
 use crate::genotype::{Dim, Genotype};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// A cell and how it did. All of one search are judged on the same samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,14 +21,15 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Judges `cell` by a network that gives logits `[N, classes]` for samples `[N, C, H, W]`.
+    /// Judges `cell` by a network that gives logits for samples `[N, C, H, W]`.
     pub(super) fn new(cell: Genotype, feed: &Feed<'_>, logits: impl Fn(&Tensor) -> Tensor) -> Self {
         let (mut right, mut of, mut loss, mut batches) = (0, 0, 0f64, 0);
         for (x, labels) in feed.judges() {
             let logits = tch::no_grad(|| logits(&x));
-            right += logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
-            of += labels.size()[0];
-            loss += logits.cross_entropy_for_logits(&labels).double_value(&[]);
+            let (met, count) = feed.answer().right(&logits, &labels);
+            right += met;
+            of += count;
+            loss += feed.answer().loss(&logits, &labels, 0.0).double_value(&[]);
             batches += 1;
         }
         let loss = (loss / f64::from(batches.max(1))) as f32;

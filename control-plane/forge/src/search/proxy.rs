@@ -39,6 +39,7 @@ mod tests {
                 classes: 2,
                 channels: 4,
                 cells: 2,
+                answer: Default::default(),
                 genotype: Genotype { nodes },
                 layout: None,
             };

@@ -16,6 +16,7 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
+    answer::Answer,
     checkpoint,
     genotype::{Architecture, Genotype},
     network::Network,
@@ -85,9 +86,9 @@ impl Trained {
     }
 
     /// The loss before the step.
-    fn step(&mut self, (x, labels): &Batch, rate: f64) -> f64 {
+    fn step(&mut self, (x, labels): &Batch, answer: Answer, rate: f64) -> f64 {
         let logits = self.net.forward(x, true);
-        let loss = logits.cross_entropy_for_logits(labels);
+        let loss = answer.loss(&logits, labels, 0.0);
         let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let mut flat = self.net.params.flat();
         self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
@@ -215,7 +216,7 @@ impl Search for Rounds<'_> {
         let architecture = &self.cells[cell];
         let trained =
             self.trained.entry(cell).or_insert_with(|| Trained::new(architecture, self.setting.seed, cell));
-        let loss = trained.step(&batch, Schedule::rate(before + step, longest));
+        let loss = trained.step(&batch, self.feed.answer(), Schedule::rate(before + step, longest));
         if step + 1 == self.rungs[rung].steps {
             // By the statistics of the batch: after few steps the running ones lag behind.
             let logits = |x: &Tensor| trained.net.forward(x, true);

@@ -3,7 +3,7 @@
 use super::generator::{Generator, Kernel};
 use crate::{
     genotype::{Operation, OperationKind, Skeleton},
-    layers::{self, Attention, SqueezeExcite},
+    layers::{self, Attention, Reach, SqueezeExcite},
     params::{Builder, Init, ParamId, Params},
 };
 use tch::Tensor;
@@ -42,6 +42,7 @@ enum Parts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     dilation: i64,
+    reach: Reach,
     parts: Parts,
 }
 
@@ -102,7 +103,7 @@ pub(super) fn candidates(
             }
             (_, Kernels::None) => Parts::Bare,
         };
-        candidates.push(Candidate { dilation: operation.dilation(), parts });
+        candidates.push(Candidate { dilation: operation.dilation(), reach: skeleton.reach(), parts });
     }
     candidates
 }
@@ -123,7 +124,7 @@ impl Candidate {
             }
             Parts::Gated(_, norm) => norm.plain(p, &self.convolved(p, generator, x)).glu(1) * share,
             Parts::SqueezeExcite(gate) => x * (gate.gate(p, x) * share),
-            Parts::Attention(gate) => x * (gate.gate(p, x) * share),
+            Parts::Attention(gate) => x * (gate.gate(p, x, self.reach) * share),
             Parts::Bare => return None,
         })
     }
@@ -132,12 +133,12 @@ impl Candidate {
     fn convolved(&self, p: &Params, generator: Option<&Generator>, x: &Tensor) -> Tensor {
         match &self.parts {
             Parts::Conv(kernel, _) | Parts::Gated(kernel, _) => {
-                layers::dilated(x, &kernel.values(p, generator), [1, 1], self.dilation, 1)
+                layers::dilated(x, &kernel.values(p, generator), [1, 1], self.dilation, 1, self.reach)
             }
             Parts::SepConv([depthwise, pointwise], _) => {
-                let groups = x.size()[1];
-                let y = layers::dilated(x, &depthwise.values(p, generator), [1, 1], self.dilation, groups);
-                layers::conv(&y, &pointwise.values(p, generator), [1, 1], 1)
+                let (weight, groups) = (depthwise.values(p, generator), x.size()[1]);
+                let y = layers::dilated(x, &weight, [1, 1], self.dilation, groups, self.reach);
+                layers::conv(&y, &pointwise.values(p, generator), [1, 1], 1, self.reach)
             }
             Parts::SqueezeExcite(_) | Parts::Attention(_) | Parts::Bare => x.shallow_clone(),
         }
@@ -171,11 +172,14 @@ impl Candidate {
             (Parts::Attention(gate), _) => {
                 let [h, w] = layers::window(dim, taps);
                 let bias = Some(&p[gate.bias]);
-                let scores = x.conv2d(&p[gate.weight], bias, [1, 1], [h / 2, w / 2], [1, 1], 1);
-                x * scores.sigmoid()
+                let (seen, padding) = match self.reach {
+                    Reach::Around => (x.shallow_clone(), [h / 2, w / 2]),
+                    Reach::Before => (x.constant_pad_nd([w - 1, 0, 0, 0]), [0, 0]),
+                };
+                x * seen.conv2d(&p[gate.weight], bias, [1, 1], padding, [1, 1], 1).sigmoid()
             }
-            (Parts::Bare, OperationKind::MaxPool) => layers::max_pool(dim, x, taps),
-            (Parts::Bare, OperationKind::AvgPool) => layers::avg_pool(dim, x, taps),
+            (Parts::Bare, OperationKind::MaxPool) => layers::max_pool(dim, self.reach, x, taps),
+            (Parts::Bare, OperationKind::AvgPool) => layers::avg_pool(dim, self.reach, x, taps),
             (Parts::Bare, OperationKind::Skip) => x.shallow_clone(),
             (Parts::Bare, _) => x.zeros_like(),
         }

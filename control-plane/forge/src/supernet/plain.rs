@@ -10,11 +10,12 @@ pub(super) fn loss(
     mix: &Tensor,
     candidates: &Candidates,
 ) -> Tensor {
-    let stem = net.stem.forward(&net.params, x);
+    let stem = net.stem.forward(&net.params, x, net.skeleton.reach());
     let mut outputs = [stem.shallow_clone(), stem];
+    let reach = net.skeleton.reach();
     for cell in &net.cells {
         let mut states: Vec<Tensor> =
-            (0..2).map(|side| cell.adapters[side].forward(&net.params, &outputs[side])).collect();
+            (0..2).map(|side| cell.adapters[side].forward(&net.params, &outputs[side], reach)).collect();
         for node in 2..net.space.nodes() + 2 {
             let mut sum = states[0].zeros_like();
             for (edge, (from, to)) in net.space.edges().iter().enumerate() {
@@ -28,9 +29,7 @@ pub(super) fn loss(
         outputs = [previous, Tensor::cat(&states[2..], 1)];
     }
     let [_, joined] = outputs;
-    let mean = joined.mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float);
-    let logits = mean.linear(&net.params[net.head.weight], Some(&net.params[net.head.bias]));
-    logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
+    net.skeleton.answer.loss(&net.head.forward(&net.params, &[joined]), labels, 0.0)
 }
 
 /// What one edge gives; in a partial supernet weighted by its share, its channels shuffled as Xu et al. 2020 do.

@@ -1,12 +1,24 @@
 use super::{plain, *};
 use crate::{
+    answer::Answer,
+    genotype::Layout,
     params::{channels_last, to_vec},
     seeds::{self, Purpose},
 };
 
 /// A supernet, a batch and random architecture weights, all from one seed.
 fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Tensor, Tensor) {
-    let skeleton = Skeleton::new(input, 3, 4, 2, space.nodes());
+    answering(Answer::Class, input, space, partial)
+}
+
+fn answering(
+    answer: Answer,
+    input: &[usize],
+    space: Space,
+    partial: i64,
+) -> (Supernet, Tensor, Tensor, Tensor) {
+    let layout = Layout::usual(answer, input, 2);
+    let skeleton = Skeleton::laid_out(answer, input, 3, 4, space.nodes(), &layout);
     let mut rng = seeds::stream(7, Purpose::SupernetWeights, 0);
     let (edges, columns) = (space.edges().len(), space.operations().len() + 1);
     let net = Supernet::partial(skeleton, space, partial, &mut rng);
@@ -22,7 +34,13 @@ fn setting(input: &[usize], space: Space, partial: i64) -> (Supernet, Tensor, Te
     let x = channels_last(&random(&shape));
     // The last column holds the strengths of the edges.
     let alpha = random(&[edges as i64, columns as i64]).set_requires_grad(true);
-    (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha)
+    let positions = match answer {
+        Answer::Class => return (net, x, Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]), alpha),
+        Answer::Next => input[1],
+        Answer::ClassAndSlots { .. } => 1 + input[1],
+    };
+    let labels: Vec<i64> = (0..6 * positions as i64).map(|label| label % 2).collect();
+    (net, x, Tensor::from_slice(&labels).reshape([6, positions as i64]), alpha)
 }
 
 fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -115,6 +133,24 @@ fn a_generated_supernet_has_fewer_weights_the_more_it_shares() {
     };
     let (whole, half, last) = (count(vec![1.0]), count(vec![0.5]), count(vec![0.0, 0.0, 1.0]));
     assert!(whole < last && last < half && half < count(vec![0.0]), "{whole}, {last}, {half}");
+}
+
+#[test]
+fn it_is_equal_too_where_every_position_is_answered() {
+    for answer in [Answer::Next, Answer::ClassAndSlots { slots: 2 }] {
+        let space = allowed(answer);
+        let left = Candidates::all(&space);
+        for partial in [1, 2] {
+            let (net, x, labels, alpha) = answering(answer, &[2, 21], space.clone(), partial);
+            assert_same(&net, &x, &labels, &alpha, &left);
+        }
+    }
+}
+
+/// The operations of [`rich`] that the answer allows.
+fn allowed(answer: Answer) -> Space {
+    let operations = rich(2).operations().iter().copied().filter(|one| answer.allows(*one)).collect();
+    Space::new(2, 2, 2, operations)
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn network() -> Network {
         classes: 2,
         channels: 4,
         cells: 1,
+        answer: Default::default(),
         genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::CONV3 }]] },
         layout: None,
     };
@@ -83,7 +84,9 @@ fn images_are_mirrored_where_their_labels_survive_it_and_nowhere_else() {
             classes: 3,
             channels: 8,
             cells: 1,
-            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::Conv }]] },
+            answer: Default::default(),
+            genotype: Genotype { nodes: vec![vec![Edge { from: 0, op: Operation::CONV3 }]] },
+            layout: None,
         };
         let net = Network::new(architecture, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
         let augment = Augment { mirror: true, ..Augment::NONE };

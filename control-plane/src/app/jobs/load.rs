@@ -49,8 +49,7 @@ impl Meter {
 fn times_of(stat: &str) -> Option<Times> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     // user nice system idle iowait irq softirq steal; what guests take is in user already.
-    let fields: Vec<u64> =
-        line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let fields: Vec<u64> = line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
     let idle = fields.get(3)?.saturating_add(*fields.get(4)?);
     Some(Times { all: fields.iter().fold(0u64, |sum, field| sum.saturating_add(*field)), idle })
 }

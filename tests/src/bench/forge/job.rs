@@ -4,7 +4,9 @@ use super::{super::worker, hand_made, sets::Set};
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
 use serde::Serialize;
-use shared::job::{ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, RESULT_DIR, SearchMethod};
+use shared::job::{
+    ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, MetricReport, RESULT_DIR, SearchMethod,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -54,6 +56,8 @@ pub struct Done {
     pub train_s: f64,
     /// The found cell in one line; none where nothing was searched.
     pub cell: Option<String>,
+    /// The measure of the task, where it has one.
+    pub metric: Option<MetricReport>,
     pub remarks: Vec<String>,
 }
 
@@ -129,6 +133,7 @@ impl Run<'_> {
             search_s: search.as_ref().map_or(0.0, |search| search.seconds),
             train_s: train_seconds,
             cell: search.map(|search| search.cell),
+            metric: model.metrics.first().copied(),
             remarks: model.remarks,
         })
     }

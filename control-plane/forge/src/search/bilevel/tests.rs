@@ -143,8 +143,12 @@ fn dots(count: usize, seed: u64) -> Split {
 /// Accuracy of a trained network of this architecture on samples that it has not seen, without augmentation.
 fn trained_accuracy(found: Architecture, samples: &Samples) -> f64 {
     let net = Network::new(found, &mut seeds::stream(1, Purpose::NetworkWeights, 0)).unwrap();
-    let mut training =
-        Training::new(net, samples, Plan { epochs: 60, steps_max: None, rate: 0.05, augment: Augment::NONE }, 3);
+    let mut training = Training::new(
+        net,
+        samples,
+        Plan { epochs: 60, steps_max: None, rate: 0.05, augment: Augment::NONE },
+        3,
+    );
     let (_, total) = training.progress();
     for _ in 0..total {
         training.step();
