@@ -6,6 +6,7 @@ mod steps;
 use crate::{
     compress::Trainable,
     data::{Dataset, Split},
+    graph::Graph,
     network::Network,
     onnx,
     params::{channels_last, to_vec},

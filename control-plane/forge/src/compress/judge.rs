@@ -96,7 +96,7 @@ pub(super) fn part(split: &Split, each: usize, indices: &[i64]) -> Split {
             labels.push(*label);
         }
     }
-    Split { samples, labels }
+    Split { samples, labels, ..Split::default() }
 }
 
 /// The labels' mean loss and the logits behind it.

@@ -60,7 +60,7 @@ pub(crate) fn trained_graph() -> Graph {
 /// Images of 8x8 of three classes: stripes along one axis, along the other, and a chequered one, each with noise.
 pub(crate) fn stripes(count: usize, noise: f32, seed: u64) -> Split {
     let rng = &mut seeds::stream(seed, Purpose::Samples, 7);
-    let mut split = Split { samples: Vec::new(), labels: Vec::new() };
+    let mut split = Split::default();
     for sample in 0..count {
         let class = sample % 3;
         for y in 0..8u8 {

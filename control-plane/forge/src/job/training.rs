@@ -12,7 +12,7 @@ use crate::{
     train::{self, Course, Plan, TrainState, Training},
 };
 use serde::{Deserialize, Serialize};
-use shared::job::{Compression, DatasetSchema, Progress, Stage, TeachersReport};
+use shared::job::{DatasetSchema, Progress, Stage, TeachersReport};
 use tch::Tensor;
 
 /// A training of weights that are good already starts with this share of the usual rate.
