@@ -156,6 +156,7 @@ impl Job<'_> {
                 board: worker::board()?,
                 kind: JobKind::Train { architecture, weights: None },
                 budget: self.budget(options),
+                space: None,
             };
             let report = worker::run(&folder, &spec, &name, bars)?;
             int8.push(report.model.accuracy_int8.context("the report names no accuracy")?);
