@@ -8,8 +8,8 @@ const SHARE_MIN: f64 = 0.5;
 const GAIN_MIN: f64 = 0.002;
 
 /// What the accuracy would gain in the steps that are left, if it went on as over the last looks `(step, accuracy)`: the
-/// slope of their least-squares line times the steps, plus how far they scatter about it. `None` while that cannot be
-/// said.
+/// slope of their least-squares line, where it rises, times the steps, plus how far they scatter about it. `None` while
+/// that cannot be said.
 pub(super) fn expected(looks: &[(u64, f32)], step: u64, total: u64) -> Option<f64> {
     let last = looks.len().checked_sub(LOOKS).and_then(|from| looks.get(from..))?;
     let count = last.len() as f64;
@@ -23,7 +23,7 @@ pub(super) fn expected(looks: &[(u64, f32)], step: u64, total: u64) -> Option<f6
     let slope = covariance / variance;
     let line = |step: u64| y_mean + slope * (step as f64 - x_mean);
     let scatter = mean(&|look| (f64::from(look.1) - line(look.0)).powi(2)).sqrt();
-    Some(slope * total.saturating_sub(step) as f64 + scatter)
+    Some(slope.max(0.0) * total.saturating_sub(step) as f64 + scatter)
 }
 
 /// Whether the rest of a search can be left out.
