@@ -2,6 +2,7 @@
 
 use super::{Clock, Driver, Error, Phase, pace, plain, spec, tensor};
 use crate::{
+    answer::Answer,
     batch::Augment,
     checkpoint::Named,
     data::Split,
@@ -83,7 +84,7 @@ impl Driver<'_, '_> {
             return restored(net, &self.saved.take().unwrap_or_default(), "");
         }
         let teachers = self.teachers(net.architecture())?;
-        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, retrain);
+        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, retrain);
         let net = self.pace_network(net, &mut plan, &teachers);
         let training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         let net = self.steps(training, Pupil::Network, &kept(&teachers))?;
@@ -130,7 +131,7 @@ impl Driver<'_, '_> {
     }
 
     fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
-        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, false);
+        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, false);
         let net = self.pace_teacher(net, &mut plan);
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
@@ -328,12 +329,14 @@ fn accuracy(net: &Network, split: &Split, schema: &DatasetSchema) -> f64 {
     train::accuracy(net, &samples, &all)
 }
 
-/// How a network of these axes is trained.
-fn plan(dim: Dim, epochs: u32, retrain: bool) -> Plan {
-    let rate = match dim {
-        Dim::Image => 0.1,
-        Dim::Series => 0.05,
+/// How a network is trained.
+fn plan(network: &Architecture, epochs: u32, retrain: bool) -> Plan {
+    let rate = match (network.answer, network.dim) {
+        (Answer::Class, Dim::Image) => 0.1,
+        (Answer::Class, Dim::Series) => 0.05,
+        // The mean over so many positions is a gradient with little noise.
+        (Answer::Next | Answer::ClassAndSlots { .. }, _) => 0.3,
     };
     let share = if retrain { RETRAIN_RATE_SHARE } else { 1.0 };
-    Plan { epochs, steps_max: None, rate: rate * share, augment: Augment::for_dim(dim) }
+    Plan { epochs, steps_max: None, rate: rate * share, augment: Augment::for_dim(network.dim) }
 }
