@@ -2,6 +2,7 @@
 
 use super::{Clock, Driver, Error, Phase, pace, plain, pretext::PretextState, spec, tensor};
 use crate::{
+    answer::Answer,
     batch::Augment,
     checkpoint::Named,
     data::Split,
@@ -106,7 +107,7 @@ impl Driver<'_, '_> {
         let beside = kept(&teachers);
         let net = self.started(net, &beside)?;
         let warm = retrain || self.spec.budget.pretext.is_some();
-        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, warm);
+        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, warm);
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
@@ -157,7 +158,7 @@ impl Driver<'_, '_> {
     }
 
     fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
-        let mut plan = plan(net.architecture().dim, self.spec.budget.train_epochs, false);
+        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, false);
         let net = self.pace_teacher(net, &mut plan);
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
@@ -370,14 +371,17 @@ fn accuracy(net: &Network, split: &Split, schema: &DatasetSchema) -> f64 {
     train::accuracy(net, &samples, &all)
 }
 
-/// How a network of these axes is trained.
-fn plan(dim: Dim, epochs: u32, warm: bool) -> Plan {
-    let rate = match dim {
-        Dim::Image => 0.1,
-        Dim::Series => 0.05,
+/// How a network is trained.
+fn plan(network: &Architecture, epochs: u32, warm: bool) -> Plan {
+    let rate = match (network.answer, network.dim) {
+        (Answer::Class, Dim::Image) => 0.1,
+        (Answer::Class, Dim::Series) => 0.05,
+        // The mean over so many positions is a gradient with little noise.
+        (Answer::Next | Answer::ClassAndSlots { .. }, _) => 0.3,
     };
     let share = if warm { WARM_RATE_SHARE } else { 1.0 };
-    let image = dim == Dim::Image;
-    let augment = Augment { mirror: image, erase: if image { ERASE } else { 0.0 }, ..Augment::for_dim(dim) };
+    let image = network.dim == Dim::Image;
+    let usual = Augment::for_dim(network.dim);
+    let augment = Augment { mirror: image, erase: if image { ERASE } else { 0.0 }, ..usual };
     Plan { epochs, steps_max: None, rate: rate * share, augment }
 }
