@@ -106,7 +106,8 @@ fn a_worker_killed_at_ten_random_moments_gives_the_same_result_bit_for_bit() {
         let lines = rng.random_range(2..6usize);
         let mut said = BufReader::new(worker.stdout.take().unwrap()).lines().map_while(Result::ok);
         for line in said.by_ref().take(lines) {
-            resumed += usize::from(line.contains(r#""resumed_from":"#) && !line.contains(r#""resumed_from":null"#));
+            resumed +=
+                usize::from(line.contains(r#""resumed_from":"#) && !line.contains(r#""resumed_from":null"#));
         }
         let pause = Duration::from_millis(rng.random_range(0..120));
         std::thread::sleep(pause);

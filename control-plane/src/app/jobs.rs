@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, JobId, ModelName, ModelVersionId,
     board::Board,
-    job::{Budget, Compression, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage},
+    job::{
+        Budget, Compression, DatasetRef, FrontRef, JobKind, JobSpec, Pretext, Progress, SearchMethod, Stage,
+    },
     space::SearchSpace,
 };
 use std::{

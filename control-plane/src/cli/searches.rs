@@ -17,8 +17,8 @@ use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
     job::{
-        self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, Pretext, PretextReport, SearchMethod,
-        Stage, TeachersReport,
+        self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, Pretext, PretextReport,
+        SearchMethod, Stage, TeachersReport,
     },
     space::{self, SearchSpace},
 };

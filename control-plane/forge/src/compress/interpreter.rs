@@ -203,11 +203,24 @@ pub(super) fn compute(node: &Node, inputs: &[&Tensor], weights: Option<(Tensor, 
         }
         (Op::MaxPool(window), _) => {
             let (x, padding) = padded(x, window);
-            x.max_pool2d(two(&window.kernel, 1), two(&window.stride, 1), padding, two(&window.dilation, 1), false)
+            x.max_pool2d(
+                two(&window.kernel, 1),
+                two(&window.stride, 1),
+                padding,
+                two(&window.dilation, 1),
+                false,
+            )
         }
         (Op::AvgPool { window, count_include_pad }, _) => {
             let (x, padding) = padded(x, window);
-            x.avg_pool2d(two(&window.kernel, 1), two(&window.stride, 1), padding, false, *count_include_pad, None)
+            x.avg_pool2d(
+                two(&window.kernel, 1),
+                two(&window.stride, 1),
+                padding,
+                false,
+                *count_include_pad,
+                None,
+            )
         }
         (Op::Add { relu }, _) => match inputs {
             [a, b, ..] => rectified(*a + *b, *relu),

@@ -94,9 +94,7 @@ fn work(graph: &Graph, node: &Node) -> Work {
         | Op::GlobalAvgPool
         | Op::Last
         | Op::Flatten
-        | Op::Softmax => {
-            Work::other(input, output)
-        }
+        | Op::Softmax => Work::other(input, output),
     }
 }
 
