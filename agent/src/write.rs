@@ -24,7 +24,7 @@ pub struct Writing {
 /// # Errors
 /// That of `next`.
 pub fn write<E>(
-    next: &mut dyn FnMut(&[f32], &mut Vec<f32>) -> Result<(), E>,
+    mut next: impl FnMut(&[f32], &mut Vec<f32>) -> Result<(), E>,
     rule: &TextPreprocess,
     length: usize,
     prompt: &str,

@@ -140,7 +140,7 @@ impl Writer {
         let per_channel = (count / u64::from(channels.max(1))).max(1);
         // Keeps activations about as large as they came.
         let scale = 1.0 / (WEIGHT_MAX as f32 * (per_channel as f32).sqrt());
-        let integers = (0..count).map(|index| integer(index));
+        let integers = (0..count).map(integer);
         if self.form == Form::Fp32 {
             let values = integers.flat_map(|value| (f32::from(value) * scale).to_le_bytes()).collect();
             let weight = self.constant(DataType::Float, dims, values);

@@ -171,7 +171,7 @@ fn split(pictures: &[Picture], channels: usize, each: usize) -> Split {
 
 /// Folders in `path`, by name; hidden ones are passed over.
 fn folders(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    entries(path, |entry| entry.is_dir())
+    entries(path, Path::is_dir)
 }
 
 /// Images in `path`, by name.

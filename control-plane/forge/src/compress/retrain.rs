@@ -182,10 +182,8 @@ mod tests {
     };
 
     fn plan(steps: u64) -> Plan {
-        let still =
-            Augment { rotate_degrees: 0.0, stretch: 0.0, shift: 0.0, warp: 0.0, gain: 0.0, jitter: 0.0 };
-        assert_ne!(still, Augment::for_dim(Dim::Image));
-        Plan { steps, rate: 0.05, augment: still }
+        assert_ne!(Augment::NONE, Augment::for_dim(Dim::Image));
+        Plan { steps, rate: 0.05, augment: Augment::NONE }
     }
 
     fn right(net: &Trainable, samples: &Samples) -> f64 {

@@ -21,8 +21,7 @@ pub fn pareto(points: &[FrontEntry]) -> Result<String, String> {
         root.fill(&WHITE).map_err(|error| error.to_string())?;
         let kib = |entry: &FrontEntry| entry.point.weight_bytes as f64 / 1024.0;
         let us = |entry: &FrontEntry| entry.point.latency_us as f64;
-        let costs: [(&str, &dyn Fn(&FrontEntry) -> f64); 2] =
-            [("INT8 weights in KiB", &kib), ("estimated microseconds", &us)];
+        let costs: [(&str, Cost<'_>); 2] = [("INT8 weights in KiB", &kib), ("estimated microseconds", &us)];
         for (area, (name, cost)) in root.split_evenly((1, 2)).iter().zip(costs) {
             chart(area, name, points, cost).map_err(|error| format!("drawing the front: {error}"))?;
         }
@@ -31,11 +30,14 @@ pub fn pareto(points: &[FrontEntry]) -> Result<String, String> {
     Ok(svg)
 }
 
+/// What a point costs.
+type Cost<'a> = &'a dyn Fn(&FrontEntry) -> f64;
+
 fn chart(
     area: &Area<'_>,
     name: &str,
     points: &[FrontEntry],
-    cost: &dyn Fn(&FrontEntry) -> f64,
+    cost: Cost<'_>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let accuracy = |entry: &FrontEntry| f64::from(entry.point.accuracy);
     let at = |entry: &FrontEntry| (cost(entry), accuracy(entry));
