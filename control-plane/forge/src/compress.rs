@@ -1,5 +1,5 @@
-//! Makes a trained network smaller and faster: every step takes a [`Graph`] and gives one, and what it costs is trained
-//! back, with the uncompressed network as the teacher.
+//! Makes a trained network smaller and faster: every step takes a [`Graph`](crate::graph::Graph) and gives one, and what
+//! it costs is trained back, with the uncompressed network as the teacher.
 //!
 //! Structured pruning ([`prune`]) and low rank ([`low_rank`]) change the structure. Then the weights become integers:
 //! after training ([`crate::quantise`]), with biases and channels corrected ([`correct`]), with every weight rounded to
