@@ -123,6 +123,18 @@ impl Samples {
     }
 }
 
+/// The samples of `split` at `indices` with their labels, as numbers of `shape`; those that it does not have are left out.
+pub fn picked(split: &Split, shape: &[usize], indices: impl IntoIterator<Item = usize>) -> Split {
+    let mut picked = Split::default();
+    for index in indices {
+        if let Some(label) = split.labels.get(index) {
+            split.values(index, shape, &mut picked.samples);
+            picked.labels.push(*label);
+        }
+    }
+    picked
+}
+
 /// How far samples are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augment {
@@ -246,9 +258,7 @@ impl Augment {
         }
         out
     }
-}
 
-impl Augment {
     /// 0 where an image of `[N, C, H, W]` is erased, 1 elsewhere: `[N, 1, H, W]`.
     fn left_visible(&self, size: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
         let [n, h, w] = [size[0], size[2], size[3]].map(|axis| usize::try_from(axis).unwrap_or(0));

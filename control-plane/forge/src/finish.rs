@@ -4,6 +4,7 @@ mod measure;
 mod steps;
 
 use crate::{
+    batch::picked,
     compress::Trainable,
     data::{Dataset, Split},
     graph::Graph,
@@ -419,9 +420,7 @@ fn part(train: &Split, shape: &[usize], count: usize, seed: u64) -> Split {
     let mut order: Vec<usize> = (0..train.len()).collect();
     seeds::shuffle(&mut order, &mut seeds::stream(seed, Purpose::Samples, 0));
     order.truncate(count);
-    let mut samples = Vec::new();
-    order.iter().for_each(|index| train.values(*index, shape, &mut samples));
-    Split { samples, labels: order.iter().map(|index| train.labels[*index]).collect(), ..Split::default() }
+    picked(train, shape, order)
 }
 
 /// Random test samples that the network is sure of (the surest, where too few are), with its answers.

@@ -12,8 +12,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-const LABEL_SMOOTHING: f64 = 0.05;
-const MOMENTUM: f64 = 0.9;
+pub(crate) const LABEL_SMOOTHING: f64 = 0.05;
+pub(crate) const MOMENTUM: f64 = 0.9;
 const WEIGHT_DECAY: f64 = 5e-4;
 const GRADIENT_NORM_MAX: f64 = 5.0;
 /// The average reaches back over this share of the steps.
@@ -26,7 +26,6 @@ const STEPS_PER_EPOCH_MIN: usize = 4;
 const EVALUATION_BATCH: usize = 500;
 /// Training sets from this size on give a fiftieth away to watch progress on.
 const HELD_BACK_FROM: usize = 5000;
-
 /// Share of the steps after which mirrored images are tried.
 const MIRROR_FROM: f64 = 0.15;
 /// Share of its right answers that a network keeps on mirrored images, of which it has seen none, where labels survive
@@ -36,6 +35,7 @@ const MIRROR_KEPT_MIN: f64 = 0.6;
 const MIRROR_LOOK: usize = 1000;
 /// Erasing parts of images pays where each image is seen so many times.
 const ERASE_FROM_PASSES: u64 = 12;
+
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
@@ -181,8 +181,8 @@ impl Course for Training<'_> {
         let chosen: Vec<i64> = self.batches.get(self.step).iter().map(|at| self.used[*at as usize]).collect();
         let mut rng = seeds::stream(self.seed ^ 0x7261_696e, Purpose::Augment, self.step);
         if self.plan.augment.mirror && self.step == (self.total as f64 * MIRROR_FROM) as u64 {
-            let kept = f32::from(u8::from(self.labels_survive_mirroring()));
-            let _ = self.mirrors.fill_(f64::from(kept));
+            let survive = self.labels_survive_mirroring();
+            let _ = self.mirrors.fill_(f64::from(u8::from(survive)));
         }
         let augment = Augment { mirror: self.mirrors_images(), ..self.plan.augment };
         let (x, labels) = self.samples.augmented(&chosen, &augment, &mut rng);

@@ -160,7 +160,7 @@ impl Trainable {
 }
 
 /// Shapes of weight and bias on four axes for a convolution, on two for a linear layer.
-fn weight_shapes(node: &Node, weight: &[f32], bias: &[f32]) -> (Vec<i64>, Vec<i64>) {
+pub(super) fn weight_shapes(node: &Node, weight: &[f32], bias: &[f32]) -> (Vec<i64>, Vec<i64>) {
     let out = bias.len();
     let shape = match node.op() {
         Op::Conv(conv) => {

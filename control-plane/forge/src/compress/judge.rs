@@ -2,7 +2,7 @@
 
 use super::{Error, Trainable};
 use crate::{
-    batch::Samples,
+    batch::{Samples, picked},
     data::{Dataset, Split},
     finish,
     graph::Graph,
@@ -53,7 +53,8 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Over the training samples of `set` at `parts.held`; `samples` are the same.
     pub fn new(set: &Dataset, samples: &'a Samples, parts: &Parts, ort: &'a Ort) -> Self {
-        let split = part(&set.train, set.schema.shape.iter().product(), &parts.held);
+        let held = parts.held.iter().filter_map(|index| usize::try_from(*index).ok());
+        let split = picked(&set.train, &set.schema.shape, held);
         Self { samples, held: parts.held.clone(), split, classes: set.schema.labels.len(), ort }
     }
 
@@ -82,21 +83,6 @@ impl<'a> Judge<'a> {
     pub fn count(&self) -> usize {
         self.held.len()
     }
-}
-
-/// The samples and labels at `indices`, of `each` values.
-pub(super) fn part(split: &Split, each: usize, indices: &[i64]) -> Split {
-    let indices = indices.iter().filter_map(|index| usize::try_from(*index).ok());
-    let (mut samples, mut labels) = (Vec::new(), Vec::new());
-    for index in indices {
-        if let (Some(values), Some(label)) =
-            (split.samples.get(index * each..(index + 1) * each), split.labels.get(index))
-        {
-            samples.extend_from_slice(values);
-            labels.push(*label);
-        }
-    }
-    Split { samples, labels, ..Split::default() }
 }
 
 /// The labels' mean loss and the logits behind it.

@@ -7,12 +7,10 @@ use crate::{
     graph::Graph,
     optim::{self, Sgd},
     seeds::{self, Purpose},
-    train::batch_of,
+    train::{LABEL_SMOOTHING, MOMENTUM, batch_of},
 };
 use tch::{Kind, Tensor, no_grad};
 
-const LABEL_SMOOTHING: f64 = 0.05;
-const MOMENTUM: f64 = 0.9;
 /// A folded network has no BatchNorm that would keep its activations in bounds: a step is kept short.
 const GRADIENT_NORM_MAX: f64 = 1.0;
 /// The average reaches back over this share of the steps.

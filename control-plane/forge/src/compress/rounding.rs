@@ -7,10 +7,10 @@ use super::{
     Error, Forward, Trainable,
     correct::with_weights,
     fake::Fake,
-    interpreter::{compute, input},
+    interpreter::{compute, input, weight_shapes},
 };
 use crate::{
-    graph::{Graph, Node, Op, ValueId},
+    graph::{Graph, Node, ValueId},
     optim::Adam,
     params::to_vec,
     quantise::Encoding,
@@ -106,7 +106,7 @@ impl Rounding {
         let (Some((weight, bias)), Some(scales)) = (node.op().weights(), self.encoding.weight(at)) else {
             return Ok(());
         };
-        let shape = weight_shape(&node, weight.len(), bias.len());
+        let (shape, _) = weight_shapes(&node, weight, bias);
         let layer = Layer {
             node: &node,
             weight: Tensor::from_slice(weight).reshape(&shape),
@@ -219,21 +219,6 @@ fn soft(values: &Tensor) -> Tensor {
     (values.sigmoid() * (STRETCH.0 - STRETCH.1) + STRETCH.1).clamp(0.0, 1.0)
 }
 
-fn weight_shape(node: &Node, weights: usize, outputs: usize) -> Vec<i64> {
-    let each = weights / outputs.max(1);
-    match node.op() {
-        Op::Conv(conv) => {
-            let (h, w) = match *conv.window.kernel.as_slice() {
-                [h, w] => (h, w),
-                [w] => (1, w),
-                _ => (1, 1),
-            };
-            vec![outputs as i64, (each / (h * w).max(1)) as i64, h as i64, w as i64]
-        }
-        _ => vec![outputs as i64, each as i64],
-    }
-}
-
 /// The shape of one number a row.
 fn one_a_row(shape: &[i64]) -> Vec<i64> {
     shape.iter().enumerate().map(|(axis, size)| if axis == 0 { *size } else { 1 }).collect()
@@ -244,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{
         compress::testing::{stripes, trained_graph},
-        graph::{Linear, Shape},
+        graph::{Linear, Op, Shape},
         onnx::{
             self,
             tests::{distance, ort, run, values},

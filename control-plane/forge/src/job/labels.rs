@@ -1,6 +1,7 @@
 //! A training split of which only a share has labels.
 
 use crate::{
+    batch::picked,
     data::Split,
     seeds::{self, Purpose},
 };
@@ -22,11 +23,7 @@ pub(super) fn part(train: &Split, percent: u32, seed: u64) -> Split {
     }
     kept.sort_unstable();
     let each = train.samples.len() / train.len().max(1);
-    Split {
-        samples: kept.iter().flat_map(|sample| &train.samples[sample * each..][..each]).copied().collect(),
-        labels: kept.iter().map(|sample| train.labels[*sample]).collect(),
-        ..Split::default()
-    }
+    picked(train, &[each], kept)
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl Driver<'_, '_> {
             return restored(net, &self.saved.take().unwrap_or_default(), "");
         }
         if matches!(self.state.phase, Phase::Compress(_)) {
-            return restored(net, self.saved.as_ref().unwrap_or(&Named::new()), "");
+            return self.restored_here(net, "");
         }
         let teachers = self.teachers(net.architecture())?;
         let beside = kept(&teachers);
@@ -304,6 +304,11 @@ impl Driver<'_, '_> {
         net
     }
 
+    /// `net` with the weights and statistics that the checkpoint holds under `prefix`, where it was read from one.
+    pub(super) fn restored_here(&self, net: Network, prefix: &str) -> Result<Network, Error> {
+        restored(net, self.saved.as_ref().unwrap_or(&Named::new()), prefix)
+    }
+
     /// What a step of a training of `net` takes. Gives the network back as it was.
     fn measured(&self, net: Network, plan: Plan, teachers: &[Network]) -> (Network, Measured) {
         let before = (net.params.flat().copy(), net.stats.flat().copy());
@@ -325,13 +330,6 @@ struct Measured {
     most: u64,
     /// Steps of one pass over the training data.
     pass: u64,
-}
-
-impl Driver<'_, '_> {
-    /// `net` with the weights and statistics that the checkpoint holds under `prefix`, where it was read from one.
-    pub(super) fn restored_here(&self, net: Network, prefix: &str) -> Result<Network, Error> {
-        restored(net, self.saved.as_ref().unwrap_or(&Named::new()), prefix)
-    }
 }
 
 /// `net` with the weights and statistics that a checkpoint holds under `prefix`.
