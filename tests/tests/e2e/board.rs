@@ -12,6 +12,9 @@ const BOARD: &str = "x86-64";
 /// For what a device measures in half a minute, on a machine that has other work too.
 const MEASURED_LIMIT: Duration = Duration::from_secs(300);
 
+/// Profiles that are asked for until one is good enough.
+const PROFILES_MAX: u64 = 6;
+
 pub(crate) fn what_a_device_measures_is_what_a_search_reckons_with() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir()?;
@@ -57,11 +60,19 @@ pub(crate) fn what_a_device_measures_is_what_a_search_reckons_with() -> Result<(
         );
         ensure!(count_of(model, "/networks/points")? >= 4, "{model}");
     }
-    ensure!(shown["refused"].is_null(), "the profile is not used: {} {}", shown["refused"], shown["latency"]);
 
-    // Asked again, the device answers a newer request; the command waits for that.
-    let again = control.cli(&["board", "profile", BOARD, "--device", "device-1", "--wait"])?;
-    ensure!(count_of(&again, "/devices/0/generation")? == 2 && again["devices"][0]["complete"] == true);
+    // Asked again, the device answers a newer request; the command waits for that. What else the machine does shows in what
+    // is measured, and a profile that is too far off is refused: the device is asked until one is not.
+    for generation in 2..2 + PROFILES_MAX {
+        let again = control.cli(&["board", "profile", BOARD, "--device", "device-1", "--wait"])?;
+        let answered = count_of(&again, "/devices/0/generation")?;
+        ensure!(answered == generation && again["devices"][0]["complete"] == true, "{again}");
+        if control.cli(&["board", "show", BOARD])?["refused"].is_null() {
+            break;
+        }
+    }
+    let shown = control.cli(&["board", "show", BOARD])?;
+    ensure!(shown["refused"].is_null(), "the profile is not used: {} {}", shown["refused"], shown["latency"]);
     agent.stop()?;
 
     let italy = cache()?.join("data/aeon/ItalyPowerDemand/ItalyPowerDemand");
