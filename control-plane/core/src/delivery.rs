@@ -12,10 +12,15 @@ mod audience;
 use crate::bucket::Bucket;
 use audience::Audience;
 use shared::{DeviceId, Digest, Timestamp, limits};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+};
 
 /// How long wants are collected before a chunk may go out.
 const WINDOW_MS: u64 = 50;
+/// The same for a chunk that went out before some of those came who are expected: the rest may come one after the other.
+const LATE_WINDOW_MS: u64 = 500;
 /// How soon it is looked again whether a broadcast that is ahead of its audience may go on.
 const PACE_MS: u64 = 5;
 /// A chunk that did not reach its device within this is dropped by the broker: the device asks again. Otherwise one that was
@@ -43,6 +48,15 @@ pub enum Target {
     /// Everybody who subscribes to the blob. Always a chunk of the broadcast size: the topic names the chunk by its
     /// index alone.
     Everybody,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => write!(f, "{device}"),
+            Self::Everybody => f.write_str("everybody"),
+        }
+    }
 }
 
 /// A chunk that shall go out.
@@ -131,11 +145,15 @@ impl Delivery {
             if waiting {
                 continue;
             }
+            let mut window_ms = WINDOW_MS;
             if chunk.chunk_bytes == self.broadcast_chunk_bytes {
                 let audience = self.audiences.entry(chunk.digest).or_insert_with(|| Audience::new(self.told));
                 audience.join(device, expected, now);
                 if audience.is_on_its_way(device, chunk.index, now) {
                     continue;
+                }
+                if audience.len() < expected && audience.was_sent(chunk.index, now) {
+                    window_ms = LATE_WINDOW_MS;
                 }
             }
             if full {
@@ -144,7 +162,7 @@ impl Delivery {
             let waiting = self
                 .waiting
                 .entry(chunk)
-                .or_insert_with(|| Waiting { devices: BTreeSet::new(), ripe_at: now.plus_ms(WINDOW_MS) });
+                .or_insert_with(|| Waiting { devices: BTreeSet::new(), ripe_at: now.plus_ms(window_ms) });
             waiting.devices.insert(device.clone());
             self.pairs += 1;
             if !self.queues.contains_key(device) {
@@ -199,10 +217,12 @@ impl Delivery {
     fn goes_to_all(&self, chunk: &Chunk, now: Timestamp) -> bool {
         let Some(audience) = self.audience(chunk) else { return false };
         let wanted_by = self.waiting.get(chunk).map_or(0, |waiting| waiting.devices.len());
-        let listen = audience.len();
-        // What has not gone out yet all will want.
-        let lack = if audience.was_sent(chunk.index, now) { wanted_by } else { listen.max(wanted_by) };
-        2 * lack > listen + 1
+        if !audience.was_sent(chunk.index, now) {
+            // All will want it.
+            return audience.len().max(wanted_by) > 1;
+        }
+        let listen = audience.listening(|device| self.queues.contains_key(device));
+        2 * wanted_by > listen + 1
     }
 
     /// The device waits for the chunk no more.

@@ -27,7 +27,9 @@ pub async fn run(app: Arc<App>) {
     let mut known = Known::default();
     let mut flushed_at = Instant::now();
     while !app.is_stopping() {
-        // Wants that came meanwhile may join what still waits.
+        // Who asked before this moment is heard before anything goes out, however long the hearing takes: time that passed
+        // meanwhile is not a time in which nobody asked.
+        let heard_until = now();
         for (device, came) in app.inbox.take() {
             app.take_wants(&device, came, &mut delivery, &mut known).await;
         }
@@ -37,7 +39,7 @@ pub async fn run(app: Arc<App>) {
                 tracing::warn!("the count of published bytes waits: {}", chain(&error));
             }
         }
-        let send = delivery.poll_send(now());
+        let send = delivery.poll_send(heard_until);
         app.counters.chunks_waiting.store(delivery.len() as u64, Ordering::Relaxed);
         if let Some(send) = send {
             app.send_chunk(&send, &mut known).await;
@@ -167,6 +169,7 @@ impl App {
             Target::Everybody => (Topic::BlobBroadcast { digest, index }, &self.counters.chunks_broadcast),
         };
         let size = bytes.len() as u64;
+        tracing::debug!("chunk {index} of {digest}, {size} bytes, goes to {}", send.target);
         if let Err(error) = broker.publish(&topic, bytes.into(), false).await {
             if !std::mem::replace(&mut known.in_trouble, true) {
                 tracing::warn!("chunk {index} of {chunk_bytes} bytes did not go out: {}", chain(&error));

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 /// A blob that a whole wave will ask for waits until nobody new has asked for it for so long, or for as long as they had
 /// been coming: who takes a second to come may well pause for one …
 const QUIET_MS: u64 = 300;
+/// … or a little longer while fewer than half of those who are expected have come …
+const QUIET_FEW_MS: u64 = 1_000;
 /// … or until its first device has waited for so long.
 const HOLD_MS_MAX: u64 = 10_000;
 /// A device subscribes right before it asks. Who asks for the first time this soon after a chunk went out to everybody may
@@ -127,7 +129,8 @@ impl Audience {
         if self.members.len() >= expected {
             self.opens_at = self.opens_at.min(now);
         } else if is_first || now < self.opens_at {
-            let quiet_ms = now.since_ms(self.first_at).max(QUIET_MS);
+            let few = 2 * self.members.len() < expected;
+            let quiet_ms = now.since_ms(self.first_at).max(if few { QUIET_FEW_MS } else { QUIET_MS });
             self.opens_at = now.plus_ms(quiet_ms).min(self.first_at.plus_ms(HOLD_MS_MAX));
         }
     }
@@ -189,6 +192,15 @@ impl Audience {
     /// Did the chunk go out to everybody a short time ago?
     pub(super) fn was_sent(&self, index: u32, now: Timestamp) -> bool {
         self.sent.get(&index).is_some_and(|sent| sent.may_be_under_way(now))
+    }
+
+    /// How many hear what goes out to everybody: not those who have had it all, as the broker tells, and want nothing more.
+    pub(super) fn listening(&self, wants: impl Fn(&DeviceId) -> bool) -> usize {
+        if !self.told {
+            return self.members.len();
+        }
+        let newest = self.sent.values().map(|sent| sent.number).max().unwrap_or(0);
+        self.members.iter().filter(|(device, member)| member.settled < newest || wants(device)).count()
     }
 
     /// Most have not got what went out to everybody lately, as the broker tells.

@@ -149,6 +149,14 @@ fn a_wave_is_waited_for_as_long_as_its_devices_come_one_after_the_other() {
     assert_eq!(delivery.poll_timeout(), Some(Timestamp(300)), "one that is late does not hold up the other");
 
     let mut delivery = Delivery::new(0, 1024, false);
+    delivery.want(&id(1), [chunk(0)], 3, Timestamp(0)).unwrap();
+    assert_eq!(
+        delivery.poll_timeout(),
+        Some(Timestamp(1_000)),
+        "two that are late hold it up a little longer"
+    );
+
+    let mut delivery = Delivery::new(0, 1024, false);
     for number in 1..=2 {
         delivery.want(&id(number), [chunk(0)], 2, Timestamp(0)).unwrap();
     }
@@ -191,6 +199,35 @@ fn who_comes_when_a_chunk_has_long_gone_out_gets_it_alone() {
     assert_eq!(drain(&mut delivery, Timestamp(50)).len(), 1);
     delivery.want(&id(3), [chunk(0)], 3, Timestamp(10_000)).unwrap();
     assert_eq!(targets(&drain(&mut delivery, Timestamp(10_050))), [(0, &Target::Device(id(3)))]);
+}
+
+#[test]
+fn those_who_come_late_are_waited_for_and_get_it_together() {
+    let mut delivery = Delivery::new(0, 1024, true);
+    for number in 0..10 {
+        delivery.want(&id(number), [chunk(0)], 14, Timestamp(0)).unwrap();
+    }
+    let sent = drain(&mut delivery, Timestamp(50));
+    assert_eq!(targets(&sent), [(0, &Target::Everybody)]);
+    let at = sent[0].0;
+    for number in 0..10 {
+        delivery.settle(&id(number), &chunk(0).digest, 0, at.plus_ms(5));
+    }
+    for (number, ms) in [(10, 100), (11, 300), (12, 550)] {
+        delivery.want(&id(number), [chunk(0)], 14, at.plus_ms(ms)).unwrap();
+    }
+    let sent = drain(&mut delivery, at.plus_ms(551));
+    // The ten have it and do not listen.
+    assert_eq!(targets(&sent), [(0, &Target::Everybody)]);
+    assert_eq!(sent[0].0, at.plus_ms(100 + LATE_WINDOW_MS));
+    // The last one is all that is left.
+    for number in 10..13 {
+        delivery.settle(&id(number), &chunk(0).digest, 0, at.plus_ms(700));
+    }
+    delivery.want(&id(13), [chunk(0)], 14, at.plus_ms(800)).unwrap();
+    let sent = drain(&mut delivery, at.plus_ms(801));
+    assert_eq!(targets(&sent), [(0, &Target::Device(id(13)))]);
+    assert_eq!(sent[0].0, at.plus_ms(800 + WINDOW_MS), "nobody else is expected");
 }
 
 #[test]

@@ -106,8 +106,7 @@ impl Driver<'_, '_> {
         let teachers = self.teachers(net.architecture())?;
         let beside = kept(&teachers);
         let net = self.started(net, &beside)?;
-        let warm = retrain || self.spec.budget.pretext.is_some();
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, warm);
+        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, retrain);
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
