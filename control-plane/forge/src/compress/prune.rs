@@ -7,14 +7,13 @@
 use super::{channels::Channels, interpreter::Trainable};
 use crate::{
     graph::{Error, Graph},
+    network::latency,
     params::to_vec,
 };
 use shared::board::Board;
 use std::collections::BTreeMap;
 use tch::Tensor;
 
-/// Bits of one value in a vector register.
-const LANE_BITS: u32 = 32;
 /// A layer keeps at least this share of its channels, in the steps in which they go.
 const PARTS_KEPT_MIN: usize = 4;
 
@@ -109,7 +108,7 @@ fn blocks(channels: &Channels, worth: &Worth, board: &Board) -> Vec<Vec<Block>> 
         let of_set = worth.0.get(set).copied().unwrap_or(f64::MAX);
         layers.entry(channels.makers(set)).or_default().push((of_set, set));
     }
-    let lanes = (board.cpu.vector_bits / LANE_BITS).max(1) as usize;
+    let lanes = latency::lanes(board) as usize;
     let of_layer = |mut sets: Vec<(f64, usize)>| {
         sets.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let each = step(sets.len(), lanes);

@@ -50,7 +50,8 @@ enum Obstacle {
 pub type BrokenLimit = (&'static str, u64, u64);
 
 impl Architecture {
-    /// The widest form of this architecture, at most as wide as it is, that keeps the board's limits.
+    /// The widest form of this architecture, at most as wide as it is, that keeps the board's limits. Where it is made
+    /// narrower, its channels fill the vectors of the board's processor.
     ///
     /// # Errors
     /// [`FitError`] if none does.
@@ -64,7 +65,7 @@ impl Architecture {
                     Obstacle::Export(error) => FitError::Export(error),
                 });
             }
-            self.channels = (self.channels - (self.channels / 8).max(1)).max(CHANNELS_MIN);
+            self.channels = narrower(self.channels, latency::lanes(board) as usize);
         }
         Ok(self)
     }
@@ -91,6 +92,13 @@ impl Architecture {
         let mut rng = seeds::stream(0, Purpose::NetworkWeights, 0);
         Network::new(self.clone(), &mut rng).map_err(graph::Error::NotAClassifier)?.to_graph()
     }
+}
+
+/// The next width below `channels`: about an eighth less, in whole vectors where there are more than two.
+fn narrower(channels: usize, lanes: usize) -> usize {
+    let less = channels - (channels / 8).max(1);
+    let whole = less - less % lanes.max(1);
+    if whole > 2 * lanes { whole } else { less.max(CHANNELS_MIN) }
 }
 
 const WEIGHT_BYTES: &str = "limits.weight_bytes_max";
@@ -133,5 +141,24 @@ pub fn load_on(architecture: &Architecture, board: &Board) -> Result<f64, String
         }
         Err(graph::Error::TooLarge { .. }) => Ok(f64::INFINITY),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_width_goes_down_by_whole_vectors_and_near_the_end_by_single_channels() {
+        let down = |lanes| {
+            let mut widths = vec![40];
+            while let Some(&width) = widths.last().filter(|width| **width > CHANNELS_MIN) {
+                widths.push(narrower(width, lanes));
+            }
+            widths
+        };
+        assert_eq!(down(8), [40, 32, 24, 21, 19, 17, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4]);
+        assert_eq!(down(4)[..6], [40, 32, 28, 24, 20, 16]);
+        assert_eq!(down(1)[..4], [40, 35, 31, 28]);
     }
 }

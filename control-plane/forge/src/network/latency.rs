@@ -98,8 +98,13 @@ fn work(graph: &Graph, node: &Node) -> Work {
     }
 }
 
+/// Values that one vector instruction of the board's processor takes.
+pub fn lanes(board: &Board) -> u32 {
+    (board.cpu.vector_bits / LANE_BITS).max(1)
+}
+
 fn by_description_us(graph: &Graph, board: &Board) -> u64 {
-    let lanes = f64::from((board.cpu.vector_bits / LANE_BITS).max(1));
+    let lanes = f64::from(lanes(board));
     let rate = |runtime: &RuntimeName| match runtime {
         RuntimeName::OnnxRuntime if board.cpu.int8_dot => RATE_ONNX_RUNTIME * DOT_FACTOR,
         RuntimeName::OnnxRuntime => RATE_ONNX_RUNTIME,
