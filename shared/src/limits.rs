@@ -28,6 +28,8 @@ pub const DELTA_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 pub const WANT_RANGES_MAX: usize = 64;
 /// Most chunks asked for by one want; a device asks again when they have come.
 pub const WANT_CHUNKS_MAX: u32 = 256;
+/// Most remarks that are made on a data set; what is beyond them is counted.
+pub const DATASET_REMARKS_MAX: usize = 12;
 /// Most class labels of one model.
 pub const LABELS_MAX: usize = 10_000;
 /// Most characters of a text model's alphabet.
