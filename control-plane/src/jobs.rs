@@ -65,7 +65,8 @@ const NICE: i32 = 5;
 /// How the worker's threads wait for each other. Those that spin take the processor from the ones that they wait for,
 /// many times over where the machine has other work.
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-const INSPECT_LIMIT: Duration = Duration::from_secs(120);
+/// Shorter than a client waits for an answer: every byte of a set is read.
+const INSPECT_LIMIT: Duration = Duration::from_secs(280);
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
 /// Shorter than a client waits for an answer.
 const IMPORT_LIMIT: Duration = Duration::from_secs(280);

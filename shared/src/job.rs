@@ -24,6 +24,8 @@ pub const SPEC_FILE: &str = "job.json";
 pub const RESULT_DIR: &str = "result";
 /// The folder that holds checkpoints.
 pub const CHECKPOINT_DIR: &str = "checkpoint";
+/// The file in a job's folder that holds the samples of a data set beyond memory, while the job runs.
+pub const DATA_FILE: &str = "samples.bin";
 /// In the result: [`JobReport`].
 pub const REPORT_FILE: &str = "report.json";
 /// In the result: the architecture that was found.
@@ -895,6 +897,9 @@ pub enum Metric {
     BitsPerCharacter,
     /// Harmonic mean of precision and recall of whole slots; more is better, 1 at most.
     SlotF1,
+    /// Mean over the classes of the share of their samples that was answered right; more is better, 1 at most. Where classes
+    /// are unbalanced.
+    BalancedAccuracy,
 }
 
 impl fmt::Display for Metric {
@@ -902,6 +907,7 @@ impl fmt::Display for Metric {
         f.pad(match self {
             Self::BitsPerCharacter => "bits per character",
             Self::SlotF1 => "slot F1",
+            Self::BalancedAccuracy => "balanced accuracy",
         })
     }
 }

@@ -6,7 +6,7 @@ mod steps;
 use crate::{
     batch::picked,
     compress::Trainable,
-    data::{Dataset, Split},
+    data::{Dataset, Split, balance},
     graph::Graph,
     network::Network,
     onnx,
@@ -166,7 +166,8 @@ pub struct Compressed {
 }
 
 /// Exports `net` for `board` and measures it on the test split: the form of it that is given, or its INT8 form by
-/// calibration alone. `ort` calibrates and measures.
+/// calibration alone. `ort` calibrates and measures. What INT8 costs a network whose training was `cut_short` by its time
+/// is said and no reason to refuse it: a poor model that says so is of more use than none.
 ///
 /// # Errors
 /// A model that disagrees with the network on either runtime, that INT8 makes useless, or that breaks the board's
@@ -177,6 +178,7 @@ pub fn export(
     set: &Dataset,
     board: &Board,
     seed: u64,
+    cut_short: bool,
     ort: &Ort,
 ) -> Result<Exported, Error> {
     let graph = net.to_graph()?;
@@ -268,14 +270,16 @@ pub fn export(
     if chosen.form == ModelForm::Int8 {
         remarks.extend(where_int8_does_not_pay(&us_per_inference));
     }
-    let on = |model: &Arc<dyn Runnable>, count| measure(model.as_ref(), &set.test, &set.schema, count);
+    let balanced = balance::weights(&set.train.labels, set.schema.labels.len()).is_some();
+    let on =
+        |model: &Arc<dyn Runnable>, count| measure(model.as_ref(), &set.test, &set.schema, balanced, count);
     let (fp32, int8) = (on(&ort_fp32, usize::MAX)?, on(&ort_int8, usize::MAX)?);
     // Text runs on tract at a fraction of the speed, and one sample a character.
     let tract = on(&tract_int8, if set.schema.text.is_some() { TRACT_TEXT_SAMPLES } else { usize::MAX })?;
     let accuracy_fp32 = fp32.accuracy();
     let accuracy_int8 = int8.accuracy();
     let accuracy_int8_tract = tract.accuracy();
-    let refused_from = INT8_LOSS_REFUSED.max(chosen.loss_max);
+    let refused_from = if cut_short { f64::INFINITY } else { INT8_LOSS_REFUSED.max(chosen.loss_max) };
     let mut judged = judge_accuracy(accuracy_fp32, accuracy_int8, int8.count(), refused_from)?;
     if accuracy_int8_tract < accuracy_int8 {
         let same = fp32.accuracy_of(tract.count());
@@ -405,7 +409,7 @@ fn judge_metric(found: &MetricReport) -> Option<String> {
     let MetricReport { metric, fp32, int8 } = *found;
     let worse = match metric {
         Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
-        Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
+        Metric::SlotF1 | Metric::BalancedAccuracy => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
     };
     worse.then(|| {
         format!(
@@ -499,11 +503,12 @@ pub(crate) fn surest(
 pub fn accuracy(model: &dyn Runnable, split: &Split, classes: usize) -> Result<f64, runtime::Error> {
     let (each, outputs) = (model.input().elements(), model.output().elements());
     let classes = classes.min(outputs);
-    let (mut right, mut answers) = (0usize, Vec::new());
-    for (samples, labels) in
-        split.samples.chunks(ACCURACY_BATCH * each).zip(split.labels.chunks(ACCURACY_BATCH))
-    {
-        model.run_into(samples, labels.len(), &mut answers)?;
+    let (mut right, mut samples, mut answers) = (0usize, Vec::new(), Vec::new());
+    for (batch, labels) in split.labels.chunks(ACCURACY_BATCH).enumerate() {
+        samples.clear();
+        let first = batch * ACCURACY_BATCH;
+        (first..first + labels.len()).for_each(|sample| split.values(sample, &[each], &mut samples));
+        model.run_into(&samples, labels.len(), &mut answers)?;
         for (answer, label) in answers.chunks_exact(outputs).zip(labels) {
             right += usize::from(runtime::golden::argmax(&answer[..classes]) as i64 == *label);
         }

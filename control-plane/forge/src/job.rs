@@ -17,10 +17,11 @@ use crate::{
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     compress,
-    data::{self, Dataset},
+    data::{self, Dataset, Room},
     finish::{self, Compressed},
     genotype::Architecture,
     history::{History, Shares},
+    memory,
     network::{FitError, Network, broken_limit, latency},
     search::{self, Point, SearchState, Setting},
     seeds::{self, Purpose},
@@ -54,7 +55,7 @@ const ACCURACY_EVERY: u64 = 20;
 /// What is said of a search that was set back.
 const REPAIRED: &str = "skip connections had taken over the cell and begin anew";
 /// What is said of a space that loses operations.
-const LEFT_OUT: &str =
+const SPACE_CUT: &str =
     "se is left out of the space: in a network that writes nothing may see what comes later";
 
 /// Why a job did not finish.
@@ -119,6 +120,9 @@ pub struct Hooks<'a> {
     pub stop: &'a mut dyn FnMut() -> bool,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
+    /// Most bytes of memory for the samples of the data set, which lie in a file of the job's folder where they take more; a
+    /// share of what is to be had where not given.
+    pub data_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for Hooks<'_> {
@@ -173,9 +177,14 @@ enum Phase {
 /// [`Error`]; `result/` is then not there.
 pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let _alone = lock::take(dir, LOCK_WAIT)?;
+    let room = Room {
+        file: dir.join(job::DATA_FILE),
+        memory_bytes: hooks.data_bytes.unwrap_or_else(memory::for_data),
+    };
     if dir.join(job::RESULT_DIR).join(job::REPORT_FILE).is_file() {
         // A worker that was ended after its result was in place has left these.
         Checkpoint::at(&dir.join(job::CHECKPOINT_DIR)).remove()?;
+        forget(&room);
         let message = Some("the result is there already".to_owned());
         let done = Progress { message, ..plain(Stage::Done, 1, 1) };
         (hooks.progress)(&done);
@@ -183,7 +192,15 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     }
     let (spec, digest) = spec::read(dir)?;
     (hooks.progress)(&plain(Stage::Load, 0, 1));
-    let mut set = data::open_ref(&spec.dataset)?;
+    let mut set = data::open_ref(&spec.dataset, &room)?;
+    if set.train.stored.is_some() {
+        let message = Some(format!(
+            "memory has room for {} MiB of samples: they are read from {} as they are needed",
+            room.memory_bytes >> 20,
+            job::DATA_FILE
+        ));
+        (hooks.progress)(&Progress { message, ..plain(Stage::Load, 0, 1) });
+    }
     // Needed at the end: better to know at the beginning.
     let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
     spec.budget.validate_for(set.schema.task).map_err(Error::Input)?;
@@ -221,7 +238,14 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
     let net = driver.network()?;
     let compressed = driver.compress(&net, &ort)?;
-    driver.finish(dir, &net, compressed, &ort)
+    driver.finish(dir, &net, compressed, &ort)?;
+    forget(&room);
+    Ok(())
+}
+
+/// Removes the file of samples of a job that is done. Where that fails it only takes room.
+fn forget(room: &Room) {
+    let _ = std::fs::remove_file(&room.file);
 }
 
 /// A job under way.
@@ -291,6 +315,17 @@ impl Driver<'_, '_> {
         self.train(net, parent.is_some())
     }
 
+    /// Replaces the checkpoint, unless what would go into it was learned from samples that could not be read.
+    fn save(&self, tensors: &[(&str, Tensor)]) -> Result<(), Error> {
+        self.check_data()?;
+        Ok(self.checkpoint.save(&self.state, tensors)?)
+    }
+
+    fn check_data(&self) -> Result<(), Error> {
+        let failed = [&self.set.train, &self.set.test].into_iter().find_map(|split| split.failure());
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// The architecture of a file, as wide as is asked for and as the board allows.
     fn given(&self, path: &Path, weights: Option<u64>) -> Result<Architecture, Error> {
         let found = result::read_architecture(path, "`architecture` must name a file like arch.json")?;
@@ -327,7 +362,7 @@ impl Driver<'_, '_> {
         let choices = search::choices(spec.space.as_ref(), self.samples.answer(), &self.set.schema.shape)
             .map_err(Error::Input)?;
         if spec.space.as_ref().is_some_and(|asked| asked.operations.len() > choices.operations.len()) {
-            let message = Some(LEFT_OUT.to_owned());
+            let message = Some(SPACE_CUT.to_owned());
             (self.hooks.progress)(&Progress { message, ..plain(Stage::Search, 0, 1) });
         }
         let setting = |budget| Setting {
@@ -391,7 +426,7 @@ impl Driver<'_, '_> {
                 let (state, tensors) = search.save();
                 self.state.phase = Phase::Search(state);
                 self.state.search_seconds = clock.seconds();
-                self.checkpoint.save(&self.state, &tensors)?;
+                self.save(&tensors)?;
             }
             if (self.hooks.stop)() {
                 return Err(Error::Stopped);
@@ -425,7 +460,7 @@ impl Driver<'_, '_> {
         let message = format!("found {}", found.genotype.line(found.dim));
         self.state.architecture = Some(found);
         self.state.phase = self.after_search();
-        self.checkpoint.save(&self.state, &[])?;
+        self.save(&[])?;
         (self.hooks.progress)(&Progress { message: Some(message), ..plain(Stage::Search, step, total) });
         Ok(())
     }
@@ -439,9 +474,14 @@ impl Driver<'_, '_> {
     ) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let mut exported = finish::export(net, compressed, self.set, &self.spec.board, self.spec.seed, ort)?;
-        exported.report.remarks.append(&mut self.state.paced.remarks);
+        let (board, seed) = (&self.spec.board, self.spec.seed);
+        let cut_short = self.state.paced.cut_short;
+        let mut exported = finish::export(net, compressed, self.set, board, seed, cut_short, ort)?;
+        self.check_data()?;
         let quantise_seconds = start.elapsed().as_secs_f64();
+        let held = self.held().map(|held| held.told(Some(self.spent_s() + quantise_seconds)));
+        exported.report.remarks.extend(held.clone());
+        exported.report.remarks.append(&mut self.state.paced.remarks);
         (self.hooks.progress)(&Progress {
             accuracy: exported.report.accuracy_int8,
             ..plain(Stage::Check, 1, 1)
@@ -467,7 +507,7 @@ impl Driver<'_, '_> {
         };
         result::write(dir, net, &exported, &report, &self.state.history, &self.state.front)?;
         self.checkpoint.remove()?;
-        (self.hooks.progress)(&plain(Stage::Done, 1, 1));
+        (self.hooks.progress)(&Progress { message: held, ..plain(Stage::Done, 1, 1) });
         Ok(())
     }
 }

@@ -58,6 +58,10 @@ enum Command {
         /// Milliseconds between checkpoints: what a kill costs at most.
         #[arg(long, value_name = "N", default_value_t = CHECKPOINT_MS)]
         checkpoint_ms: u64,
+        /// MiB of memory that the samples of the data set may take; more are read from a file in the folder as they are
+        /// needed. An eighth of what is to be had where not given.
+        #[arg(long, value_name = "N")]
+        data_mib: Option<u64>,
     },
     /// Say what a data set holds, or what is wrong with it.
     Inspect {
@@ -181,8 +185,8 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run { job, progress, checkpoint_ms } => {
-            run(&job, progress, Duration::from_millis(checkpoint_ms))
+        Command::Run { job, progress, checkpoint_ms, data_mib } => {
+            run(&job, progress, Duration::from_millis(checkpoint_ms), data_mib)
         }
         Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
@@ -207,7 +211,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(dir: &std::path::Path, bar: bool, checkpoint_every: Duration) -> anyhow::Result<()> {
+fn run(
+    dir: &std::path::Path,
+    bar: bool,
+    checkpoint_every: Duration,
+    data_mib: Option<u64>,
+) -> anyhow::Result<()> {
     let bar = (bar && std::io::stderr().is_terminal()).then(Bar::new);
     // A reader that went away must not end a job that others wait for.
     let mut progress = |said: &Progress| match &bar {
@@ -219,7 +228,8 @@ fn run(dir: &std::path::Path, bar: bool, checkpoint_every: Duration) -> anyhow::
             }
         }
     };
-    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every };
+    let data_bytes = data_mib.map(|mib| mib.saturating_mul(1 << 20));
+    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every, data_bytes };
     failure::caught(|| job::run(dir, hooks)).map_err(anyhow::Error::msg)??;
     Ok(())
 }
@@ -257,7 +267,7 @@ impl Bar {
 }
 
 fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> anyhow::Result<()> {
-    let schema = data::open(path, format)?.schema;
+    let schema = data::inspect(path, format)?;
     if json {
         print(&serde_json::to_string(&schema)?)
     } else {

@@ -1,6 +1,6 @@
 //! `edgewright auto`: registers a data set, searches, trains and quantises within a time, and says what came out.
 
-use super::{Failure, Outcome, client::Client, searches};
+use super::{Failure, Outcome, client::Client, output::plain, searches};
 use crate::{
     api::List,
     app::{
@@ -66,6 +66,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
         schema.train_count,
         schema.test_count
     );
+    schema.remarks.iter().for_each(|remark| eprintln!("  {}", plain(remark, false)));
     let effort = Effort {
         seed: args.seed,
         seconds: Some(args.budget),

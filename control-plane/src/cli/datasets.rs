@@ -98,7 +98,7 @@ pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
 
 fn describe(dataset: &Dataset) -> String {
     let schema = &dataset.schema;
-    facts(&[
+    let mut rows = vec![
         ("data set", dataset.id.to_string()),
         ("path", dataset.path.display().to_string()),
         ("format", word(&schema.format)),
@@ -106,10 +106,11 @@ fn describe(dataset: &Dataset) -> String {
         ("shape", format!("{:?}", schema.shape)),
         ("classes", schema.labels.iter().map(|label| printable(label)).collect::<Vec<_>>().join(", ")),
         ("samples", format!("{} to train, {} to test", schema.train_count, schema.test_count)),
-        ("split", schema.remarks.join("; ")),
         ("digest", schema.digest.to_string()),
         ("registered", ago(dataset.registered_at)),
-    ])
+    ];
+    rows.extend(schema.remarks.iter().map(|remark| ("remark", remark.clone())));
+    facts(&rows)
 }
 
 /// A label that may be any character.

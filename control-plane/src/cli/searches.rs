@@ -391,6 +391,9 @@ fn describe(job: &Job) -> String {
             ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));
+        let of_data: Vec<_> =
+            report.dataset.remarks.iter().map(|remark| ("of the data", remark.clone())).collect();
+        text.push_str(&facts(&of_data));
         text.push_str(&report.compression.as_ref().map(compression::tables).unwrap_or_default());
     }
     if let Some(cell) = &job.cell {

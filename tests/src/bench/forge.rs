@@ -192,7 +192,7 @@ fn outcome(set: &Set, seeds: &[u64], references: Vec<Reference>, runs: Vec<Done>
 fn is_worse(metric: Metric, int8: f64, fp32: f64) -> bool {
     match metric {
         Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
-        Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
+        Metric::SlotF1 | Metric::BalancedAccuracy => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
     }
 }
 

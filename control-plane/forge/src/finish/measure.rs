@@ -1,6 +1,9 @@
 //! What an exported model is worth on a split, by the measures of its task.
 
-use crate::{data::Split, finish::ACCURACY_BATCH};
+use crate::{
+    data::{Split, balance},
+    finish::ACCURACY_BATCH,
+};
 use runtime::{Runnable, golden::argmax};
 use shared::{
     job::{DatasetSchema, Metric},
@@ -39,11 +42,13 @@ impl Measured {
     }
 }
 
-/// Runs `model` on the first `count` samples of a split of the data set with this schema.
+/// Runs `model` on the first `count` samples of a split of the data set with this schema; `balanced` asks for the mean of the
+/// classes' accuracies.
 pub(super) fn measure(
     model: &dyn Runnable,
     split: &Split,
     schema: &DatasetSchema,
+    balanced: bool,
     count: usize,
 ) -> Result<Measured, runtime::Error> {
     let (outputs, classes) = (model.output().elements().max(1), schema.labels.len());
@@ -71,11 +76,23 @@ pub(super) fn measure(
         }
     }
     let metric = match schema.task {
-        Task::ImageClassification | Task::SeriesClassification => None,
+        Task::ImageClassification | Task::SeriesClassification => {
+            balanced.then(|| (Metric::BalancedAccuracy, balanced_accuracy(&right, &split.labels, classes)))
+        }
         Task::TextGeneration => Some((Metric::BitsPerCharacter, bits / count.max(1) as f64)),
         Task::IntentSlots => Some((Metric::SlotF1, slots.f1())),
     };
     Ok(Measured { right, metric })
+}
+
+/// Mean over the classes that occur of the share of their samples that was right.
+fn balanced_accuracy(right: &[bool], labels: &[i64], classes: usize) -> f64 {
+    let labels = &labels[..right.len().min(labels.len())];
+    let met: Vec<i64> =
+        labels.iter().zip(right).filter(|(_, right)| **right).map(|(label, _)| *label).collect();
+    let counts = balance::counts(labels, classes).into_iter().zip(balance::counts(&met, classes));
+    let shares: Vec<f64> = counts.filter(|(of, _)| *of > 0).map(|(of, met)| met as f64 / of as f64).collect();
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 
 fn bits_of(answer: &[f32], label: i64) -> f64 {
@@ -132,6 +149,15 @@ mod tests {
         slots.compare(&head, &said, &[0, 1, 0, EMPTY]);
         assert_eq!((slots, slots.f1()), (Slots { found: 2, there: 2, both: 1 }, 0.5));
         assert_eq!(Slots::default().f1(), 1.0);
+    }
+
+    #[test]
+    fn each_class_that_occurs_counts_alike_in_the_balanced_accuracy() {
+        let labels = [0, 0, 0, 0, 2, 2];
+        assert_eq!(balanced_accuracy(&[true, true, true, true, false, false], &labels, 3), 0.5);
+        assert_eq!(balanced_accuracy(&[true, true, true, false, true, false], &labels, 3), 0.625);
+        assert_eq!(balanced_accuracy(&[true, false], &labels, 3), 0.5);
+        assert_eq!(balanced_accuracy(&[], &labels, 3), 0.0);
     }
 
     #[test]
