@@ -231,6 +231,14 @@ pub fn write_spec(folder: &Path, spec: &JobSpec) -> Result<(), Error> {
     fs::rename(&partial, folder.join(job::SPEC_FILE)).map_err(failed)
 }
 
+/// Removes the samples that a worker keeps in a job's folder, once the job has ended. Where that fails they only take room.
+pub fn remove_samples(folder: &Path) {
+    let samples = folder.join(job::DATA_FILE);
+    for file in [samples.with_extension("tmp"), samples] {
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// The report of a result folder; `None` if there is none.
 pub fn read_report(folder: &Path) -> Result<Option<JobReport>, Error> {
     let Some(text) = read_text(&folder.join(job::REPORT_FILE))? else { return Ok(None) };

@@ -243,9 +243,11 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the file of samples of a job that is done. Where that fails it only takes room.
+/// Removes the samples of a job that is done, and what a killed worker left of them. Where that fails they only take room.
 fn forget(room: &Room) {
-    let _ = std::fs::remove_file(&room.file);
+    for file in [&room.file, &room.file.with_extension("tmp")] {
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 /// A job under way.
