@@ -15,8 +15,12 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Reads images and labels for training, then for testing.
 pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Raw, Error> {
     let [train_images, train_labels, test_images, test_labels] = paths;
-    let (shape, train) = split([train_images, train_labels], None, hasher, intake)?;
-    let (_, test) = split([test_images, test_labels], Some(&shape), hasher, intake)?;
+    let (shape, train) = split(train_images, train_labels, false, hasher, intake)?;
+    let (test_shape, test) = split(test_images, test_labels, true, hasher, intake)?;
+    if shape != test_shape {
+        let message = format!("images have the shape {test_shape:?}, those for training have {shape:?}");
+        return Err(Error::bad(test_images, Place::File, message));
+    }
     let classes = train.labels.iter().max().map_or(0, |label| label + 1);
     let mut seen = vec![false; usize::try_from(classes).unwrap_or(0)];
     for label in &train.labels {
@@ -46,27 +50,23 @@ pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher, intake: &mut Intak
     Ok(Raw::numeric(kind, shape, labels, train_labels.clone(), [train, test]))
 }
 
-/// Reads images and their labels; those for testing have the `shape` of those for training.
+/// Reads images and their labels; the images go into the intake.
 fn split(
-    [images, labels]: [&Path; 2],
-    shape: Option<&[usize]>,
+    images: &Path,
+    labels: &Path,
+    testing: bool,
     hasher: &mut Hasher,
     intake: &mut Intake<'_>,
 ) -> Result<(Vec<usize>, Split), Error> {
-    let testing = shape.is_some();
     let mut file = Content::open(images, hasher, &[3, 4])?;
     // Rank 3 is [N, H, W]; rank 4 is [N, H, W, C], which becomes channels first.
-    let found = match *file.sizes {
+    let shape = match *file.sizes {
         [_, height, width] => vec![1, height, width],
         [_, height, width, channels] => vec![channels, height, width],
         _ => return Err(Error::bad(images, Place::Byte(3), "an image file has rank 3 or 4")),
     };
-    if let Some(shape) = shape.filter(|shape| *shape != found) {
-        let message = format!("images have the shape {found:?}, those for training have {shape:?}");
-        return Err(Error::bad(images, Place::File, message));
-    }
-    let (count, channels, plane) = (file.sizes[0], found[0], found[1].saturating_mul(found[2]));
-    let each = channels.saturating_mul(plane);
+    let (count, channels) = (file.sizes[0], shape[0]);
+    let each = shape.iter().fold(1usize, |product, axis| product.saturating_mul(*axis));
     if each > limits::TENSOR_ELEMENTS_MAX {
         let message = format!("a sample has {each} values, allowed are 1 to {}", limits::TENSOR_ELEMENTS_MAX);
         return Err(Error::bad(images, Place::Byte(4), message));
@@ -91,7 +91,7 @@ fn split(
     file.read(&mut classes)?;
     file.finish()?;
     let labels = classes.iter().map(|label| i64::from(*label)).collect();
-    Ok((found, Split { labels, ..Split::default() }))
+    Ok((shape, Split { labels, ..Split::default() }))
 }
 
 fn channels_first(image: &[u8], channels: usize, out: &mut [u8]) {

@@ -76,17 +76,14 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher, intake: &mut Intake<'_>) ->
         let message = format!("{count} images of {each} values: at most {STORED_VALUES_MAX} values are read");
         return Err(Error::bad(path, Place::File, message));
     }
-    if let Some((class, label)) = (0..).zip(&labels).find(|(class, _)| !has(&train, *class)) {
+    let splits = [split(&train, channels, false, intake)?, split(&test, channels, true, intake)?];
+    let [train, test] = splits;
+    if let Some((class, label)) = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class)) {
         let message = format!("class {label:?} (number {class}) has no image for training");
         return Err(Error::bad(path, Place::File, message));
     }
-    let splits = [split(&train, channels, false, intake)?, split(&test, channels, true, intake)?];
     let kind = (DataFormat::ImageFolder, Task::ImageClassification);
-    Ok(Raw::numeric(kind, shape, labels, path.to_owned(), splits))
-}
-
-fn has(pictures: &[Picture], class: usize) -> bool {
-    pictures.iter().any(|picture| picture.class == class)
+    Ok(Raw::numeric(kind, shape, labels, path.to_owned(), [train, test]))
 }
 
 fn classes(path: &Path) -> Result<Vec<String>, Error> {

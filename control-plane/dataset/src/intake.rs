@@ -59,6 +59,8 @@ pub(crate) struct Intake<'a> {
     bytes: Vec<u8>,
     floats: Vec<f32>,
     writer: Option<Writer>,
+    /// Values of one sample, once there is one.
+    each: Option<usize>,
     values: u64,
     /// Samples of both splits.
     counts: [u64; 2],
@@ -74,17 +76,22 @@ impl<'a> Intake<'a> {
             bytes: Vec::new(),
             floats: Vec::new(),
             writer: None,
+            each: None,
             values: 0,
             counts: [0; 2],
             examiner: Examiner::default(),
         }
     }
 
-    /// Adds a sample of `channels`. All have the size and kind of the first.
+    /// Adds a sample of `channels`. All are of one kind; one of another size than the first is not taken, for its reader
+    /// refuses the set.
     ///
     /// # Errors
     /// More values than are taken, or a disk that refuses them.
     pub(crate) fn take(&mut self, row: Row<'_>, channels: usize, testing: bool) -> Result<(), Error> {
+        if *self.each.get_or_insert(row.len()) != row.len() {
+            return Ok(());
+        }
         self.values = self.values.saturating_add(row.len() as u64);
         let most = match self.keep {
             Keep::Memory => VALUES_MAX as u64,
@@ -139,22 +146,27 @@ impl<'a> Intake<'a> {
     ///
     /// # Errors
     /// The disk refused them.
-    pub(crate) fn finish(self, schema: &DatasetSchema, splits: [Split; 2]) -> Result<[Split; 2], Error> {
+    pub(crate) fn finish(mut self, schema: &DatasetSchema, splits: [Split; 2]) -> Result<[Split; 2], Error> {
         let [mut train, mut test] = splits;
         if self.is_empty() {
             return Ok([train, test]);
         }
-        if let Some(writer) = self.writer {
+        if let Some(writer) = self.writer.take() {
             let [for_train, for_test] = writer.finish(schema, [&train.labels, &test.labels])?;
             (train.stored, test.stored) = (Some(for_train), Some(for_test));
             return Ok([train, test]);
         }
+        Ok(self.in_memory([train, test]))
+    }
+
+    /// Gives the splits the samples that memory holds, which is all where nothing else was asked for.
+    fn in_memory(self, splits: [Split; 2]) -> [Split; 2] {
+        let [mut train, mut test] = splits;
         let mut samples = self.floats;
         samples.extend(self.bytes.iter().copied().map(of_byte));
-        let each: usize = schema.shape.iter().product();
-        let at = usize::try_from(self.counts[0]).unwrap_or(0).saturating_mul(each);
-        test.samples = samples.split_off(at.min(samples.len()));
+        let for_train = usize::try_from(self.counts[0]).unwrap_or(0).saturating_mul(self.each.unwrap_or(0));
+        test.samples = samples.split_off(for_train.min(samples.len()));
         train.samples = samples;
-        Ok([train, test])
+        [train, test]
     }
 }

@@ -1,7 +1,7 @@
 //! Time series as text: UCR's `.tsv` (label first, tab separated) and aeon's `.ts` (a header, dimensions separated
 //! by colons, label last).
 
-use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, file::Lines};
+use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, file::Lines};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     collections::{HashMap, HashSet},
@@ -13,20 +13,29 @@ const LABEL_BYTES_MAX: usize = 64;
 /// Labels that an error lists.
 const LABELS_SHOWN: usize = 20;
 
-/// One file's samples; their values are in the intake.
+/// One file's samples.
 #[derive(Default)]
 struct Parsed {
     /// Channels, length; zeros until the first sample is whole.
     shape: [usize; 2],
-    /// What [`Self::shape`] has to become.
-    wanted: Option<[usize; 2]>,
-    /// The values of one sample.
-    row: Vec<f32>,
-    /// Distinct labels in the order of their first samples, and the lines of those.
-    names: Vec<(String, usize)>,
+    /// Of those samples that nobody took yet.
+    samples: Vec<f32>,
+    /// Distinct labels in the order of their first samples.
+    names: Vec<String>,
     known: HashMap<String, u32>,
     /// For each sample its place in `names`.
     labels: Vec<u32>,
+    /// Line of each sample.
+    lines: Vec<usize>,
+}
+
+impl Parsed {
+    /// Hands the sample that is whole on.
+    fn hand_on(&mut self, testing: bool, intake: &mut Intake<'_>) -> Result<(), Error> {
+        intake.take(Row::Floats(&self.samples), self.shape[0], testing)?;
+        self.samples.clear();
+        Ok(())
+    }
 }
 
 /// Adds one sample, field by field; every sample must have the shape of the first. Limits hold before memory is taken.
@@ -44,7 +53,6 @@ impl<'a> Sample<'a> {
             let message = format!("more than {SAMPLES_MAX} samples, the most that is read");
             return Err(Error::bad(path, Place::Line(line), message));
         }
-        into.row.clear();
         Ok(Self { path, line, into, channels: 0, length: 0 })
     }
 
@@ -69,13 +77,13 @@ impl<'a> Sample<'a> {
             let value = number(self.path, self.line, count + 1, field)?;
             count += 1;
             let elements = self.channels * self.length + count;
-            if elements > limits::TENSOR_ELEMENTS_MAX {
+            if elements > limits::TENSOR_ELEMENTS_MAX || self.into.samples.len() >= VALUES_MAX {
                 return Err(self.bad(format!(
-                    "more than {} values in a sample, the most that is read",
+                    "more than {} values in a sample or {VALUES_MAX} in all, the most that is read",
                     limits::TENSOR_ELEMENTS_MAX
                 )));
             }
-            self.into.row.push(value);
+            self.into.samples.push(value);
         }
         if self.channels > 0 && count != self.length {
             return Err(self.bad(format!(
@@ -97,18 +105,10 @@ impl<'a> Sample<'a> {
     }
 
     /// `label` is as [`canonical`] gives it.
-    fn end(self, label: String, intake: &mut Intake<'_>) -> Result<(), Error> {
+    fn end(self, label: String) -> Result<(), Error> {
         let [channels_known, _] = self.into.shape;
         if channels_known == 0 {
-            let shape = [self.channels, self.length];
-            if let Some(wanted) = self.into.wanted.filter(|wanted| *wanted != shape) {
-                let message = format!(
-                    "series have {} dimensions of {} values, those for training have {} of {}",
-                    shape[0], shape[1], wanted[0], wanted[1]
-                );
-                return Err(Error::bad(self.path, Place::File, message));
-            }
-            self.into.shape = shape;
+            self.into.shape = [self.channels, self.length];
         } else if self.channels != channels_known {
             return Err(
                 self.bad(format!("{} dimensions, the first sample has {channels_known}", self.channels))
@@ -124,13 +124,14 @@ impl<'a> Sample<'a> {
                         format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
                     return Err(Error::bad(self.path, Place::Line(self.line), message));
                 }
-                into.names.push((label.clone(), self.line));
+                into.names.push(label.clone());
                 into.known.insert(label, class as u32);
                 class as u32
             }
         };
         into.labels.push(class);
-        intake.take(Row::Floats(&into.row), self.channels, into.wanted.is_some())
+        into.lines.push(self.line);
+        Ok(())
     }
 }
 
@@ -141,8 +142,8 @@ pub(super) fn read_tsv(
     hasher: &mut Hasher,
     intake: &mut Intake<'_>,
 ) -> Result<Raw, Error> {
-    let training = tsv(train, None, hasher, intake)?;
-    let testing = tsv(test, Some(training.shape), hasher, intake)?;
+    let training = tsv(train, false, hasher, intake)?;
+    let testing = tsv(test, true, hasher, intake)?;
     join(DataFormat::UcrTsv, train, training, test, testing)
 }
 
@@ -153,8 +154,8 @@ pub(super) fn read_ts(
     hasher: &mut Hasher,
     intake: &mut Intake<'_>,
 ) -> Result<Raw, Error> {
-    let training = ts(train, None, hasher, intake)?;
-    let testing = ts(test, Some(training.shape), hasher, intake)?;
+    let training = ts(train, false, hasher, intake)?;
+    let testing = ts(test, true, hasher, intake)?;
     join(DataFormat::Ts, train, training, test, testing)
 }
 
@@ -165,27 +166,39 @@ fn join(
     test_path: &Path,
     test: Parsed,
 ) -> Result<Raw, Error> {
-    let mut labels: Vec<String> = train.names.iter().map(|(name, _)| name.clone()).collect();
+    if train.shape != test.shape {
+        let message = format!(
+            "series have {} dimensions of {} values, those for training have {} of {}",
+            test.shape[0], test.shape[1], train.shape[0], train.shape[1]
+        );
+        return Err(Error::bad(test_path, Place::File, message));
+    }
+    let mut labels = train.names.clone();
     labels.sort_by(|a, b| in_order(a, b));
     if let [only] = labels.as_slice() {
         return Err(Error::one_class(train_path, only));
     }
     let classes: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
     let index = |path: &Path, parsed: Parsed| {
-        let known: Result<Vec<i64>, Error> = parsed
-            .names
-            .iter()
-            .map(|(name, line)| {
-                classes.get(name.as_str()).copied().ok_or_else(|| {
-                    let message =
-                        format!("label {name:?} does not occur in the training split ({})", shown(&labels));
-                    Error::bad(path, Place::Line(*line), message)
-                })
-            })
-            .collect();
-        let known = known?;
-        let labels = parsed.labels.iter().map(|label| known[*label as usize]).collect();
-        Ok(Split { labels, ..Split::default() })
+        let known: Vec<Option<i64>> =
+            parsed.names.iter().map(|name| classes.get(name.as_str()).copied()).collect();
+        let mut split = Split {
+            samples: parsed.samples,
+            labels: Vec::with_capacity(parsed.labels.len()),
+            ..Split::default()
+        };
+        for (label, line) in parsed.labels.iter().zip(parsed.lines) {
+            let Some(class) = known[*label as usize] else {
+                let message = format!(
+                    "label {:?} does not occur in the training split ({})",
+                    parsed.names[*label as usize],
+                    shown(&labels)
+                );
+                return Err(Error::bad(path, Place::Line(line), message));
+            };
+            split.labels.push(class);
+        }
+        Ok(split)
     };
     let shape = train.shape.to_vec();
     let splits = [index(train_path, train)?, index(test_path, test)?];
@@ -257,15 +270,10 @@ fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
     Ok(canonical(label))
 }
 
-/// Reads one file; that for testing has the shape that is `wanted`.
-fn tsv(
-    path: &Path,
-    wanted: Option<[usize; 2]>,
-    hasher: &mut Hasher,
-    intake: &mut Intake<'_>,
-) -> Result<Parsed, Error> {
+/// Reads one file; its samples go into the intake.
+fn tsv(path: &Path, testing: bool, hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Parsed, Error> {
     let mut lines = Lines::open(path, hasher)?;
-    let mut parsed = Parsed { wanted, ..Parsed::default() };
+    let mut parsed = Parsed::default();
     while let Some((line, content)) = lines.next()? {
         if content.trim().is_empty() {
             continue;
@@ -279,7 +287,8 @@ fn tsv(
         }
         let mut sample = Sample::begin(path, line, &mut parsed)?;
         sample.channel(fields)?;
-        sample.end(label, intake)?;
+        sample.end(label)?;
+        parsed.hand_on(testing, intake)?;
     }
     if parsed.labels.is_empty() {
         return Err(Error::bad(path, Place::File, "the file has no samples"));
@@ -287,15 +296,10 @@ fn tsv(
     Ok(parsed)
 }
 
-/// Reads one file; that for testing has the shape that is `wanted`.
-fn ts(
-    path: &Path,
-    wanted: Option<[usize; 2]>,
-    hasher: &mut Hasher,
-    intake: &mut Intake<'_>,
-) -> Result<Parsed, Error> {
+/// Reads one file; its samples go into the intake.
+fn ts(path: &Path, testing: bool, hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Parsed, Error> {
     let mut lines = Lines::open(path, hasher)?;
-    let mut parsed = Parsed { wanted, ..Parsed::default() };
+    let mut parsed = Parsed::default();
     let mut declared: Option<Declared> = None;
     let mut in_data = false;
     while let Some((line, content)) = lines.next()? {
@@ -322,7 +326,8 @@ fn ts(
         for dimension in dimensions.split(':') {
             sample.channel(dimension.split(','))?;
         }
-        sample.end(label, intake)?;
+        sample.end(label)?;
+        parsed.hand_on(testing, intake)?;
     }
     if !in_data {
         return Err(Error::bad(path, Place::File, "no line @data: the file is cut or no .ts file"));

@@ -165,9 +165,20 @@ pub struct Compressed {
     pub loss_max: f64,
 }
 
-/// Exports `net` for `board` and measures it on the test split: the form of it that is given, or its INT8 form by
-/// calibration alone. `ort` calibrates and measures. What INT8 costs a network whose training was `cut_short` by its time
-/// is said and no reason to refuse it: a poor model that says so is of more use than none.
+/// What an export has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The board that the model is for.
+    pub board: &'a Board,
+    /// Of the samples that are drawn.
+    pub seed: u64,
+    /// Whether the training was cut short by its time: what INT8 costs such a network is said, and no reason to refuse it. A
+    /// poor model that says so is of more use than none.
+    pub cut_short: bool,
+}
+
+/// Exports `net` and measures it on the test split: the form of it that is given, or its INT8 form by calibration alone.
+/// `ort` calibrates and measures.
 ///
 /// # Errors
 /// A model that disagrees with the network on either runtime, that INT8 makes useless, or that breaks the board's
@@ -176,11 +187,10 @@ pub fn export(
     net: &Network,
     compressed: Option<Compressed>,
     set: &Dataset,
-    board: &Board,
-    seed: u64,
-    cut_short: bool,
+    terms: Terms<'_>,
     ort: &Ort,
 ) -> Result<Exported, Error> {
+    let Terms { board, seed, cut_short } = terms;
     let graph = net.to_graph()?;
     let onnx_fp32 = onnx::write_f32(&graph)?;
     let reduce_range = crate::import::saturates(board);

@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{self, Checkpoint, Named},
     compress,
     data::{self, Dataset, Room},
-    finish::{self, Compressed},
+    finish::{self, Compressed, Terms},
     genotype::Architecture,
     history::{History, Shares},
     memory,
@@ -476,9 +476,9 @@ impl Driver<'_, '_> {
     ) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let (board, seed) = (&self.spec.board, self.spec.seed);
         let cut_short = self.state.paced.cut_short;
-        let mut exported = finish::export(net, compressed, self.set, board, seed, cut_short, ort)?;
+        let terms = Terms { board: &self.spec.board, seed: self.spec.seed, cut_short };
+        let mut exported = finish::export(net, compressed, self.set, terms, ort)?;
         self.check_data()?;
         let quantise_seconds = start.elapsed().as_secs_f64();
         let held = self.held().map(|held| held.told(Some(self.spent_s() + quantise_seconds)));

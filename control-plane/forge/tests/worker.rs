@@ -128,7 +128,7 @@ fn peak_mib(arguments: &[&str], folder: &Path) -> u64 {
 fn a_set_larger_than_the_memory_for_it_is_added_and_trained_on_within_that_memory_and_gives_the_same_model() {
     const IMAGES: u32 = 60_000;
     /// What the large set takes in f32.
-    const SET_MIB: u64 = 60_000 * 32 * 32 * 4 >> 20;
+    const SET_MIB: u64 = (60_000 * 32 * 32 * 4) >> 20;
     let [small, large, whole] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let budget =
         r#"{"search_steps": 1, "search_batch": 8, "train_epochs": 1, "channels": 2, "cells": 1, "nodes": 1}"#;

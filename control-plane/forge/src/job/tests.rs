@@ -558,7 +558,7 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }
 
-mod data;
+mod limits;
 mod text;
 
 /// A budget that compresses by all means, and a network that training makes good enough for it.

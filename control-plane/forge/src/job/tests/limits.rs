@@ -37,13 +37,10 @@ fn a_job_on_samples_in_a_file_ends_bit_for_bit_like_one_in_memory_and_needs_noth
     assert!(said.iter().all(|line| line.stage != Stage::Load || line.message.is_none()));
     let mut kills = 0;
     loop {
-        let (result, said) = drive_within(&stored, Some(13), Some(0));
-        let told = said.iter().filter_map(|line| line.message.as_deref());
-        assert!(
-            told.into_iter()
-                .any(|line| line.starts_with("memory has room for 0 MiB of samples: they are read from")),
-            "{said:?}"
-        );
+        let (result, said) = drive_within(&stored, Some(40), Some(0));
+        let from_a_file =
+            "memory has room for 0 MiB of samples: they are read from samples.bin as they are needed";
+        assert!(said.iter().any(|line| line.message.as_deref() == Some(from_a_file)), "{said:?}");
         match result {
             Ok(()) => break,
             Err(Error::Stopped) => kills += 1,
@@ -77,18 +74,17 @@ fn samples_that_cannot_be_read_any_more_end_the_job_and_are_not_learned_from() {
     write_waves(folder.path());
     let dir = folder.path().join("job");
     write_spec(&dir, &spec(folder.path()));
-    let (mut done, mut said) = (0, Vec::new());
-    let mut progress = |line: &Progress| said.push(line.clone());
+    let mut done = 0;
     let mut stop = || {
         done += 1;
         if done == 4 {
             let file = fs::OpenOptions::new().write(true).open(samples_file(&dir)).unwrap();
-            file.set_len(5000).unwrap();
+            file.set_len(4096).unwrap();
         }
         false
     };
     let hooks = Hooks {
-        progress: &mut progress,
+        progress: &mut |_| (),
         stop: &mut stop,
         checkpoint_every: Duration::ZERO,
         data_bytes: Some(0),
@@ -107,7 +103,7 @@ fn samples_that_cannot_be_read_any_more_end_the_job_and_are_not_learned_from() {
 fn what_is_to_be_known_of_the_data_stands_in_the_report_beside_the_accuracy() {
     let folder = tempfile::tempdir().unwrap();
     write_waves(folder.path());
-    // One test sample is a training sample too, and of the second class all but three samples go.
+    // One test sample is a training sample too, and of the second class all but two samples go.
     let train = fs::read_to_string(folder.path().join("Waves_TRAIN.tsv")).unwrap();
     let test = fs::read_to_string(folder.path().join("Waves_TEST.tsv")).unwrap();
     let mut seen = 0;
