@@ -117,7 +117,7 @@ struct Content<'a> {
 
 enum Source<'a> {
     Plain(BufReader<Hashed<'a>>),
-    Packed(flate2::read::MultiGzDecoder<BufReader<Hashed<'a>>>),
+    Packed(flate2::bufread::MultiGzDecoder<BufReader<Hashed<'a>>>),
 }
 
 impl<'a> Content<'a> {
@@ -125,7 +125,7 @@ impl<'a> Content<'a> {
         let file = BufReader::with_capacity(BUFFER_BYTES, Hashed::open(path, hasher)?);
         let packed = path.extension().is_some_and(|extension| extension == "gz");
         let source = if packed {
-            Source::Packed(flate2::read::MultiGzDecoder::new(file))
+            Source::Packed(flate2::bufread::MultiGzDecoder::new(file))
         } else {
             Source::Plain(file)
         };
