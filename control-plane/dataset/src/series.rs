@@ -1,7 +1,7 @@
 //! Time series as text: UCR's `.tsv` (label first, tab separated) and aeon's `.ts` (a header, dimensions separated
 //! by colons, label last).
 
-use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, file::Lines};
+use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, examine, file::Lines};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     collections::{HashMap, HashSet},
@@ -27,6 +27,8 @@ struct Parsed {
     labels: Vec<u32>,
     /// Line of each sample.
     lines: Vec<usize>,
+    /// Labels that the file declares and no sample has.
+    unseen: Vec<String>,
 }
 
 impl Parsed {
@@ -156,7 +158,17 @@ pub(super) fn read_ts(
 ) -> Result<Raw, Error> {
     let training = ts(train, false, hasher, intake)?;
     let testing = ts(test, true, hasher, intake)?;
-    join(DataFormat::Ts, train, training, test, testing)
+    let unseen = said_of_unseen(&training.unseen);
+    let mut raw = join(DataFormat::Ts, train, training, test, testing)?;
+    raw.remarks.extend(unseen);
+    Ok(raw)
+}
+
+fn said_of_unseen(labels: &[String]) -> Option<String> {
+    let names = examine::listed(labels.iter().map(String::as_str));
+    let told =
+        || format!("@classLabel names labels that no training sample has, and no model learns: {names}");
+    (!labels.is_empty()).then(told)
 }
 
 fn join(
@@ -334,6 +346,10 @@ fn ts(path: &Path, testing: bool, hasher: &mut Hasher, intake: &mut Intake<'_>) 
     }
     if parsed.labels.is_empty() {
         return Err(Error::bad(path, Place::File, "no samples after @data"));
+    }
+    if let Some(Declared { names, .. }) = declared {
+        parsed.unseen = names.into_iter().filter(|name| !parsed.known.contains_key(name)).collect();
+        parsed.unseen.sort_by(|a, b| in_order(a, b));
     }
     Ok(parsed)
 }

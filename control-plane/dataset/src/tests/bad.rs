@@ -161,6 +161,18 @@ fn a_channel_that_never_changes_is_told() {
 }
 
 #[test]
+fn labels_that_a_file_declares_and_no_training_sample_has_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = "@classLabel true a b c 10 9\n@data\n";
+    let body = |at: u8| format!("{head}1,{at}:b\n7,{at}8:a\n");
+    write_pair(folder.path(), "ts", &body(1), &body(2));
+    assert_eq!(
+        remarks(folder.path()),
+        ["@classLabel names labels that no training sample has, and no model learns: 9, 10, c"]
+    );
+}
+
+#[test]
 fn held_out_text_that_is_trained_on_elsewhere_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let text: String = (0..400).map(|line| format!("line {line} of {}\n", line * line)).collect();
