@@ -181,10 +181,10 @@ fn keep_first(known: &mut Option<[Named; 2]>, found: [Named; 2]) {
 fn unbalanced(names: &[String], train: &[i64], task: Task) -> Option<String> {
     balance::weights(train, names.len())?;
     let counts = balance::counts(train, names.len());
-    let there = || (0..counts.len()).filter(|class| counts[*class] > 0);
-    let rarest = there().min_by_key(|class| counts[*class])?;
+    let there: Vec<usize> = (0..counts.len()).filter(|class| counts[*class] > 0).collect();
+    let rarest = there.iter().copied().min_by_key(|class| counts[*class])?;
     // Of equally frequent ones the first.
-    let commonest = there().rev().max_by_key(|class| counts[*class])?;
+    let commonest = there.iter().rev().copied().max_by_key(|class| counts[*class])?;
     let share = |class: usize| 100.0 * counts[class] as f64 / train.len() as f64;
     let told = format!(
         "unbalanced classes: {:.1} % of the training samples have the label {}, {:.1} % the label {}",

@@ -43,8 +43,9 @@ impl<'a> Hashed<'a> {
     /// # Errors
     /// The file cannot be read, or became shorter meanwhile.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
-        let io = |source| Error::Io { path: self.path.to_owned(), source };
-        io::copy(&mut self, &mut io::sink()).map_err(io)?;
+        let path = self.path;
+        let copied = io::copy(&mut self, &mut io::sink());
+        copied.map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Ok(())
     }
 }
@@ -92,9 +93,8 @@ impl<'a> Lines<'a> {
         self.at += self.line.len();
         self.number += 1;
         self.line.clear();
-        let io = |source| Error::Io { path: self.path.to_owned(), source };
-        let mut limited = (&mut self.source).take(LINE_BYTES_MAX);
-        if limited.read_until(b'\n', &mut self.line).map_err(io)? == 0 {
+        let read = self.source.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line);
+        if read.map_err(|source| Error::Io { path: self.path.to_owned(), source })? == 0 {
             return Ok(None);
         }
         if self.line.len() as u64 >= LINE_BYTES_MAX {

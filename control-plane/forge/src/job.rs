@@ -17,7 +17,7 @@ use crate::{
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     compress,
-    data::{self, Dataset, Room},
+    data::{self, Dataset, Room, Split},
     finish::{self, Compressed, Terms},
     genotype::Architecture,
     history::{History, Shares},
@@ -324,7 +324,7 @@ impl Driver<'_, '_> {
     }
 
     fn check_data(&self) -> Result<(), Error> {
-        let failed = [&self.set.train, &self.set.test].into_iter().find_map(|split| split.failure());
+        let failed = [&self.set.train, &self.set.test].into_iter().find_map(Split::failure);
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
