@@ -366,6 +366,9 @@ fn measure(
         tensors: taken.quantised.tensors.clone(),
         remarks,
     };
+    if let Some(error) = test.and_then(|labelled| labelled.test.failure()) {
+        return Err(error.into());
+    }
     Ok(Measured { golden, report })
 }
 
