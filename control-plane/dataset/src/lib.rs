@@ -1,22 +1,26 @@
-//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), sentences with
-//! intent and slots, and plain text, read whole into memory; and samples without labels (`.npy`).
+//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), tables of numbers
+//! (`.csv`), sentences with intent and slots, and plain text, read whole into memory; and samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
 //! was expected there.
 //!
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
+mod anomaly;
 mod idx;
 mod images;
 pub mod intents;
 pub mod npy;
 pub mod prose;
 mod series;
+mod table;
+
+pub use anomaly::NORMAL_MIN;
 
 use shared::{
     Digest,
     digest::Hasher,
-    job::{DataFormat, DatasetRef, DatasetSchema},
+    job::{DataFormat, DatasetRef, DatasetSchema, Reading},
     limits,
     manifest::{Head, Task},
     read,
@@ -109,6 +113,11 @@ impl Error {
         Self::Bad { path: path.to_owned(), at, message }
     }
 
+    /// What was said of a set does not fit it.
+    fn reading(path: &Path, message: &str) -> Self {
+        Self::bad(path, Place::File, message)
+    }
+
     fn one_class(path: &Path, label: &str) -> Self {
         let message =
             format!("all training samples have the label {label:?}: a classifier needs at least two classes");
@@ -195,7 +204,7 @@ pub struct Dataset {
 /// # Errors
 /// As [`open`], and [`Error::Changed`].
 pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
-    let set = open(&reference.path, Some(reference.format))?;
+    let set = open_as(&reference.path, Some(reference.format), &reference.reading)?;
     match reference.digest {
         Some(expected) if expected != set.schema.digest => {
             Err(Error::Changed { path: reference.path.clone(), expected, found: set.schema.digest })
@@ -210,6 +219,15 @@ pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
 /// # Errors
 /// Missing, damaged, oversized or contradictory files, and sets with fewer than two classes.
 pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
+    open_as(path, format, &Reading::default())
+}
+
+/// Opens a data set as [`open`] does, read as a person says.
+///
+/// # Errors
+/// As [`open`]; and a label or column that is not there, fewer normal samples than a model learns from, and what does not go
+/// with the format.
+pub fn open_as(path: &Path, format: Option<DataFormat>, reading: &Reading) -> Result<Dataset, Error> {
     let found = match format {
         Some(DataFormat::Idx) => Files::idx(path),
         Some(DataFormat::ImageFolder) => Files::images(path),
@@ -220,20 +238,55 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Some(DataFormat::Text) => Files::prose(path)?,
         Some(DataFormat::IntentJsonl) => Files::single(path, "jsonl")?,
         Some(DataFormat::IntentJson) => Files::single(path, "json")?,
+        Some(DataFormat::Csv) => Files::table(path)?,
         None => Files::any(path)?,
     };
     let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
     let mut hasher = Hasher::new();
-    let raw = match files {
-        Files::Idx(paths) => idx::read(&paths, &mut hasher)?,
-        Files::Images(folder) => images::read(&folder, &mut hasher)?,
-        Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
-        Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
+    let wanted = if reading.normal.is_some() { Classes::Any } else { Classes::OfTraining };
+    if reading.label_column.is_some() && !matches!(files, Files::Csv(_)) {
+        return Err(Error::reading(
+            path,
+            "only the labels of a .csv table are in a column that can be named",
+        ));
+    }
+    let mut columns = None;
+    let mut raw = match files {
+        Files::Idx(paths) => idx::read(&paths, wanted, &mut hasher)?,
+        Files::Images(folder) => images::read(&folder, wanted, &mut hasher)?,
+        Files::Tsv(train, test) => series::read_tsv(&train, &test, wanted, &mut hasher)?,
+        Files::Ts(train, test) => series::read_ts(&train, &test, wanted, &mut hasher)?,
+        Files::Csv(files) => {
+            let (raw, names) = table::read(&files, reading.label_column.as_deref(), wanted, &mut hasher)?;
+            columns = Some(names);
+            raw
+        }
         Files::Prose(files) => prose::read(&files, &mut hasher)?,
         Files::IntentJsonl(file) => intents::jsonl::read(&file, &mut hasher)?,
         Files::IntentJson(file) => intents::assistant::read(&file, &mut hasher)?,
     };
-    raw.finish(hasher.finish())
+    if let Some(normal) = &reading.normal {
+        raw = anomaly::regroup(raw, normal)?;
+    }
+    let columns = columns.map(|names| table::standardised(&mut raw.train, &mut raw.test, names));
+    // The same files read in another way are another set.
+    for said in [&reading.normal, &reading.label_column].into_iter().flatten() {
+        hasher.update(&(said.len() as u64).to_le_bytes());
+        hasher.update(said.as_bytes());
+    }
+    let mut set = raw.finish(hasher.finish())?;
+    set.schema.reading = reading.clone();
+    set.schema.columns = columns.unwrap_or_default();
+    Ok(set)
+}
+
+/// Which labels a set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Classes {
+    /// At least two, all of them in the training split.
+    OfTraining,
+    /// Any in either split: only one of them is learned from.
+    Any,
 }
 
 /// The text of a set of plain text that is held out of training.
@@ -262,9 +315,12 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::Text) => "a .txt file, or a folder of them".to_owned(),
         Some(DataFormat::IntentJsonl) => "a .jsonl file of sentences with intent and slots".to_owned(),
         Some(DataFormat::IntentJson) => "a .json file of intents with sentences".to_owned(),
+        Some(DataFormat::Csv) => {
+            "a .csv file of numbers and labels, or NAME_TRAIN.csv and NAME_TEST.csv (plain or .gz)".to_owned()
+        }
         None => format!(
-            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files, or a .jsonl \
-             or .json file of intents, or a folder of images for each class"
+            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or a .csv table, or .txt files, \
+             or a .jsonl or .json file of intents, or a folder of images for each class"
         ),
     }
 }
@@ -281,9 +337,15 @@ enum Files {
     Prose(Vec<PathBuf>),
     IntentJsonl(PathBuf),
     IntentJson(PathBuf),
+    /// One table, or one for training and one for testing.
+    Csv(Vec<PathBuf>),
 }
 
 impl Files {
+    fn table(path: &Path) -> Result<Option<Self>, Error> {
+        Ok(table::find(path)?.map(Self::Csv))
+    }
+
     fn images(path: &Path) -> Option<Self> {
         images::is(path).then(|| Self::Images(path.to_owned()))
     }
@@ -298,6 +360,9 @@ impl Files {
                 return Ok(Some(files));
             }
         }
+        if let (false, Some(files)) = (path.is_dir(), Self::table(path)?) {
+            return Ok(Some(files));
+        }
         if let Some(files) = Self::prose(path)? {
             return Ok(Some(files));
         }
@@ -306,7 +371,11 @@ impl Files {
                 return Ok(Some(file));
             }
         }
-        Ok(Self::images(path))
+        // A folder of images may have a table beside them.
+        match Self::images(path) {
+            Some(files) => Ok(Some(files)),
+            None => Self::table(path),
+        }
     }
 
     /// The one file with this extension: at `path`, in it, or `path` without its extension.
@@ -458,6 +527,8 @@ impl Raw {
             labels: self.labels,
             heads: self.heads,
             text: self.text,
+            reading: Reading::default(),
+            columns: Vec::new(),
             remarks: self.remarks,
             train_count: self.train.len() as u64,
             test_count: self.test.len() as u64,

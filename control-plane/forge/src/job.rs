@@ -3,6 +3,7 @@
 
 mod clock;
 mod compressing;
+mod detecting;
 mod gain;
 mod labels;
 mod lock;
@@ -29,6 +30,7 @@ use crate::{
 };
 use clock::Clock;
 use compressing::CompressState;
+use detecting::Detecting;
 use pace::Paced;
 use pretext::PretextState;
 use runtime::Ort;
@@ -100,13 +102,13 @@ pub enum Error {
 impl Error {
     /// Whether a person has to change the input; exit code 2.
     pub fn is_input(&self) -> bool {
-        use finish::Error::{Inaccurate, TooLarge, TooSlow};
+        use finish::Error::{Blind, Inaccurate, TooLarge, TooSlow};
         matches!(
             self,
             Self::Input(_)
                 | Self::Data(_)
                 | Self::Fit(_)
-                | Self::Finish(Inaccurate { .. } | TooLarge { .. } | TooSlow { .. })
+                | Self::Finish(Inaccurate { .. } | Blind { .. } | TooLarge { .. } | TooSlow { .. })
         )
     }
 }
@@ -191,7 +193,12 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     if let Some(percent) = spec.budget.labelled_percent {
         set.train = labels::part(&set.train, percent, spec.seed);
     }
+    let detecting = detecting::prepare(&mut set, &spec)?;
     let samples = Samples::of(&set.train, &set.schema);
+    let samples = match &detecting {
+        Some(detecting) => detecting.samples(samples, &set),
+        None => samples,
+    };
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
     let mut message = None;
@@ -218,7 +225,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let (set, samples, all) = (&set, &samples, all.as_ref());
-    let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
+    let mut driver = Driver { spec, set, samples, all, detecting, checkpoint, hooks, state, saved };
     let net = driver.network()?;
     let compressed = driver.compress(&net, &ort)?;
     driver.finish(dir, &net, compressed, &ort)
@@ -232,6 +239,8 @@ struct Driver<'a, 'h> {
     samples: &'a Samples,
     /// All, where their labels are not needed.
     all: Option<&'a Samples>,
+    /// Where anomalies are to be found.
+    detecting: Option<Detecting>,
     checkpoint: Checkpoint,
     hooks: Hooks<'h>,
     state: State,
@@ -439,8 +448,11 @@ impl Driver<'_, '_> {
     ) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let mut exported = finish::export(net, compressed, self.set, &self.spec.board, self.spec.seed, ort)?;
+        let (board, seed) = (&self.spec.board, self.spec.seed);
+        let held = self.detecting.as_ref().map(|detecting| &detecting.held);
+        let mut exported = finish::export(net, compressed, self.set, board, seed, ort, held)?;
         exported.report.remarks.append(&mut self.state.paced.remarks);
+        exported.report.remarks.extend(self.detecting.as_ref().and_then(Detecting::remark));
         let quantise_seconds = start.elapsed().as_secs_f64();
         (self.hooks.progress)(&Progress {
             accuracy: exported.report.accuracy_int8,
@@ -456,7 +468,8 @@ impl Driver<'_, '_> {
             search: self.state.search.take(),
             teachers: self.state.teachers.take(),
             pretext: self.state.pretext.take(),
-            labelled: self.spec.budget.labelled_percent.map(|_| self.samples.len() as u64),
+            labelled: self.labelled(),
+            alarm: exported.alarm,
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
@@ -469,6 +482,14 @@ impl Driver<'_, '_> {
         self.checkpoint.remove()?;
         (self.hooks.progress)(&plain(Stage::Done, 1, 1));
         Ok(())
+    }
+}
+
+impl Driver<'_, '_> {
+    /// Training samples whose labels were used, where that is not all.
+    fn labelled(&self) -> Option<u64> {
+        let known = self.detecting.as_ref().map_or(self.samples.len(), |detecting| detecting.normal);
+        self.spec.budget.labelled_percent.map(|_| known as u64)
     }
 }
 

@@ -64,6 +64,15 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
+    /// How a network is trained. Where anomalies are to be found, one is all that an erased part of an image can be.
+    fn plan(&self, network: &Architecture, warm: bool) -> Plan {
+        let plan = plan(network, self.spec.budget.train_epochs, warm);
+        match self.detecting {
+            Some(_) => Plan { augment: Augment { erase: 0.0, mirror: false, ..plan.augment }, ..plan },
+            None => plan,
+        }
+    }
+
     fn set_threads_for(&self, architecture: &Architecture) {
         spec::set_threads(
             self.spec.threads,
@@ -107,7 +116,7 @@ impl Driver<'_, '_> {
         let beside = kept(&teachers);
         let net = self.started(net, &beside)?;
         let warm = retrain || self.spec.budget.pretext.is_some();
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, warm);
+        let mut plan = self.plan(net.architecture(), warm);
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
@@ -158,7 +167,7 @@ impl Driver<'_, '_> {
     }
 
     fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, false);
+        let mut plan = self.plan(net.architecture(), false);
         let net = self.pace_teacher(net, &mut plan);
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
