@@ -360,7 +360,9 @@ impl Files {
                 return Ok(Some(files));
             }
         }
-        if let (false, Some(files)) = (path.is_dir(), Self::table(path)?) {
+        if !path.is_dir()
+            && let Some(files) = Self::table(path)?
+        {
             return Ok(Some(files));
         }
         if let Some(files) = Self::prose(path)? {
