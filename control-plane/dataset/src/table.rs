@@ -69,7 +69,7 @@ pub(super) fn find(path: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
     match (pairs.next(), pairs.next(), found.as_slice()) {
         (Some(pair), None, _) => Ok(Some(pair)),
         (None, _, []) => Ok(None),
-        (None, _, [_]) => Ok(Some(found)),
+        (None, _, [only]) => Ok(Some(vec![only.clone()])),
         (_, _, [first, ..]) => {
             let message =
                 format!("{} tables are in this folder: name one, such as {}", found.len(), first.display());
