@@ -34,6 +34,8 @@ pub const DATASET_REMARKS_MAX: usize = 12;
 pub const LABELS_MAX: usize = 10_000;
 /// Most characters of a text model's alphabet.
 pub const ALPHABET_MAX: usize = 254;
+/// Most columns of a table that a model reads: a manifest describes each.
+pub const COLUMNS_MAX: usize = 1024;
 /// Most heads of a model behind the one of its labels.
 pub const HEADS_MAX: usize = 4;
 /// Most characters that one request has a text model write.

@@ -1,6 +1,6 @@
 //! The IDX format of MNIST: a magic number that names type and rank, big-endian sizes, then bytes; plain or gzip.
 
-use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split, file::Hashed};
+use super::{Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split, file::Hashed};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     io::{self, BufReader, Read},
@@ -13,13 +13,24 @@ const TYPE_U8: u8 = 8;
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Reads images and labels for training, then for testing.
-pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Raw, Error> {
+pub(super) fn read(
+    paths: &[PathBuf; 4],
+    wanted: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
     let [train_images, train_labels, test_images, test_labels] = paths;
     let (shape, train) = split(train_images, train_labels, false, hasher, intake)?;
     let (test_shape, test) = split(test_images, test_labels, true, hasher, intake)?;
     if shape != test_shape {
         let message = format!("images have the shape {test_shape:?}, those for training have {shape:?}");
         return Err(Error::bad(test_images, Place::File, message));
+    }
+    let kind = (DataFormat::Idx, Task::ImageClassification);
+    let names = |classes: i64| (0..classes).map(|class| class.to_string()).collect();
+    if wanted == Classes::Any {
+        let classes = train.labels.iter().chain(&test.labels).max().map_or(0, |label| label + 1);
+        return Ok(Raw::numeric(kind, shape, names(classes), train_labels.clone(), [train, test]));
     }
     let classes = train.labels.iter().max().map_or(0, |label| label + 1);
     let mut seen = vec![false; usize::try_from(classes).unwrap_or(0)];
@@ -45,9 +56,7 @@ pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher, intake: &mut Intak
         );
         return Err(Error::bad(test_labels, Place::Byte(8 + index), message));
     }
-    let labels = (0..classes).map(|class| class.to_string()).collect();
-    let kind = (DataFormat::Idx, Task::ImageClassification);
-    Ok(Raw::numeric(kind, shape, labels, train_labels.clone(), [train, test]))
+    Ok(Raw::numeric(kind, shape, names(classes), train_labels.clone(), [train, test]))
 }
 
 /// Reads images and their labels; the images go into the intake.

@@ -2,7 +2,7 @@
 //! fifth is then for testing. PNG and JPEG.
 
 use super::{
-    Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split,
+    Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split,
     file::{read_file, read_whole},
 };
 use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
@@ -42,15 +42,23 @@ pub(super) fn is(path: &Path) -> bool {
 }
 
 /// Reads a set: every file once for what it is and its digest, which the split is by, and once for its pixels.
-pub(super) fn read(path: &Path, hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Raw, Error> {
+pub(super) fn read(
+    path: &Path,
+    wanted: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
     let [train, test] = PARTS.map(|part| path.join(part));
     let (labels, train, test) = if train.is_dir() && test.is_dir() {
-        let labels = classes(&train)?;
+        let labels = match wanted {
+            Classes::OfTraining => classes(&[&train], wanted)?,
+            Classes::Any => classes(&[&train, &test], wanted)?,
+        };
         let read = |part: &Path, hasher: &mut Hasher| pictures(part, &labels, hasher);
         let (training, testing) = (read(&train, hasher)?, read(&test, hasher)?);
         (labels, training, testing)
     } else {
-        let labels = classes(path)?;
+        let labels = classes(&[path], wanted)?;
         let (training, testing) = parted(pictures(path, &labels, hasher)?);
         (labels, training, testing)
     };
@@ -78,7 +86,8 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher, intake: &mut Intake<'_>) ->
     }
     let splits = [split(&train, channels, false, intake)?, split(&test, channels, true, intake)?];
     let [train, test] = splits;
-    if let Some((class, label)) = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class)) {
+    let untrained = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class));
+    if let (Classes::OfTraining, Some((class, label))) = (wanted, untrained) {
         let message = format!("class {label:?} (number {class}) has no image for training");
         return Err(Error::bad(path, Place::File, message));
     }
@@ -86,11 +95,18 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher, intake: &mut Intake<'_>) ->
     Ok(Raw::numeric(kind, shape, labels, path.to_owned(), [train, test]))
 }
 
-fn classes(path: &Path) -> Result<Vec<String>, Error> {
-    let names: Vec<String> = folders(path)?.iter().map(|folder| name(folder)).collect();
+/// Names of the folders in `parts`, of which the first one is named in errors.
+fn classes(parts: &[&Path], wanted: Classes) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for part in parts {
+        names.extend(folders(part)?.iter().map(|folder| name(folder)));
+    }
+    names.sort();
+    names.dedup();
+    let path = parts.first().copied().unwrap_or(Path::new(""));
     match names.as_slice() {
         [] => Err(Error::bad(path, Place::File, "no folder: expected one for each class")),
-        [only] => Err(Error::one_class(path, only)),
+        [only] if wanted == Classes::OfTraining => Err(Error::one_class(path, only)),
         many if many.len() > limits::LABELS_MAX => {
             let message = format!("{} classes, at most {} are taken", many.len(), limits::LABELS_MAX);
             Err(Error::bad(path, Place::File, message))

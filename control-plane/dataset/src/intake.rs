@@ -160,7 +160,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Gives the splits the samples that memory holds, which is all where nothing else was asked for.
-    fn in_memory(self, splits: [Split; 2]) -> [Split; 2] {
+    pub(crate) fn in_memory(self, splits: [Split; 2]) -> [Split; 2] {
         let [mut train, mut test] = splits;
         let mut samples = self.floats;
         samples.extend(self.bytes.iter().copied().map(of_byte));

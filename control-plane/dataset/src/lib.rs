@@ -1,5 +1,5 @@
-//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), sentences with
-//! intent and slots, and plain text; and samples without labels (`.npy`).
+//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), tables of numbers
+//! (`.csv`), sentences with intent and slots, and plain text; and samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
 //! was expected there. Images and series are read sample by sample: into memory, or into a file where memory has no
@@ -7,6 +7,7 @@
 //!
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
+mod anomaly;
 pub mod balance;
 mod examine;
 mod file;
@@ -18,6 +19,9 @@ pub mod npy;
 pub mod prose;
 mod series;
 mod store;
+mod table;
+
+pub use anomaly::NORMAL_MIN;
 
 pub use intake::Room;
 pub use store::Stored;
@@ -27,9 +31,9 @@ use intake::{Intake, Keep, Row};
 use shared::{
     Digest,
     digest::Hasher,
-    job::{DataFormat, DatasetRef, DatasetSchema},
+    job::{DataFormat, DatasetRef, DatasetSchema, Reading},
     limits,
-    manifest::{Head, Task},
+    manifest::{Column, Head, Task},
     text::{self, TextPreprocess},
 };
 use std::{
@@ -133,6 +137,11 @@ impl Error {
         // Labels and fields of a file are quoted in it.
         let message = message.into().replace(char::is_control, " ");
         Self::Bad { path: path.to_owned(), at, message }
+    }
+
+    /// What was said of a set does not fit it.
+    fn reading(path: &Path, message: &str) -> Self {
+        Self::bad(path, Place::File, message)
     }
 
     fn one_class(path: &Path, label: &str) -> Self {
@@ -252,7 +261,8 @@ pub fn open_ref(reference: &DatasetRef, room: &Room) -> Result<Dataset, Error> {
     {
         return Ok(Dataset { schema, train, test });
     }
-    let set = open_within(&reference.path, Some(reference.format), room)?;
+    let DatasetRef { path, format, reading, .. } = reference;
+    let set = read(path, Some(*format), reading, Keep::Within(room))?;
     match reference.digest {
         Some(expected) if expected != set.schema.digest => {
             Err(Error::Changed { path: reference.path.clone(), expected, found: set.schema.digest })
@@ -267,7 +277,16 @@ pub fn open_ref(reference: &DatasetRef, room: &Room) -> Result<Dataset, Error> {
 /// # Errors
 /// Missing, damaged, oversized or contradictory files, and sets with fewer than two classes.
 pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
-    read(path, format, Keep::Memory)
+    open_as(path, format, &Reading::default())
+}
+
+/// Opens a data set as [`open`] does, read as a person says.
+///
+/// # Errors
+/// As [`open`]; and a label or column that is not there, fewer normal samples than a model learns from, and what does not go
+/// with the format.
+pub fn open_as(path: &Path, format: Option<DataFormat>, reading: &Reading) -> Result<Dataset, Error> {
+    read(path, format, reading, Keep::Memory)
 }
 
 /// As [`open`], with images and series in a file where memory has no room for them.
@@ -275,18 +294,23 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
 /// # Errors
 /// As [`open`], and [`Error::Store`].
 pub fn open_within(path: &Path, format: Option<DataFormat>, room: &Room) -> Result<Dataset, Error> {
-    read(path, format, Keep::Within(room))
+    read(path, format, &Reading::default(), Keep::Within(room))
 }
 
-/// What a data set is: as [`open`], without keeping the samples of images and series.
+/// What a data set is: as [`open_as`], without keeping the samples of images and series.
 ///
 /// # Errors
-/// As [`open`].
-pub fn inspect(path: &Path, format: Option<DataFormat>) -> Result<DatasetSchema, Error> {
-    read(path, format, Keep::Nothing).map(|set| set.schema)
+/// As [`open_as`].
+pub fn inspect(path: &Path, format: Option<DataFormat>, reading: &Reading) -> Result<DatasetSchema, Error> {
+    read(path, format, reading, Keep::Nothing).map(|set| set.schema)
 }
 
-fn read(path: &Path, format: Option<DataFormat>, keep: Keep<'_>) -> Result<Dataset, Error> {
+fn read(
+    path: &Path,
+    format: Option<DataFormat>,
+    reading: &Reading,
+    keep: Keep<'_>,
+) -> Result<Dataset, Error> {
     let found = match format {
         Some(DataFormat::Idx) => Files::idx(path),
         Some(DataFormat::ImageFolder) => Files::images(path),
@@ -297,21 +321,58 @@ fn read(path: &Path, format: Option<DataFormat>, keep: Keep<'_>) -> Result<Datas
         Some(DataFormat::Text) => Files::prose(path)?,
         Some(DataFormat::IntentJsonl) => Files::single(path, "jsonl")?,
         Some(DataFormat::IntentJson) => Files::single(path, "json")?,
+        Some(DataFormat::Csv) => Files::table(path)?,
         None => Files::any(path)?,
     };
     let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
     let mut hasher = Hasher::new();
-    let mut intake = Intake::new(path, keep);
-    let raw = match files {
-        Files::Idx(paths) => idx::read(&paths, &mut hasher, &mut intake)?,
-        Files::Images(folder) => images::read(&folder, &mut hasher, &mut intake)?,
-        Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher, &mut intake)?,
-        Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher, &mut intake)?,
+    // What is regrouped is picked from both splits: it has to be in memory.
+    let mut intake = Intake::new(path, if reading.normal.is_some() { Keep::Memory } else { keep });
+    let wanted = if reading.normal.is_some() { Classes::Any } else { Classes::OfTraining };
+    if reading.label_column.is_some() && !matches!(files, Files::Csv(_)) {
+        return Err(Error::reading(
+            path,
+            "only the labels of a .csv table are in a column that can be named",
+        ));
+    }
+    let mut columns = None;
+    let mut raw = match files {
+        Files::Idx(paths) => idx::read(&paths, wanted, &mut hasher, &mut intake)?,
+        Files::Images(folder) => images::read(&folder, wanted, &mut hasher, &mut intake)?,
+        Files::Tsv(train, test) => series::read_tsv(&train, &test, wanted, &mut hasher, &mut intake)?,
+        Files::Ts(train, test) => series::read_ts(&train, &test, wanted, &mut hasher, &mut intake)?,
+        Files::Csv(files) => {
+            let (raw, names) = table::read(&files, reading.label_column.as_deref(), wanted, &mut hasher)?;
+            columns = Some(names);
+            raw
+        }
         Files::Prose(files) => prose::read(&files, &mut hasher)?,
         Files::IntentJsonl(file) => intents::jsonl::read(&file, &mut hasher)?,
         Files::IntentJson(file) => intents::assistant::read(&file, &mut hasher)?,
     };
-    raw.finish(hasher.finish(), intake)
+    if let Some(normal) = &reading.normal {
+        if !intake.is_empty() {
+            [raw.train, raw.test] = intake.in_memory([raw.train, raw.test]);
+            intake = Intake::new(path, keep);
+        }
+        raw = anomaly::regroup(raw, normal)?;
+    }
+    let columns = columns.map(|names| table::standardised(&mut raw.train, &mut raw.test, names));
+    // The same files read in another way are another set.
+    for said in [&reading.normal, &reading.label_column].into_iter().flatten() {
+        hasher.update(&(said.len() as u64).to_le_bytes());
+        hasher.update(said.as_bytes());
+    }
+    raw.finish(hasher.finish(), (reading, columns.unwrap_or_default()), intake)
+}
+
+/// Which labels a set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Classes {
+    /// At least two, all of them in the training split.
+    OfTraining,
+    /// Any in either split: only one of them is learned from.
+    Any,
 }
 
 /// The text of a set of plain text that is held out of training.
@@ -340,9 +401,12 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::Text) => "a .txt file, or a folder of them".to_owned(),
         Some(DataFormat::IntentJsonl) => "a .jsonl file of sentences with intent and slots".to_owned(),
         Some(DataFormat::IntentJson) => "a .json file of intents with sentences".to_owned(),
+        Some(DataFormat::Csv) => {
+            "a .csv file of numbers and labels, or NAME_TRAIN.csv and NAME_TEST.csv (plain or .gz)".to_owned()
+        }
         None => format!(
-            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files, or a .jsonl \
-             or .json file of intents, or a folder of images for each class"
+            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or a .csv table, or .txt files, \
+             or a .jsonl or .json file of intents, or a folder of images for each class"
         ),
     }
 }
@@ -359,9 +423,15 @@ enum Files {
     Prose(Vec<PathBuf>),
     IntentJsonl(PathBuf),
     IntentJson(PathBuf),
+    /// One table, or one for training and one for testing.
+    Csv(Vec<PathBuf>),
 }
 
 impl Files {
+    fn table(path: &Path) -> Result<Option<Self>, Error> {
+        Ok(table::find(path)?.map(Self::Csv))
+    }
+
     fn images(path: &Path) -> Option<Self> {
         images::is(path).then(|| Self::Images(path.to_owned()))
     }
@@ -376,6 +446,11 @@ impl Files {
                 return Ok(Some(files));
             }
         }
+        if !path.is_dir()
+            && let Some(files) = Self::table(path)?
+        {
+            return Ok(Some(files));
+        }
         if let Some(files) = Self::prose(path)? {
             return Ok(Some(files));
         }
@@ -384,7 +459,11 @@ impl Files {
                 return Ok(Some(file));
             }
         }
-        Ok(Self::images(path))
+        // A folder of images may have a table beside them.
+        match Self::images(path) {
+            Some(files) => Ok(Some(files)),
+            None => Self::table(path),
+        }
     }
 
     /// The one file with this extension: at `path`, in it, or `path` without its extension.
@@ -517,7 +596,12 @@ impl Raw {
         Self { format, task, shape, labels, heads, text, remarks, origin, train, test }
     }
 
-    fn finish(self, digest: Digest, mut intake: Intake<'_>) -> Result<Dataset, Error> {
+    fn finish(
+        self,
+        digest: Digest,
+        (reading, columns): (&Reading, Vec<Column>),
+        mut intake: Intake<'_>,
+    ) -> Result<Dataset, Error> {
         let whole = |message: String| Error::bad(&self.origin, Place::File, message);
         let elements: usize = self.shape.iter().product();
         if elements == 0 || elements > limits::TENSOR_ELEMENTS_MAX {
@@ -546,6 +630,8 @@ impl Raw {
             labels: self.labels,
             heads: self.heads,
             text: self.text,
+            reading: reading.clone(),
+            columns,
             remarks: examine::bounded(remarks),
             train_count: self.train.len() as u64,
             test_count: self.test.len() as u64,

@@ -1,7 +1,7 @@
 //! Time series as text: UCR's `.tsv` (label first, tab separated) and aeon's `.ts` (a header, dimensions separated
 //! by colons, label last).
 
-use super::{Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, examine, file::Lines};
+use super::{Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, examine, file::Lines};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     collections::{HashMap, HashSet},
@@ -15,20 +15,20 @@ const LABELS_SHOWN: usize = 20;
 
 /// One file's samples.
 #[derive(Default)]
-struct Parsed {
+pub(super) struct Parsed {
     /// Channels, length; zeros until the first sample is whole.
-    shape: [usize; 2],
+    pub(super) shape: [usize; 2],
     /// Of those samples that nobody took yet.
-    samples: Vec<f32>,
+    pub(super) samples: Vec<f32>,
     /// Distinct labels in the order of their first samples.
-    names: Vec<String>,
-    known: HashMap<String, u32>,
+    pub(super) names: Vec<String>,
+    pub(super) known: HashMap<String, u32>,
     /// For each sample its place in `names`.
-    labels: Vec<u32>,
+    pub(super) labels: Vec<u32>,
     /// Line of each sample.
-    lines: Vec<usize>,
+    pub(super) lines: Vec<usize>,
     /// Labels that the file declares and no sample has.
-    unseen: Vec<String>,
+    pub(super) unseen: Vec<String>,
 }
 
 impl Parsed {
@@ -36,6 +36,27 @@ impl Parsed {
     fn hand_on(&mut self, testing: bool, intake: &mut Intake<'_>) -> Result<(), Error> {
         intake.take(Row::Floats(&self.samples), self.shape[0], testing)?;
         self.samples.clear();
+        Ok(())
+    }
+
+    /// Gives the sample whose values have been added its label, which is as [`canonical`] gives it.
+    pub(super) fn labelled(&mut self, path: &Path, line: usize, label: String) -> Result<(), Error> {
+        let class = match self.known.get(&label) {
+            Some(class) => *class,
+            None => {
+                let class = self.names.len();
+                if class >= limits::LABELS_MAX {
+                    let message =
+                        format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
+                    return Err(Error::bad(path, Place::Line(line), message));
+                }
+                self.names.push(label.clone());
+                self.known.insert(label, class as u32);
+                class as u32
+            }
+        };
+        self.labels.push(class);
+        self.lines.push(line);
         Ok(())
     }
 }
@@ -116,24 +137,7 @@ impl<'a> Sample<'a> {
                 self.bad(format!("{} dimensions, the first sample has {channels_known}", self.channels))
             );
         }
-        let into = self.into;
-        let class = match into.known.get(&label) {
-            Some(class) => *class,
-            None => {
-                let class = into.names.len();
-                if class >= limits::LABELS_MAX {
-                    let message =
-                        format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
-                    return Err(Error::bad(self.path, Place::Line(self.line), message));
-                }
-                into.names.push(label.clone());
-                into.known.insert(label, class as u32);
-                class as u32
-            }
-        };
-        into.labels.push(class);
-        into.lines.push(self.line);
-        Ok(())
+        self.into.labelled(self.path, self.line, label)
     }
 }
 
@@ -141,25 +145,27 @@ impl<'a> Sample<'a> {
 pub(super) fn read_tsv(
     train: &Path,
     test: &Path,
+    classes: Classes,
     hasher: &mut Hasher,
     intake: &mut Intake<'_>,
 ) -> Result<Raw, Error> {
     let training = tsv(train, false, hasher, intake)?;
     let testing = tsv(test, true, hasher, intake)?;
-    join(DataFormat::UcrTsv, train, training, test, testing)
+    join(DataFormat::UcrTsv, classes, (train, training), (test, testing))
 }
 
 /// Reads an aeon pair.
 pub(super) fn read_ts(
     train: &Path,
     test: &Path,
+    classes: Classes,
     hasher: &mut Hasher,
     intake: &mut Intake<'_>,
 ) -> Result<Raw, Error> {
     let training = ts(train, false, hasher, intake)?;
     let testing = ts(test, true, hasher, intake)?;
     let unseen = said_of_unseen(&training.unseen);
-    let mut raw = join(DataFormat::Ts, train, training, test, testing)?;
+    let mut raw = join(DataFormat::Ts, classes, (train, training), (test, testing))?;
     raw.remarks.extend(unseen);
     Ok(raw)
 }
@@ -171,12 +177,12 @@ fn said_of_unseen(labels: &[String]) -> Option<String> {
     (!labels.is_empty()).then(told)
 }
 
-fn join(
+/// Two files, or parts of one, as the splits of a set.
+pub(super) fn join(
     format: DataFormat,
-    train_path: &Path,
-    train: Parsed,
-    test_path: &Path,
-    test: Parsed,
+    wanted: Classes,
+    (train_path, train): (&Path, Parsed),
+    (test_path, test): (&Path, Parsed),
 ) -> Result<Raw, Error> {
     if train.shape != test.shape {
         let message = format!(
@@ -186,8 +192,11 @@ fn join(
         return Err(Error::bad(test_path, Place::File, message));
     }
     let mut labels = train.names.clone();
+    if wanted == Classes::Any {
+        labels.extend(test.names.iter().filter(|name| !train.names.contains(name)).cloned());
+    }
     labels.sort_by(|a, b| in_order(a, b));
-    if let [only] = labels.as_slice() {
+    if let (Classes::OfTraining, [only]) = (wanted, labels.as_slice()) {
         return Err(Error::one_class(train_path, only));
     }
     let classes: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
@@ -228,7 +237,7 @@ fn in_order(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 /// The first labels for an error.
-fn shown(labels: &[String]) -> String {
+pub(super) fn shown(labels: &[String]) -> String {
     let mut text = labels.iter().take(LABELS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if labels.len() > LABELS_SHOWN {
         text.push_str(&format!(", … {} in all", labels.len()));
@@ -256,7 +265,7 @@ fn number(path: &Path, line: usize, column: usize, field: &str) -> Result<f32, E
 }
 
 /// A label in the one form that all its spellings have: 1, 1.0 and 1e0 are the same class.
-fn canonical(label: &str) -> String {
+pub(super) fn canonical(label: &str) -> String {
     match label.parse::<f64>() {
         Ok(value) => {
             // Without a sign on zero; powers of ten keep their exponent where the digits would not fit.
@@ -268,7 +277,7 @@ fn canonical(label: &str) -> String {
     }
 }
 
-fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
+pub(super) fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
     let label = field.trim();
     let numeric_bad = label.parse::<f64>().is_ok_and(|value| !value.is_finite());
     if label.is_empty() || label.len() > LABEL_BYTES_MAX || numeric_bad {

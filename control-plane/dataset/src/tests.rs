@@ -165,7 +165,12 @@ fn refuses_a_set_that_changed_since_it_was_registered() {
     let folder = tempfile::tempdir().unwrap();
     write_pair(folder.path(), "tsv", "1\t1\t2\n2\t3\t4\n", "1\t1\t2\n");
     let digest = Some(open(folder.path(), None).unwrap().schema.digest);
-    let reference = DatasetRef { path: folder.path().to_owned(), format: DataFormat::UcrTsv, digest };
+    let reference = DatasetRef {
+        path: folder.path().to_owned(),
+        format: DataFormat::UcrTsv,
+        digest,
+        reading: Reading::default(),
+    };
     let room = Room { file: folder.path().join("samples.bin"), memory_bytes: u64::MAX };
     open_ref(&reference, &room).unwrap();
     write_pair(folder.path(), "tsv", "1\t1\t2\n2\t3\t5\n", "1\t1\t2\n");

@@ -40,7 +40,7 @@ impl Answer {
     /// What the task of a data set asks for.
     pub fn of(schema: &DatasetSchema) -> Self {
         match schema.task {
-            Task::ImageClassification | Task::SeriesClassification => Self::Class,
+            Task::ImageClassification | Task::SeriesClassification | Task::AnomalyDetection => Self::Class,
             Task::IntentSlots => {
                 Self::ClassAndSlots { slots: schema.heads.first().map_or(0, |head| head.labels.len()) }
             }

@@ -1,5 +1,6 @@
 //! From samples, in memory or in a file, to batches of tensors, with augmentation.
 
+mod made;
 mod text;
 
 pub use text::Change;
@@ -11,6 +12,7 @@ use crate::{
     params::channels_last,
     seeds::{self, Purpose},
 };
+use made::Made;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use shared::{job::DatasetSchema, manifest::Task};
@@ -35,6 +37,7 @@ pub struct Samples {
     weights: Option<Tensor>,
     answer: Answer,
     text: Option<Windows>,
+    made: Option<Made>,
 }
 
 impl Samples {
@@ -56,7 +59,14 @@ impl Samples {
             weights: None,
             answer: Answer::Class,
             text: None,
+            made: None,
         }
+    }
+
+    /// Of `split`, whose first `normal` samples are normal and the others anomalies made of them, in their order: an augmented
+    /// batch has others made each time.
+    pub fn made_of(self, normal: usize, split: &Split, shape: &[usize]) -> Self {
+        Self { made: Some(Made::new(shape, &split.samples, normal)), ..self }
     }
 
     /// Of a split of the data set with this schema.
@@ -78,6 +88,7 @@ impl Samples {
             weights: None,
             answer,
             text: Some(Windows::new(split, [*channels, *length], answer)),
+            made: None,
         }
     }
 
@@ -163,6 +174,9 @@ impl Samples {
     pub fn augmented(&self, indices: &[i64], augment: &Augment, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
         if let Some(text) = &self.text {
             return text.batch(indices, augment.text, rng);
+        }
+        if let Some(made) = &self.made {
+            return made.batch(self, indices, augment, rng);
         }
         let (x, labels) = self.batch(indices);
         let deviation = if augment.jitter > 0.0 { self.moments().1.sqrt() } else { 0.0 };
@@ -252,6 +266,10 @@ impl Augment {
         let size = x.size();
         let (n, w) = (size[0], size[3]);
         let count = usize::try_from(n).unwrap_or(0);
+        if size[2] * w == 1 {
+            // A row of a table: nothing to move along, and no gain that all columns share.
+            return self.jittered(x.copy(), deviation, rng);
+        }
         let symmetric = |limit: f32, rng: &mut ChaCha8Rng| {
             if limit > 0.0 { rng.random_range(-limit..limit) } else { 0.0 }
         };
@@ -299,11 +317,16 @@ impl Augment {
         if self.gain > 0.0 {
             out *= Tensor::from_slice(&gain).reshape([n, 1, 1, 1]);
         }
-        if self.jitter > 0.0 {
-            let noise: Vec<f32> = (0..out.numel()).map(|_| seeds::normal(rng)).collect();
-            out += Tensor::from_slice(&noise).reshape(&size) * (f64::from(self.jitter) * deviation);
+        self.jittered(out, deviation, rng)
+    }
+
+    fn jittered(&self, x: Tensor, deviation: f64, rng: &mut ChaCha8Rng) -> Tensor {
+        if self.jitter <= 0.0 {
+            return x;
         }
-        out
+        let noise: Vec<f32> = (0..x.numel()).map(|_| seeds::normal(rng)).collect();
+        let noise = Tensor::from_slice(&noise).reshape(x.size());
+        x + noise * (f64::from(self.jitter) * deviation)
     }
 
     /// 0 where an image of `[N, C, H, W]` is erased, 1 elsewhere: `[N, 1, H, W]`.

@@ -192,6 +192,7 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         teachers: None,
         pretext: None,
         labelled: None,
+        alarm: None,
         train_seconds: 0.0,
         train_epochs: 0,
         quantise_seconds: start.elapsed().as_secs_f64(),

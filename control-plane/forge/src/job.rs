@@ -3,6 +3,7 @@
 
 mod clock;
 mod compressing;
+mod detecting;
 mod gain;
 mod labels;
 mod lock;
@@ -30,6 +31,7 @@ use crate::{
 };
 use clock::Clock;
 use compressing::CompressState;
+use detecting::Detecting;
 use pace::Paced;
 use pretext::PretextState;
 use runtime::Ort;
@@ -101,13 +103,13 @@ pub enum Error {
 impl Error {
     /// Whether a person has to change the input; exit code 2.
     pub fn is_input(&self) -> bool {
-        use finish::Error::{Inaccurate, TooLarge, TooSlow};
+        use finish::Error::{Blind, Inaccurate, TooLarge, TooSlow};
         matches!(
             self,
             Self::Input(_)
                 | Self::Data(_)
                 | Self::Fit(_)
-                | Self::Finish(Inaccurate { .. } | TooLarge { .. } | TooSlow { .. })
+                | Self::Finish(Inaccurate { .. } | Blind { .. } | TooLarge { .. } | TooSlow { .. })
         )
     }
 }
@@ -208,7 +210,12 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     if let Some(percent) = spec.budget.labelled_percent {
         set.train = labels::part(&set.train, percent, spec.seed);
     }
+    let detecting = detecting::prepare(&mut set, &spec)?;
     let samples = Samples::of(&set.train, &set.schema);
+    let samples = match &detecting {
+        Some(detecting) => detecting.samples(samples, &set),
+        None => samples,
+    };
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
     let mut message = None;
@@ -235,7 +242,7 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let (set, samples, all) = (&set, &samples, all.as_ref());
-    let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
+    let mut driver = Driver { spec, set, samples, all, detecting, checkpoint, hooks, state, saved };
     let net = driver.network()?;
     let compressed = driver.compress(&net, &ort)?;
     driver.finish(dir, &net, compressed, &ort)?;
@@ -258,6 +265,8 @@ struct Driver<'a, 'h> {
     samples: &'a Samples,
     /// All, where their labels are not needed.
     all: Option<&'a Samples>,
+    /// Where anomalies are to be found.
+    detecting: Option<Detecting>,
     checkpoint: Checkpoint,
     hooks: Hooks<'h>,
     state: State,
@@ -478,8 +487,10 @@ impl Driver<'_, '_> {
         let start = Instant::now();
         let cut_short = self.state.paced.cut_short;
         let terms = Terms { board: &self.spec.board, seed: self.spec.seed, cut_short };
-        let mut exported = finish::export(net, compressed, self.set, terms, ort)?;
+        let held = self.detecting.as_ref().map(|detecting| &detecting.held);
+        let mut exported = finish::export(net, compressed, self.set, terms, ort, held)?;
         self.check_data()?;
+        exported.report.remarks.extend(self.detecting.as_ref().and_then(Detecting::remark));
         let quantise_seconds = start.elapsed().as_secs_f64();
         let held = self.held().map(|held| held.told(Some(self.spent_s() + quantise_seconds)));
         exported.report.remarks.extend(held.clone());
@@ -498,7 +509,8 @@ impl Driver<'_, '_> {
             search: self.state.search.take(),
             teachers: self.state.teachers.take(),
             pretext: self.state.pretext.take(),
-            labelled: self.spec.budget.labelled_percent.map(|_| self.samples.len() as u64),
+            labelled: self.labelled(),
+            alarm: exported.alarm,
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
@@ -511,6 +523,14 @@ impl Driver<'_, '_> {
         self.checkpoint.remove()?;
         (self.hooks.progress)(&Progress { message: held, ..plain(Stage::Done, 1, 1) });
         Ok(())
+    }
+}
+
+impl Driver<'_, '_> {
+    /// Training samples whose labels were used, where that is not all.
+    fn labelled(&self) -> Option<u64> {
+        let known = self.detecting.as_ref().map_or(self.samples.len(), |detecting| detecting.normal);
+        self.spec.budget.labelled_percent.map(|_| known as u64)
     }
 }
 

@@ -440,6 +440,7 @@ impl App {
                 path: dataset.path.clone(),
                 format: dataset.schema.format,
                 digest: Some(dataset.schema.digest),
+                reading: dataset.schema.reading.clone(),
             },
             board: Board { latency: job.latency.clone(), ..self.board(&job.board)?.clone() },
             kind,

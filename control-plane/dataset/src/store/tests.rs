@@ -1,13 +1,13 @@
 use super::*;
 use crate::{Room, open_ref, open_within};
-use shared::job::{DataFormat, DatasetRef};
+use shared::job::{DataFormat, DatasetRef, Reading};
 
 /// A pair of series of two values; a third sample, of the training split, is `third`.
 fn write_set(folder: &Path, third: &str) -> DatasetRef {
     fs::write(folder.join("S_TRAIN.tsv"), format!("1\t1\t2\n2\t3\t4\n{third}\n")).unwrap();
     fs::write(folder.join("S_TEST.tsv"), "2\t7\t8\n").unwrap();
-    let digest = Some(crate::inspect(folder, None).unwrap().digest);
-    DatasetRef { path: folder.to_owned(), format: DataFormat::UcrTsv, digest }
+    let digest = Some(crate::inspect(folder, None, &Reading::default()).unwrap().digest);
+    DatasetRef { path: folder.to_owned(), format: DataFormat::UcrTsv, digest, reading: Reading::default() }
 }
 
 fn room(folder: &Path) -> Room {

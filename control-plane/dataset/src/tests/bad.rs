@@ -4,7 +4,7 @@ use super::*;
 use image::{GrayImage, Luma};
 
 fn remarks(path: &Path) -> Vec<String> {
-    let said = inspect(path, None).unwrap().remarks;
+    let said = inspect(path, None, &Reading::default()).unwrap().remarks;
     assert_eq!(open(path, None).unwrap().schema.remarks, said);
     said
 }

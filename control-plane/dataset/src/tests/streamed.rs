@@ -28,7 +28,7 @@ fn same_in_memory_and_in_a_file(path: &Path) -> Dataset {
     let room = Room { file: folder.path().join("samples.bin"), memory_bytes: count * 4 };
     assert_eq!(open_within(path, None, &room).unwrap(), whole);
     assert!(!room.file.exists());
-    assert_eq!(inspect(path, None).unwrap(), whole.schema);
+    assert_eq!(inspect(path, None, &Reading::default()).unwrap(), whole.schema);
     whole
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use shared::{
     Digest,
-    job::{DATA_FILE, DataFormat, DatasetSchema},
+    job::{DATA_FILE, DataFormat, DatasetSchema, Reading},
     limits::TENSOR_ELEMENTS_MAX,
     manifest::Task,
 };
@@ -52,6 +52,8 @@ impl Calibration {
             labels,
             heads: Vec::new(),
             text: None,
+            reading: Reading::default(),
+            columns: Vec::new(),
             remarks: self.labelled.as_ref().map(|labelled| labelled.remarks.clone()).unwrap_or_default(),
             train_count: self.count as u64,
             test_count: self.labelled.as_ref().map_or(0, |labelled| labelled.test.len() as u64),
@@ -81,6 +83,10 @@ fn of_set(path: &Path, seed: u64) -> Result<Calibration, Error> {
     })?;
     if set.schema.text.is_some() {
         let what = "text calibrates no model from elsewhere; give its inputs as .npy files";
+        return Err(Error::Input(format!("{}: {what}", path.display())));
+    }
+    if !set.schema.columns.is_empty() {
+        let what = "a table is standardised for networks of our own; give the model's inputs as .npy files";
         return Err(Error::Input(format!("{}: {what}", path.display())));
     }
     let shape = set.schema.shape.clone();

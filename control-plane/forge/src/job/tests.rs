@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext};
+use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext, Reading};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -50,7 +50,12 @@ fn spec(data: &Path) -> JobSpec {
         id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
         seed: 5,
         threads: 1,
-        dataset: DatasetRef { path: data.to_owned(), format: DataFormat::UcrTsv, digest: None },
+        dataset: DatasetRef {
+            path: data.to_owned(),
+            format: DataFormat::UcrTsv,
+            digest: None,
+            reading: Reading::default(),
+        },
         board: shared::board::Board::from_toml(BOARD, "small.toml").unwrap(),
         kind: JobKind::Search { method: SearchMethod::Darts },
         budget: Budget {
@@ -558,6 +563,7 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }
 
+mod anomalies;
 mod limits;
 mod text;
 

@@ -70,6 +70,15 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
+    /// How a network is trained. Where anomalies are to be found, one is all that an erased part of an image can be.
+    fn plan(&self, network: &Architecture, warm: bool) -> Plan {
+        let plan = plan(network, self.spec.budget.train_epochs, warm);
+        match self.detecting {
+            Some(_) => Plan { augment: Augment { erase: 0.0, mirror: false, ..plan.augment }, ..plan },
+            None => plan,
+        }
+    }
+
     fn set_threads_for(&self, architecture: &Architecture) {
         spec::set_threads(
             self.spec.threads,
@@ -115,7 +124,7 @@ impl Driver<'_, '_> {
         let net = self.started(net, &beside)?;
         let started = self.spec.budget.pretext.is_some() && !self.state.paced.left_out.pretext;
         let warm = retrain || started;
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, warm);
+        let mut plan = self.plan(net.architecture(), warm);
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
@@ -172,7 +181,7 @@ impl Driver<'_, '_> {
     }
 
     fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, false);
+        let mut plan = self.plan(net.architecture(), false);
         plan.steps_max = self.state.paced.teach_steps;
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
@@ -277,7 +286,7 @@ impl Driver<'_, '_> {
         }
         let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 1);
         let net = Network::new(wide.clone(), &mut rng).map_err(Error::Input)?;
-        let plan = plan(wide, self.spec.budget.train_epochs, false);
+        let plan = self.plan(wide, false);
         let (_, measured) = self.measured(net, plan, &[]);
         let (spent_s, count) = (self.state.search_seconds, self.spec.budget.teachers);
         let steps = pace::teach_steps(limit_s, spent_s, count, measured.step_s, measured.most);

@@ -43,6 +43,7 @@ impl World {
             id: "tiny".parse().unwrap(),
             path: folder.path().to_path_buf(),
             format: None,
+            reading: shared::job::Reading::default(),
         };
         app.add_dataset(new).await.unwrap();
         Self { folder, app }

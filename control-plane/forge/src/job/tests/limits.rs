@@ -14,7 +14,7 @@ fn thorough(folder: &Path) -> JobSpec {
         compress: Compression::Auto,
         ..spec.budget
     };
-    let digest = Some(data::inspect(folder, None).unwrap().digest);
+    let digest = Some(data::inspect(folder, None, &Default::default()).unwrap().digest);
     JobSpec { budget, dataset: DatasetRef { digest, ..spec.dataset }, ..spec }
 }
 
