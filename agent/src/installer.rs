@@ -14,6 +14,7 @@ use agent_core::{
 };
 use shared::{
     Digest, SlotName, limits,
+    manifest::standardise,
     signing::Keyring,
     wire::{Refusal, VersionRef},
 };
@@ -300,7 +301,10 @@ fn shadow(serving: Arc<Serving>, bundle: Digest, former: Arc<Loaded>) -> std::io
         let mut output = Vec::new();
         while let Ok(request) = requests.recv() {
             let Some(current) = serving.current() else { return };
-            let ran = former.runnable.run_into(&request.input, request.batch, &mut output);
+            // Rows of a table come as they were sent: each version has its own way to standardise them.
+            let mut input = request.input;
+            standardise(&former.manifest.preprocess.columns, &mut input);
+            let ran = former.runnable.run_into(&input, request.batch, &mut output);
             let agreed = ran.is_ok()
                 && output
                     .chunks_exact(former.manifest.output.elements().max(1))

@@ -86,6 +86,7 @@ pub type ShadowQueue = std::sync::mpsc::SyncSender<ShadowRequest>;
 /// One request with what the version on trial said.
 #[derive(Debug)]
 pub struct ShadowRequest {
+    /// What the model reads; rows of a table as they were sent.
     pub input: Vec<f32>,
     pub batch: usize,
     pub labels: Vec<usize>,

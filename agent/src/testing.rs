@@ -36,6 +36,7 @@ pub(crate) fn manifest(minor: u32, files: Vec<FileEntry>) -> Manifest {
         preprocess: Preprocess::linear(1.0 / 255.0, 0.0),
         labels: ["low", "mid", "high"].map(str::to_owned).to_vec(),
         heads: Vec::new(),
+        alarm: None,
         golden_tolerance: 0.05,
         files,
         lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },

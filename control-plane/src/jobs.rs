@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use shared::{
-    job::{self, DataFormat, DatasetSchema, FrontFile, JobReport, JobSpec, Progress},
+    job::{self, DataFormat, DatasetSchema, FrontFile, JobReport, JobSpec, Progress, Reading},
     limits,
 };
 use std::{
@@ -65,7 +65,8 @@ const NICE: i32 = 5;
 /// How the worker's threads wait for each other. Those that spin take the processor from the ones that they wait for,
 /// many times over where the machine has other work.
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-const INSPECT_LIMIT: Duration = Duration::from_secs(120);
+/// Shorter than a client waits for an answer: every byte of a set is read.
+const INSPECT_LIMIT: Duration = Duration::from_secs(280);
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
 /// Shorter than a client waits for an answer.
 const IMPORT_LIMIT: Duration = Duration::from_secs(280);
@@ -110,12 +111,20 @@ impl Forge {
     }
 
     /// Reads a data set: its schema, counts and digest.
-    pub async fn inspect(&self, path: &Path, format: Option<DataFormat>) -> Result<DatasetSchema, Error> {
+    pub async fn inspect(
+        &self,
+        path: &Path,
+        format: Option<DataFormat>,
+        reading: &Reading,
+    ) -> Result<DatasetSchema, Error> {
         let mut command = Command::new(&self.program);
         command.arg("inspect").arg("--path").arg(path);
         if let Some(format) = format {
             command.args(["--format", format_word(format)]);
         }
+        // With an equals sign, so that no label is taken for an option.
+        command.args(reading.normal.iter().map(|label| format!("--normal={label}")));
+        command.args(reading.label_column.iter().map(|column| format!("--label-column={column}")));
         command.arg("--json");
         let answer = self.ask(command, "inspect", INSPECT_LIMIT).await?;
         serde_json::from_slice(&answer)
@@ -228,6 +237,14 @@ pub fn write_spec(folder: &Path, spec: &JobSpec) -> Result<(), Error> {
     let mut file = fs::File::create(&partial).map_err(failed)?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&partial, folder.join(job::SPEC_FILE)).map_err(failed)
+}
+
+/// Removes the samples that a worker keeps in a job's folder, once the job has ended. Where that fails they only take room.
+pub fn remove_samples(folder: &Path) {
+    let samples = folder.join(job::DATA_FILE);
+    for file in [samples.with_extension("tmp"), samples] {
+        let _ = fs::remove_file(file);
+    }
 }
 
 /// The report of a result folder; `None` if there is none.
@@ -400,6 +417,7 @@ fn format_word(format: DataFormat) -> &'static str {
         DataFormat::Text => "text",
         DataFormat::IntentJsonl => "intent_jsonl",
         DataFormat::IntentJson => "intent_json",
+        DataFormat::Csv => "csv",
     }
 }
 
@@ -429,7 +447,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_says_what_to_do() {
         let forge = Forge::new("/nowhere/edgewright-forge".into());
-        let error = forge.inspect(Path::new("x"), None).await.unwrap_err().to_string();
+        let error = forge.inspect(Path::new("x"), None, &Reading::default()).await.unwrap_err().to_string();
         assert!(error.contains("could not start") && error.contains("cargo xtask setup"), "{error}");
     }
 
@@ -519,7 +537,8 @@ exit 1"#;
     async fn bad_input_is_told_in_the_workers_own_words() {
         let folder = tempfile::tempdir().unwrap();
         let forge = program(folder.path(), "echo 'x_TRAIN.tsv:3: expected a number' >&2; exit 2");
-        let error = forge.inspect(Path::new("x"), Some(DataFormat::UcrTsv)).await.unwrap_err();
+        let error =
+            forge.inspect(Path::new("x"), Some(DataFormat::UcrTsv), &Reading::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "x_TRAIN.tsv:3: expected a number");
     }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Devices, rollouts, jobs and events that are shown.
 const SHOWN: u32 = 50;
+/// Data sets that are shown.
+const DATASETS_SHOWN: u32 = 20;
 
 /// The page's routes.
 pub fn routes() -> Router<Arc<App>> {
@@ -40,6 +42,7 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
         devices: app.devices(page).await?,
         rollouts: app.rollouts(Page { limit: 6, offset: 0 }).await?,
         jobs: app.jobs(Page { limit: 4, offset: 0 }).await?,
+        datasets: app.datasets(Page { limit: DATASETS_SHOWN, offset: 0 }).await?,
         events: app.device_events(None, Page { limit: 20, offset: 0 }).await?,
         security: app.security_events(Page { limit: 5, offset: 0 }).await?,
         now: crate::app::now(),

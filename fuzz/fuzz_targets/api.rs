@@ -90,6 +90,7 @@ fn loaded() -> Loaded {
         preprocess: Preprocess::linear(1.0 / 255.0, 0.0),
         labels: ["low", "mid", "high"].map(str::to_owned).to_vec(),
         heads: Vec::new(),
+        alarm: None,
         golden_tolerance: 0.05,
         files: Vec::new(),
         lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },

@@ -4,14 +4,16 @@
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
 mod front;
+mod reading;
 
 pub use front::{FrontEntry, FrontFile, FrontPoint, FrontRef, NoFrontRef};
+pub use reading::Reading;
 
 use crate::{
     Digest, JobId, ModelVersionId,
     board::{Board, RuntimeName},
     latency::{PredictionError, percent},
-    manifest::{Head, Task},
+    manifest::{Alarm, Column, Head, Task},
     space::SearchSpace,
     text::TextPreprocess,
 };
@@ -24,6 +26,8 @@ pub const SPEC_FILE: &str = "job.json";
 pub const RESULT_DIR: &str = "result";
 /// The folder that holds checkpoints.
 pub const CHECKPOINT_DIR: &str = "checkpoint";
+/// The file in a job's folder that holds the samples of a data set beyond memory, while the job runs.
+pub const DATA_FILE: &str = "samples.bin";
 /// In the result: [`JobReport`].
 pub const REPORT_FILE: &str = "report.json";
 /// In the result: the architecture that was found.
@@ -65,6 +69,8 @@ pub enum DataFormat {
     IntentJsonl,
     /// Templates of sentences with a grammar, as Home Assistant writes them, in a `.json` file.
     IntentJson,
+    /// A table of numbers with a column of labels: a `.csv` file, or `NAME_TRAIN.csv` and `NAME_TEST.csv`, plain or gzip.
+    Csv,
 }
 
 /// A data set on disk.
@@ -75,14 +81,19 @@ pub struct DatasetRef {
     pub format: DataFormat,
     /// SHA-256 over the files, as it was when the set was registered; a set that changed is refused.
     pub digest: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Reading::is_default")]
+    pub reading: Reading,
 }
 
 /// What `edgewright-forge inspect` says of a data set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetSchema {
     pub format: DataFormat,
     pub task: Task,
+    /// SHA-256 over the files, and over what was said of how to read them.
     pub digest: Digest,
+    #[serde(default, skip_serializing_if = "Reading::is_default")]
+    pub reading: Reading,
     /// Shape of one sample: `[C, H, W]` or `[C, L]`.
     pub shape: Vec<usize>,
     pub labels: Vec<String>,
@@ -92,6 +103,9 @@ pub struct DatasetSchema {
     /// How text becomes a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextPreprocess>,
+    /// Of a table: its columns, and how their numbers are standardised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Column>,
     pub train_count: u64,
     pub test_count: u64,
     /// How the set was split, and what a person should know of it.
@@ -446,6 +460,21 @@ impl Budget {
                 compress: Compression::Int8,
                 accuracy_loss_permille: None,
             },
+            Task::AnomalyDetection => Self {
+                search_steps: 100,
+                search_batch: 64,
+                train_epochs: 30,
+                channels: 8,
+                cells: 3,
+                nodes: 2,
+                teachers: 0,
+                pretext: None,
+                pretext_epochs: None,
+                labelled_percent: None,
+                seconds: None,
+                compress: Compression::Int8,
+                accuracy_loss_permille: None,
+            },
             Task::TextGeneration => Self {
                 search_steps: 300,
                 search_batch: 16,
@@ -471,6 +500,7 @@ impl Budget {
             Task::SeriesClassification => (1000, 1000),
             Task::IntentSlots => (1000, 100),
             Task::TextGeneration => (1000, 30),
+            Task::AnomalyDetection => (1000, 300),
         };
         let compress = Compression::Auto;
         Self { search_steps, train_epochs, seconds: Some(seconds), compress, ..Self::quick(task) }
@@ -520,7 +550,8 @@ impl Budget {
             (Task::IntentSlots | Task::TextGeneration, Some((key, _))) => {
                 Err(format!("budget.{key} is for images and series, the data set holds text: leave it out"))
             }
-            (Task::ImageClassification | Task::SeriesClassification, Some(_)) | (_, None) => Ok(()),
+            (Task::ImageClassification | Task::SeriesClassification | Task::AnomalyDetection, Some(_))
+            | (_, None) => Ok(()),
         }
     }
 }
@@ -588,6 +619,9 @@ pub struct JobReport {
     /// Training samples whose labels were used; `None` where that is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<u64>,
+    /// Of a model that finds anomalies: where it draws its line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
     pub train_seconds: f64,
     pub train_epochs: u32,
     pub quantise_seconds: f64,
@@ -895,6 +929,28 @@ pub enum Metric {
     BitsPerCharacter,
     /// Harmonic mean of precision and recall of whole slots; more is better, 1 at most.
     SlotF1,
+    /// Mean over the classes of the share of their samples that was answered right; more is better, 1 at most. Where classes
+    /// are unbalanced.
+    BalancedAccuracy,
+    /// Area under the receiver operating characteristic: how likely an anomaly gets a higher probability of being one than a
+    /// normal sample, a tie counting half; more is better, 1 at most.
+    Auroc,
+    /// Share of the anomalies that are reported as such; more is better, 1 at most.
+    DetectionRate,
+    /// Share of the normal samples that are reported as anomalies; less is better.
+    FalseAlarmRate,
+}
+
+impl Metric {
+    /// Whether `value` is worse than `than` by more than the share `loss` of it. Rates at one point of a curve are judged by
+    /// the curve, not by themselves.
+    pub fn is_worse(self, value: f64, than: f64, loss: f64) -> bool {
+        match self {
+            Self::BitsPerCharacter => value > than * (1.0 + loss),
+            Self::SlotF1 | Self::BalancedAccuracy | Self::Auroc => value < than * (1.0 - loss),
+            Self::DetectionRate | Self::FalseAlarmRate => false,
+        }
+    }
 }
 
 impl fmt::Display for Metric {
@@ -902,6 +958,10 @@ impl fmt::Display for Metric {
         f.pad(match self {
             Self::BitsPerCharacter => "bits per character",
             Self::SlotF1 => "slot F1",
+            Self::BalancedAccuracy => "balanced accuracy",
+            Self::Auroc => "AUROC",
+            Self::DetectionRate => "anomalies found",
+            Self::FalseAlarmRate => "false alarms",
         })
     }
 }
@@ -948,9 +1008,13 @@ mod tests {
 
     #[test]
     fn the_quick_budgets_are_valid_and_bad_ones_are_named() {
-        for task in
-            [Task::ImageClassification, Task::SeriesClassification, Task::IntentSlots, Task::TextGeneration]
-        {
+        for task in [
+            Task::ImageClassification,
+            Task::SeriesClassification,
+            Task::IntentSlots,
+            Task::TextGeneration,
+            Task::AnomalyDetection,
+        ] {
             Budget::quick(task).validate().unwrap();
             Budget::within(task, 60).validate().unwrap();
             assert_eq!(

@@ -28,10 +28,14 @@ pub const DELTA_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 pub const WANT_RANGES_MAX: usize = 64;
 /// Most chunks asked for by one want; a device asks again when they have come.
 pub const WANT_CHUNKS_MAX: u32 = 256;
+/// Most remarks that are made on a data set; what is beyond them is counted.
+pub const DATASET_REMARKS_MAX: usize = 12;
 /// Most class labels of one model.
 pub const LABELS_MAX: usize = 10_000;
 /// Most characters of a text model's alphabet.
 pub const ALPHABET_MAX: usize = 254;
+/// Most columns of a table that a model reads: a manifest describes each.
+pub const COLUMNS_MAX: usize = 1024;
 /// Most heads of a model behind the one of its labels.
 pub const HEADS_MAX: usize = 4;
 /// Most characters that one request has a text model write.

@@ -1,8 +1,11 @@
 //! The manifest of a bundle: what the model is, how to feed it, and which files it consists of.
 
+mod preprocess;
+
+pub use preprocess::{Column, Preprocess, standardise};
+
 use crate::{
-    BoardId, Digest, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel, limits, signing,
-    text::{Align, TextPreprocess},
+    BoardId, Digest, JobId, ModelName, ModelVersionId, Timestamp, VersionLabel, limits, signing, text::Align,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -30,6 +33,22 @@ pub enum Task {
     IntentSlots,
     /// The character that follows a text.
     TextGeneration,
+    /// Whether one image, series or row of a table is unlike those that are normal: the label `anomaly` or `normal`.
+    AnomalyDetection,
+}
+
+/// Labels of a model that finds anomalies, in this order.
+pub const ANOMALY_LABELS: [&str; 2] = ["normal", "anomaly"];
+
+/// Where a model that finds anomalies draws its line: its output is shifted so that the label `anomaly` is the likelier one
+/// for at most this share of normal samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alarm {
+    /// The share, in thousandths.
+    pub false_alarms_permille: u32,
+    /// Normal samples held back from training by which the line was drawn.
+    pub normal_samples: u64,
 }
 
 /// A tensor that goes into or comes out of a model, always f32 and always batch first.
@@ -46,31 +65,6 @@ impl TensorSpec {
     /// Elements of one sample.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
-    }
-}
-
-/// How raw values become the model's input: `x * scale + offset`.
-///
-/// A request of f32 values carries the model's input as it is; a request of bytes (UINT8) carries raw values
-/// and the device applies this. A request of text (BYTES) is for models with `text`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocess {
-    pub scale: f32,
-    pub offset: f32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<TextPreprocess>,
-}
-
-impl Preprocess {
-    /// Of numbers.
-    pub const fn linear(scale: f32, offset: f32) -> Self {
-        Self { scale, offset, text: None }
-    }
-
-    /// Of text.
-    pub const fn of_text(text: TextPreprocess) -> Self {
-        Self { scale: 1.0, offset: 0.0, text: Some(text) }
     }
 }
 
@@ -136,6 +130,9 @@ pub struct Manifest {
     /// What stands in the output behind the classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heads: Vec<Head>,
+    /// Of a model that finds anomalies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
     /// Largest difference of a probability from its golden value, 0 to 1.
     pub golden_tolerance: f32,
     pub files: Vec<FileEntry>,
@@ -159,9 +156,12 @@ impl Manifest {
         let Some(text) = &self.preprocess.text else {
             return match self.task {
                 Task::IntentSlots | Task::TextGeneration => Err("preprocess.text is missing".to_owned()),
-                Task::ImageClassification | Task::SeriesClassification => Ok(()),
+                Task::ImageClassification | Task::SeriesClassification | Task::AnomalyDetection => Ok(()),
             };
         };
+        if self.task == Task::AnomalyDetection {
+            return Err("preprocess.text is for models of text, this one finds anomalies".to_owned());
+        }
         text.validate().map_err(|error| format!("preprocess.text: {error}"))?;
         let characters = text.alphabet.chars().count();
         match *self.input.shape {
@@ -180,6 +180,21 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    fn check_alarm(&self) -> Result<(), String> {
+        let finds = self.task == Task::AnomalyDetection;
+        if finds && (self.labels != ANOMALY_LABELS || !self.heads.is_empty()) {
+            return Err(format!("what finds anomalies has the labels {ANOMALY_LABELS:?} and no heads"));
+        }
+        match self.alarm {
+            Some(_) if !finds => Err("alarm is for models that find anomalies".to_owned()),
+            Some(alarm) if alarm.false_alarms_permille > 1000 => Err(format!(
+                "alarm.false_alarms_permille is {}, allowed are 0 to 1000",
+                alarm.false_alarms_permille
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -203,12 +218,11 @@ impl signing::Payload for Manifest {
             ));
         }
         self.check_text()?;
+        self.check_alarm()?;
         if !(self.golden_tolerance > 0.0 && self.golden_tolerance <= 1.0) {
             return Err("golden_tolerance is over 0 and at most 1".to_owned());
         }
-        if !self.preprocess.scale.is_finite() || !self.preprocess.offset.is_finite() {
-            return Err("preprocess has a scale or offset that is no finite number".to_owned());
-        }
+        self.preprocess.check(&self.input)?;
         check_files(&self.files)
     }
 }

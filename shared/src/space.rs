@@ -24,9 +24,10 @@ const NODES_MAX: u32 = 8;
 const STEM_STRIDE_MAX: u32 = 4;
 
 /// Built-in spaces: name and file.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("image", include_str!("../../control-plane/forge/spaces/image.toml")),
     ("series", include_str!("../../control-plane/forge/spaces/series.toml")),
+    ("table", include_str!("../../control-plane/forge/spaces/table.toml")),
     ("image-rich", include_str!("../../control-plane/forge/spaces/image-rich.toml")),
     ("series-rich", include_str!("../../control-plane/forge/spaces/series-rich.toml")),
 ];
@@ -175,8 +176,9 @@ impl SearchSpace {
         BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
     }
 
-    /// Names of the built-in spaces; the first two are what is taken for images and for series where none is named.
-    pub fn built_in_names() -> [&'static str; 4] {
+    /// Names of the built-in spaces; the first three are what is taken for images, series and rows of a table where none is
+    /// named.
+    pub fn built_in_names() -> [&'static str; 5] {
         BUILT_IN.map(|(name, _)| name)
     }
 
@@ -191,6 +193,27 @@ impl SearchSpace {
             network: NetworkSpace::default(),
             regularise: Regularise::default(),
             hypernetwork: Generated::default(),
+        }
+    }
+
+    /// What is searched in samples of `shape` where no space is named. One of a single position, as a row of a table is,
+    /// has nothing to slide over.
+    pub fn usual_for(shape: &[usize]) -> Self {
+        let usual = Self::usual(Dim::of_samples(shape));
+        if !matches!(shape, [_, 1]) {
+            return usual;
+        }
+        Self {
+            name: "table".to_owned(),
+            operations: vec![
+                Operation::CONV1,
+                Operation::GLU1,
+                Operation::SE,
+                Operation::SKIP,
+                Operation::ZERO,
+            ],
+            network: NetworkSpace { stem_kernel: Some(1), ..NetworkSpace::default() },
+            ..usual
         }
     }
 
@@ -351,6 +374,9 @@ sharing = [1.0, 0.25]
             let text = SearchSpace::built_in_text(dim.name()).unwrap();
             assert_eq!(SearchSpace::from_toml(text, dim.name()), Ok(SearchSpace::usual(dim)));
         }
+        let table = SearchSpace::built_in_text("table").unwrap();
+        assert_eq!(SearchSpace::from_toml(table, "table"), Ok(SearchSpace::usual_for(&[9, 1])));
+        assert_eq!(SearchSpace::usual_for(&[1, 9]), SearchSpace::usual(Dim::Series));
         assert_eq!(SearchSpace::built_in_text("none"), None);
     }
 

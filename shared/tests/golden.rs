@@ -147,6 +147,7 @@ fn manifest() -> Manifest {
         preprocess: Preprocess::linear(0.5, 0.0),
         labels: vec!["no".to_owned(), "yes".to_owned()],
         heads: Vec::new(),
+        alarm: None,
         golden_tolerance: 0.125,
         files: vec![file(MODEL_FILE), file(GOLDEN_FILE)],
         lineage: Lineage { dataset: Digest::of(b"data"), job: None, seed: 42, parent: None },

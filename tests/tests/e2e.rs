@@ -64,6 +64,10 @@ const TESTS: &[(&str, Test)] = &[
         forge::a_model_from_elsewhere_is_taken_in_and_runs_on_devices,
     ),
     (
+        "forge::a_table_of_what_is_normal_becomes_a_model_that_reports_what_is_not",
+        forge::a_table_of_what_is_normal_becomes_a_model_that_reports_what_is_not,
+    ),
+    (
         "hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign",
         hostile::a_stolen_control_plane_makes_no_device_run_what_the_offline_keys_did_not_sign,
     ),

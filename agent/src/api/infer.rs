@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use shared::limits;
+use shared::{limits, manifest::standardise};
 use std::{borrow::Cow, cell::RefCell, sync::Arc, time::Instant};
 
 /// A model that needs longer than this for one sample, as measured when it was tested, hands the thread's other
@@ -73,9 +73,10 @@ async fn answer(
     };
     let outputs = if understanding.is_none() { Some(read_outputs(&request, &loaded)?) } else { None };
 
+    let fed = prepared(&loaded, &input);
     OUTPUT.with_borrow_mut(|output| {
         let start = Instant::now();
-        let ran = run(&loaded, &input, batch, output);
+        let ran = run(&loaded, &fed, batch, output);
         let took = start.elapsed();
         serving.record(&loaded, batch, ran.is_ok().then_some(took), wall());
         ran.map_err(|error| ApiError::Internal(error.to_string()))?;
@@ -97,6 +98,17 @@ async fn answer(
 thread_local! {
     /// Reused, so that the hot path allocates little.
     static OUTPUT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the model reads: rows of a table are standardised, other values are its input already.
+fn prepared<'r>(loaded: &Loaded, values: &'r [f32]) -> Cow<'r, [f32]> {
+    let columns = &loaded.manifest.preprocess.columns;
+    if columns.is_empty() {
+        return Cow::Borrowed(values);
+    }
+    let mut rows = values.to_vec();
+    standardise(columns, &mut rows);
+    Cow::Owned(rows)
 }
 
 fn run(loaded: &Loaded, input: &[f32], batch: usize, output: &mut Vec<f32>) -> Result<(), runtime::Error> {
@@ -158,7 +170,13 @@ fn read_input(
             spec.name
         )));
     }
-    let batch = batch_of(&input.shape, &spec.shape)?;
+    let batch = match batch_of(&input.shape, &spec.shape) {
+        // The one position of a row need not be written.
+        Err(error) if !loaded.manifest.preprocess.columns.is_empty() => {
+            batch_of(&input.shape, spec.shape.get(..1).unwrap_or_default()).map_err(|_| error)?
+        }
+        batch => batch?,
+    };
     let elements = elements_of(loaded, batch)?;
     let values = match (input.parameters.binary_data_size, input.data) {
         (Some(_), Some(_)) => return Err(bad("an input has data or binary_data_size, not both")),
@@ -401,7 +419,7 @@ pub(super) fn bad(text: &str) -> ApiError {
 
 fn bad_type(datatype: &str) -> ApiError {
     bad(&format!(
-        "datatype {:?} is not taken; use FP32 (the model's input) or UINT8 (raw values)",
+        "datatype {:?} is not taken; use FP32 (the model's input, or the rows of a table) or UINT8 (raw values)",
         cut(datatype)
     ))
 }

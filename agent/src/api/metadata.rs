@@ -46,16 +46,22 @@ struct TensorMetadata {
     datatype: &'static str,
     shape: Vec<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<TextInput>,
+    parameters: Option<InputParameters>,
 }
 
-/// Says that a text may stand in the input's place.
+/// What else an input may be.
 #[derive(Serialize)]
-struct TextInput {
-    /// The datatype of such a tensor; its shape is `[N]`.
-    text: &'static str,
-    /// Characters that the model reads.
-    characters: usize,
+#[serde(untagged)]
+enum InputParameters {
+    /// A text may stand in its place.
+    Text {
+        /// The datatype of such a tensor; its shape is `[N]`.
+        text: &'static str,
+        /// Characters that the model reads.
+        characters: usize,
+    },
+    /// It is a row of a table, as it is, with these columns; its shape may also be `[N, columns]`.
+    Columns { columns: Vec<String> },
 }
 
 #[derive(Serialize)]
@@ -211,21 +217,28 @@ fn status(ready: bool) -> StatusCode {
 }
 
 fn describe(name: &str, loaded: &Loaded) -> Json<ModelMetadata> {
-    let tensor = |spec: &TensorSpec, parameters: Option<TextInput>| TensorMetadata {
+    let tensor = |spec: &TensorSpec, parameters: Option<InputParameters>| TensorMetadata {
         name: spec.name.clone(),
         datatype: "FP32",
         shape: std::iter::once(-1).chain(spec.shape.iter().map(|&size| size as i64)).collect(),
         parameters,
     };
-    let characters = loaded.manifest.input.shape.last().copied().unwrap_or(0);
-    let text =
-        loaded.manifest.preprocess.text.as_ref().map(|_| TextInput { text: super::text::BYTES, characters });
+    let manifest = &loaded.manifest;
+    let parameters = if manifest.preprocess.text.is_some() {
+        let characters = manifest.input.shape.last().copied().unwrap_or(0);
+        Some(InputParameters::Text { text: super::text::BYTES, characters })
+    } else if manifest.preprocess.columns.is_empty() {
+        None
+    } else {
+        let columns = manifest.preprocess.columns.iter().map(|column| column.name.clone()).collect();
+        Some(InputParameters::Columns { columns })
+    };
     Json(ModelMetadata {
         name: name.to_owned(),
         versions: vec![loaded.version.version.to_string()],
         platform: format!("onnx_{}", loaded.runnable.runtime()),
-        inputs: vec![tensor(&loaded.manifest.input, text)],
-        outputs: vec![tensor(&loaded.manifest.output, None)],
+        inputs: vec![tensor(&manifest.input, parameters)],
+        outputs: vec![tensor(&manifest.output, None)],
     })
 }
 

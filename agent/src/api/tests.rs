@@ -506,4 +506,5 @@ proptest! {
     }
 }
 
+mod table;
 mod text;

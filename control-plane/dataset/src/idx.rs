@@ -1,25 +1,36 @@
 //! The IDX format of MNIST: a magic number that names type and rank, big-endian sizes, then bytes; plain or gzip.
 
-use super::{Error, Place, Raw, SAMPLES_MAX, Split, VALUES_MAX, read_file};
+use super::{Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split, file::Hashed};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
-    io::Read,
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 /// Type code of unsigned bytes in the third byte of the magic number.
 const TYPE_U8: u8 = 8;
-/// The magic number and the sizes of four axes.
-const HEADER_BYTES_MAX: u64 = 20;
+/// What is read from the disk at a time.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Reads images and labels for training, then for testing.
-pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher) -> Result<Raw, Error> {
+pub(super) fn read(
+    paths: &[PathBuf; 4],
+    wanted: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
     let [train_images, train_labels, test_images, test_labels] = paths;
-    let (shape, train) = split(train_images, train_labels, hasher)?;
-    let (test_shape, test) = split(test_images, test_labels, hasher)?;
+    let (shape, train) = split(train_images, train_labels, false, hasher, intake)?;
+    let (test_shape, test) = split(test_images, test_labels, true, hasher, intake)?;
     if shape != test_shape {
         let message = format!("images have the shape {test_shape:?}, those for training have {shape:?}");
         return Err(Error::bad(test_images, Place::File, message));
+    }
+    let kind = (DataFormat::Idx, Task::ImageClassification);
+    let names = |classes: i64| (0..classes).map(|class| class.to_string()).collect();
+    if wanted == Classes::Any {
+        let classes = train.labels.iter().chain(&test.labels).max().map_or(0, |label| label + 1);
+        return Ok(Raw::numeric(kind, shape, names(classes), train_labels.clone(), [train, test]));
     }
     let classes = train.labels.iter().max().map_or(0, |label| label + 1);
     let mut seen = vec![false; usize::try_from(classes).unwrap_or(0)];
@@ -45,81 +56,154 @@ pub(super) fn read(paths: &[PathBuf; 4], hasher: &mut Hasher) -> Result<Raw, Err
         );
         return Err(Error::bad(test_labels, Place::Byte(8 + index), message));
     }
-    let labels = (0..classes).map(|class| class.to_string()).collect();
-    let kind = (DataFormat::Idx, Task::ImageClassification);
-    Ok(Raw::numeric(kind, shape, labels, train_labels.clone(), [train, test]))
+    Ok(Raw::numeric(kind, shape, names(classes), train_labels.clone(), [train, test]))
 }
 
-fn split(images: &Path, labels: &Path, hasher: &mut Hasher) -> Result<(Vec<usize>, Split), Error> {
-    let (sizes, pixels) = values(images, &read_file(images, hasher)?, &[3, 4])?;
-    let (label_sizes, classes) = values(labels, &read_file(labels, hasher)?, &[1])?;
-    if label_sizes[0] != sizes[0] {
-        let message = format!("{} labels, but {} has {} images", label_sizes[0], images.display(), sizes[0]);
-        return Err(Error::bad(labels, Place::Byte(4), message));
-    }
+/// Reads images and their labels; the images go into the intake.
+fn split(
+    images: &Path,
+    labels: &Path,
+    testing: bool,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<(Vec<usize>, Split), Error> {
+    let mut file = Content::open(images, hasher, &[3, 4])?;
     // Rank 3 is [N, H, W]; rank 4 is [N, H, W, C], which becomes channels first.
-    let shape = match *sizes {
+    let shape = match *file.sizes {
         [_, height, width] => vec![1, height, width],
         [_, height, width, channels] => vec![channels, height, width],
         _ => return Err(Error::bad(images, Place::Byte(3), "an image file has rank 3 or 4")),
     };
-    let samples = if shape[0] == 1 {
-        pixels.iter().map(|pixel| f32::from(*pixel) / 255.0).collect()
-    } else {
-        channels_first(&pixels, &shape)
-    };
+    let (count, channels) = (file.sizes[0], shape[0]);
+    let each = shape.iter().fold(1usize, |product, axis| product.saturating_mul(*axis));
+    if each > limits::TENSOR_ELEMENTS_MAX {
+        let message = format!("a sample has {each} values, allowed are 1 to {}", limits::TENSOR_ELEMENTS_MAX);
+        return Err(Error::bad(images, Place::Byte(4), message));
+    }
+    let (mut image, mut turned) = (vec![0; each], vec![0; each]);
+    for _ in 0..count {
+        file.read(&mut image)?;
+        if channels > 1 {
+            channels_first(&image, channels, &mut turned);
+        } else {
+            turned.copy_from_slice(&image);
+        }
+        intake.take(Row::Bytes(&turned), channels, testing)?;
+    }
+    file.finish()?;
+    let mut file = Content::open(labels, hasher, &[1])?;
+    if file.sizes[0] != count {
+        let message = format!("{} labels, but {} has {count} images", file.sizes[0], images.display());
+        return Err(Error::bad(labels, Place::Byte(4), message));
+    }
+    let mut classes = vec![0; count];
+    file.read(&mut classes)?;
+    file.finish()?;
     let labels = classes.iter().map(|label| i64::from(*label)).collect();
-    Ok((shape, Split { samples, labels, ..Split::default() }))
+    Ok((shape, Split { labels, ..Split::default() }))
 }
 
-fn channels_first(pixels: &[u8], shape: &[usize]) -> Vec<f32> {
-    let (channels, plane) = (shape[0], shape[1] * shape[2]);
-    let mut samples = vec![0.0; pixels.len()];
-    for (image, out) in pixels.chunks_exact(channels * plane).zip(samples.chunks_exact_mut(channels * plane))
-    {
-        for (position, pixel) in image.chunks_exact(channels).enumerate() {
-            for (channel, value) in pixel.iter().enumerate() {
-                out[channel * plane + position] = f32::from(*value) / 255.0;
-            }
+fn channels_first(image: &[u8], channels: usize, out: &mut [u8]) {
+    let plane = out.len() / channels.max(1);
+    for (position, pixel) in image.chunks_exact(channels).enumerate() {
+        for (channel, value) in pixel.iter().enumerate() {
+            out[channel * plane + position] = *value;
         }
     }
-    samples
 }
 
-/// Sizes of all axes, and the values. A packed file is unpacked only as far as its own header announces.
-fn values(path: &Path, raw: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
-    let packed = path.extension().is_some_and(|extension| extension == "gz");
-    let mut source: Box<dyn Read + '_> =
-        if packed { Box::new(flate2::read::MultiGzDecoder::new(raw)) } else { Box::new(raw) };
-    let mut bytes = Vec::new();
-    let mut read = |limit: u64, bytes: &mut Vec<u8>| {
-        let result = source.by_ref().take(limit).read_to_end(bytes);
-        result.map_err(|error| {
-            Error::bad(path, Place::Byte(bytes.len()), format!("the gzip data is damaged: {error}"))
-        })
-    };
-    read(HEADER_BYTES_MAX, &mut bytes)?;
-    let (sizes, header, total) = announced(path, &bytes, ranks)?;
-    let end = header + total;
-    // One byte more, to see whether the file goes on.
-    read((end + 1).saturating_sub(bytes.len()) as u64, &mut bytes)?;
-    if bytes.len() < end {
-        let message = format!("the file ends here, its header announces {end} bytes");
-        return Err(Error::bad(path, Place::Byte(bytes.len()), message));
-    }
-    if bytes.len() > end {
-        let message = format!("the file goes on, its header announces {end} bytes");
-        return Err(Error::bad(path, Place::Byte(end), message));
-    }
-    bytes.drain(..header);
-    Ok((sizes, bytes))
+/// A file behind its header, unpacked as it is read, and only as far as that header announces.
+struct Content<'a> {
+    path: &'a Path,
+    source: Source<'a>,
+    /// Of all axes.
+    sizes: Vec<usize>,
+    /// Bytes so far, after decompression.
+    at: usize,
+    /// Bytes in all, by the header.
+    end: usize,
 }
 
-/// What a header says: sizes of all axes, its own length, and the number of values behind it.
-fn announced(path: &Path, bytes: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, usize, usize), Error> {
-    let Some(&[zero_a, zero_b, kind, rank]) = bytes.first_chunk::<4>() else {
+enum Source<'a> {
+    Plain(BufReader<Hashed<'a>>),
+    Packed(flate2::bufread::MultiGzDecoder<BufReader<Hashed<'a>>>),
+}
+
+impl<'a> Content<'a> {
+    fn open(path: &'a Path, hasher: &'a mut Hasher, ranks: &[u8]) -> Result<Self, Error> {
+        let file = BufReader::with_capacity(BUFFER_BYTES, Hashed::open(path, hasher)?);
+        let packed = path.extension().is_some_and(|extension| extension == "gz");
+        let source = if packed {
+            Source::Packed(flate2::bufread::MultiGzDecoder::new(file))
+        } else {
+            Source::Plain(file)
+        };
+        let mut content = Self { path, source, sizes: Vec::new(), at: 0, end: 0 };
+        let mut magic = [0; 4];
+        let found = content.fill(&mut magic)?;
+        let rank = rank(path, &magic[..found], ranks)?;
+        let mut fields = vec![0; 4 * rank];
+        let found = content.fill(&mut fields)?;
+        if found < fields.len() {
+            let message = format!("the header ends here, expected {} bytes", 4 + fields.len());
+            return Err(Error::bad(path, Place::Byte(4 + found), message));
+        }
+        let (sizes, total) = announced(path, &fields)?;
+        content.end = content.at + total;
+        Ok(Self { sizes, ..content })
+    }
+
+    /// Reads until `into` is full or the file ends; how much that is.
+    fn fill(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        let mut done = 0;
+        while done < into.len() {
+            let read = match &mut self.source {
+                Source::Plain(file) => file.read(&mut into[done..]),
+                Source::Packed(file) => file.read(&mut into[done..]),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(self.source, Source::Packed(_)) => {
+                    let message = format!("the gzip data is damaged: {error}");
+                    return Err(Error::bad(self.path, Place::Byte(self.at + done), message));
+                }
+                Err(source) => return Err(Error::Io { path: self.path.to_owned(), source }),
+            }
+        }
+        self.at += done;
+        Ok(done)
+    }
+
+    /// The next bytes of the values.
+    fn read(&mut self, into: &mut [u8]) -> Result<(), Error> {
+        if self.fill(into)? < into.len() {
+            let message = format!("the file ends here, its header announces {} bytes", self.end);
+            return Err(Error::bad(self.path, Place::Byte(self.at), message));
+        }
+        Ok(())
+    }
+
+    /// Nothing may follow what was announced.
+    fn finish(mut self) -> Result<(), Error> {
+        if self.fill(&mut [0])? > 0 {
+            let message = format!("the file goes on, its header announces {} bytes", self.end);
+            return Err(Error::bad(self.path, Place::Byte(self.end), message));
+        }
+        let file = match self.source {
+            Source::Plain(file) => file,
+            Source::Packed(file) => file.into_inner(),
+        };
+        file.into_inner().finish()
+    }
+}
+
+/// The rank that a magic number names, one of `ranks`.
+fn rank(path: &Path, magic: &[u8], ranks: &[u8]) -> Result<usize, Error> {
+    let Some(&[zero_a, zero_b, kind, rank]) = magic.first_chunk::<4>() else {
         let message =
-            format!("the file has {} bytes, an IDX file begins with a magic number of 4", bytes.len());
+            format!("the file has {} bytes, an IDX file begins with a magic number of 4", magic.len());
         return Err(Error::bad(path, Place::Byte(0), message));
     };
     if [zero_a, zero_b, kind] != [0, 0, TYPE_U8] || !ranks.contains(&rank) {
@@ -134,11 +218,11 @@ fn announced(path: &Path, bytes: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, usi
         );
         return Err(Error::bad(path, Place::Byte(0), message));
     }
-    let header = 4 + 4 * usize::from(rank);
-    let Some(fields) = bytes.get(4..header) else {
-        let message = format!("the header ends here, expected {header} bytes");
-        return Err(Error::bad(path, Place::Byte(bytes.len()), message));
-    };
+    Ok(usize::from(rank))
+}
+
+/// What the fields of a header say: sizes of all axes, and the number of values behind it.
+fn announced(path: &Path, fields: &[u8]) -> Result<(Vec<usize>, usize), Error> {
     let mut sizes = Vec::new();
     for (axis, field) in fields.as_chunks::<4>().0.iter().enumerate() {
         let size = u32::from_be_bytes(*field) as usize;
@@ -150,10 +234,10 @@ fn announced(path: &Path, bytes: &[u8], ranks: &[u8]) -> Result<(Vec<usize>, usi
         sizes.push(size);
     }
     let total = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-    let Some(total) = total.filter(|total| *total <= VALUES_MAX) else {
+    let Some(total) = total.filter(|total| *total as u64 <= STORED_VALUES_MAX) else {
         let message =
-            format!("the sizes {sizes:?} give more than {VALUES_MAX} values, the most that is read");
+            format!("the sizes {sizes:?} give more than {STORED_VALUES_MAX} values, the most that is read");
         return Err(Error::bad(path, Place::Byte(4), message));
     };
-    Ok((sizes, header, total))
+    Ok((sizes, total))
 }

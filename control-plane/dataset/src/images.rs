@@ -1,8 +1,11 @@
 //! Folders of images, one folder a class: `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png`, of which every
 //! fifth is then for testing. PNG and JPEG.
 
-use super::{Error, Place, Raw, SAMPLES_MAX, Split, VALUES_MAX, read_file};
-use image::{DynamicImage, ImageReader, Limits};
+use super::{
+    Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, STORED_VALUES_MAX, Split,
+    file::{read_file, read_whole},
+};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
 use shared::{Digest, digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     fs,
@@ -21,12 +24,14 @@ const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Folders of a set that says itself what is for training.
 const PARTS: [&str; 2] = ["train", "test"];
 
-/// One image before it becomes values.
+/// One image, of which the file was read but not decoded.
 struct Picture {
     path: PathBuf,
     class: usize,
     digest: Digest,
-    image: DynamicImage,
+    /// Width and height.
+    size: (u32, u32),
+    colour: ColorType,
 }
 
 /// Whether `path` is a folder of this kind.
@@ -36,16 +41,24 @@ pub(super) fn is(path: &Path) -> bool {
     classes.is_ok_and(|classes| classes.iter().any(|class| files(class).is_ok_and(|files| !files.is_empty())))
 }
 
-/// Reads a set.
-pub(super) fn read(path: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
+/// Reads a set: every file once for what it is and its digest, which the split is by, and once for its pixels.
+pub(super) fn read(
+    path: &Path,
+    wanted: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
     let [train, test] = PARTS.map(|part| path.join(part));
     let (labels, train, test) = if train.is_dir() && test.is_dir() {
-        let labels = classes(&train)?;
+        let labels = match wanted {
+            Classes::OfTraining => classes(&[&train], wanted)?,
+            Classes::Any => classes(&[&train, &test], wanted)?,
+        };
         let read = |part: &Path, hasher: &mut Hasher| pictures(part, &labels, hasher);
         let (training, testing) = (read(&train, hasher)?, read(&test, hasher)?);
         (labels, training, testing)
     } else {
-        let labels = classes(path)?;
+        let labels = classes(&[path], wanted)?;
         let (training, testing) = parted(pictures(path, &labels, hasher)?);
         (labels, training, testing)
     };
@@ -53,28 +66,28 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
     let Some(first) = all().next() else {
         return Err(Error::bad(path, Place::File, "no image: expected CLASS/*.png or CLASS/*.jpg"));
     };
-    let size = |picture: &Picture| (picture.image.width(), picture.image.height());
-    let (width, height) = size(first);
-    if let Some(other) = all().find(|picture| size(picture) != (width, height)) {
+    let (width, height) = first.size;
+    if let Some(other) = all().find(|picture| picture.size != first.size) {
         let message = format!(
             "{} x {} pixels, {} has {width} x {height}: bring all images to one size",
-            other.image.width(),
-            other.image.height(),
+            other.size.0,
+            other.size.1,
             first.path.display()
         );
         return Err(Error::bad(&other.path, Place::File, message));
     }
-    let channels = if all().any(|picture| picture.image.color().has_color()) { 3 } else { 1 };
+    let channels = if all().any(|picture| picture.colour.has_color()) { 3 } else { 1 };
     let shape = vec![channels, height as usize, width as usize];
     let each: usize = shape.iter().product();
-    let count = train.len().max(test.len());
-    if each.saturating_mul(count) > VALUES_MAX || each > limits::TENSOR_ELEMENTS_MAX {
-        let message = format!("{count} images of {each} values: at most {VALUES_MAX} values are read");
+    let count = train.len() + test.len();
+    if (each as u64).saturating_mul(count as u64) > STORED_VALUES_MAX || each > limits::TENSOR_ELEMENTS_MAX {
+        let message = format!("{count} images of {each} values: at most {STORED_VALUES_MAX} values are read");
         return Err(Error::bad(path, Place::File, message));
     }
-    let splits = [train, test].map(|pictures| split(&pictures, channels, each));
+    let splits = [split(&train, channels, false, intake)?, split(&test, channels, true, intake)?];
     let [train, test] = splits;
-    if let Some((class, label)) = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class)) {
+    let untrained = (0i64..).zip(&labels).find(|(class, _)| !train.labels.contains(class));
+    if let (Classes::OfTraining, Some((class, label))) = (wanted, untrained) {
         let message = format!("class {label:?} (number {class}) has no image for training");
         return Err(Error::bad(path, Place::File, message));
     }
@@ -82,11 +95,18 @@ pub(super) fn read(path: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
     Ok(Raw::numeric(kind, shape, labels, path.to_owned(), [train, test]))
 }
 
-fn classes(path: &Path) -> Result<Vec<String>, Error> {
-    let names: Vec<String> = folders(path)?.iter().map(|folder| name(folder)).collect();
+/// Names of the folders in `parts`, of which the first one is named in errors.
+fn classes(parts: &[&Path], wanted: Classes) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for part in parts {
+        names.extend(folders(part)?.iter().map(|folder| name(folder)));
+    }
+    names.sort();
+    names.dedup();
+    let path = parts.first().copied().unwrap_or(Path::new(""));
     match names.as_slice() {
         [] => Err(Error::bad(path, Place::File, "no folder: expected one for each class")),
-        [only] => Err(Error::one_class(path, only)),
+        [only] if wanted == Classes::OfTraining => Err(Error::one_class(path, only)),
         many if many.len() > limits::LABELS_MAX => {
             let message = format!("{} classes, at most {} are taken", many.len(), limits::LABELS_MAX);
             Err(Error::bad(path, Place::File, message))
@@ -112,14 +132,24 @@ fn pictures(part: &Path, labels: &[String], hasher: &mut Hasher) -> Result<Vec<P
             hasher.update(label.as_bytes());
             hasher.update(b"/");
             let bytes = read_file(&path, hasher)?;
-            let image = decode(&bytes).map_err(|error| Error::bad(&path, Place::File, error))?;
-            found.push(Picture { digest: Digest::of(&bytes), path, class, image });
+            let (size, colour) = measured(&bytes).map_err(|error| Error::bad(&path, Place::File, error))?;
+            found.push(Picture { digest: Digest::of(&bytes), path, class, size, colour });
         }
     }
     Ok(found)
 }
 
+/// Width, height and colour by a file's header.
+fn measured(bytes: &[u8]) -> Result<((u32, u32), ColorType), String> {
+    let decoder = reader(bytes)?.into_decoder().map_err(|error| unreadable(&error))?;
+    Ok((decoder.dimensions(), decoder.color_type()))
+}
+
 fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    reader(bytes)?.decode().map_err(|error| unreadable(&error))
+}
+
+fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     let mut most = Limits::default();
@@ -127,7 +157,11 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     most.max_image_height = Some(SIDE_MAX);
     most.max_alloc = Some(DECODE_BYTES_MAX);
     reader.limits(most);
-    reader.decode().map_err(|error| format!("no image that can be read: {error}"))
+    Ok(reader)
+}
+
+fn unreadable(error: &image::ImageError) -> String {
+    format!("no image that can be read: {error}")
 }
 
 /// For training and for testing: by content, so that the same image under two names lies on one side only.
@@ -138,7 +172,7 @@ fn parted(pictures: Vec<Picture>) -> (Vec<Picture>, Vec<Picture>) {
         let (mut of_class, others): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|picture| picture.class == class);
         rest = others;
-        of_class.sort_by(|a, b| (a.digest.to_string(), &a.path).cmp(&(b.digest.to_string(), &b.path)));
+        of_class.sort_by(|a, b| (a.digest, &a.path).cmp(&(b.digest, &b.path)));
         let mut count = of_class.len() / TEST_OF;
         while count > 0 && of_class.get(count).is_some_and(|next| next.digest == of_class[count - 1].digest) {
             count += 1;
@@ -149,24 +183,37 @@ fn parted(pictures: Vec<Picture>) -> (Vec<Picture>, Vec<Picture>) {
     (train, test)
 }
 
-fn split(pictures: &[Picture], channels: usize, each: usize) -> Split {
-    let mut split = Split {
-        samples: Vec::with_capacity(pictures.len() * each),
-        labels: pictures.iter().map(|picture| picture.class as i64).collect(),
-        ..Split::default()
-    };
+/// Decodes images one by one.
+fn split(
+    pictures: &[Picture],
+    channels: usize,
+    testing: bool,
+    intake: &mut Intake<'_>,
+) -> Result<Split, Error> {
+    let mut planes: Vec<u8> = Vec::new();
     for picture in pictures {
-        let push = |value: &u8| f32::from(*value) / 255.0;
+        let bad = |message: String| Error::bad(&picture.path, Place::File, message);
+        let bytes = read_whole(&picture.path)?;
+        if Digest::of(&bytes) != picture.digest {
+            return Err(bad("the file changed while the set was read: read it again".to_owned()));
+        }
+        let image = decode(&bytes).map_err(bad)?;
+        if (image.width(), image.height()) != picture.size {
+            return Err(bad("its header names another size than its pixels have".to_owned()));
+        }
+        planes.clear();
         if channels == 1 {
-            split.samples.extend(picture.image.to_luma8().iter().map(push));
+            planes.extend_from_slice(&image.to_luma8());
         } else {
-            let pixels = picture.image.to_rgb8();
+            let pixels = image.to_rgb8();
             for channel in 0..channels {
-                split.samples.extend(pixels.iter().skip(channel).step_by(channels).map(push));
+                planes.extend(pixels.iter().skip(channel).step_by(channels));
             }
         }
+        intake.take(Row::Bytes(&planes), channels, testing)?;
     }
-    split
+    let labels = pictures.iter().map(|picture| picture.class as i64).collect();
+    Ok(Split { labels, ..Split::default() })
 }
 
 /// Folders in `path`, by name; hidden ones are passed over.

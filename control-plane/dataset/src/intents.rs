@@ -9,7 +9,7 @@ mod grammar;
 pub(super) mod jsonl;
 mod words;
 
-use super::{Error, Place, Raw, SAMPLES_MAX, Split, Text, prose};
+use super::{Error, Place, Raw, SAMPLES_MAX, Split, Text, examine, prose};
 use shared::{
     Digest,
     job::DataFormat,
@@ -137,8 +137,8 @@ fn said_of_split(train: &[&Sentence], test: &[&Sentence]) -> String {
         count(test)
     );
     if !untested.is_empty() {
-        let untested: Vec<&str> = untested.into_iter().collect();
-        said.push_str(&format!("; with one template alone and not tested: {}", untested.join(", ")));
+        let untested = examine::listed(untested.into_iter());
+        said.push_str(&format!("; with one template alone and not tested: {untested}"));
     }
     said
 }
@@ -151,7 +151,8 @@ fn said_of_doubts(train: &[&Sentence]) -> Option<String> {
     }
     let doubtful = meant.iter().filter(|(_, intents)| intents.len() > 1).count();
     let (text, _) = meant.iter().find(|(_, intents)| intents.len() > 1)?;
-    Some(format!("{doubtful} sentences have several intents, such as {text:?}: no model gets them all right"))
+    let text = examine::shown(text);
+    Some(format!("{doubtful} sentences have several intents, such as {text}: no model gets them all right"))
 }
 
 /// How sentences become samples.

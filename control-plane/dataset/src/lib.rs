@@ -1,25 +1,39 @@
-//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), sentences with
-//! intent and slots, and plain text, read whole into memory; and samples without labels (`.npy`).
+//! Data sets: labelled images (IDX, folders of PNG and JPEG), labelled time series (UCR `.tsv`, aeon `.ts`), tables of numbers
+//! (`.csv`), sentences with intent and slots, and plain text; and samples without labels (`.npy`).
 //!
 //! A reader trusts nothing: sizes are capped, and every refusal names the file, the line or byte offset, and what
-//! was expected there.
+//! was expected there. Images and series are read sample by sample: into memory, or into a file where memory has no
+//! [`Room`] for them. What a person should know of a set is among its remarks.
 //!
 //! A crate of its own, so that what reads strangers' files can be tested and fuzzed without libtorch.
 
+mod anomaly;
+pub mod balance;
+mod examine;
+mod file;
 mod idx;
 mod images;
+mod intake;
 pub mod intents;
 pub mod npy;
 pub mod prose;
 mod series;
+mod store;
+mod table;
 
+pub use anomaly::NORMAL_MIN;
+
+pub use intake::Room;
+pub use store::Stored;
+
+use file::read_file;
+use intake::{Intake, Keep, Row};
 use shared::{
     Digest,
     digest::Hasher,
-    job::{DataFormat, DatasetRef, DatasetSchema},
+    job::{DataFormat, DatasetRef, DatasetSchema, Reading},
     limits,
-    manifest::{Head, Task},
-    read,
+    manifest::{Column, Head, Task},
     text::{self, TextPreprocess},
 };
 use std::{
@@ -27,14 +41,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Largest data file as it lies on the disk.
+/// Largest data file that is read whole, as it lies on the disk.
 pub const FILE_BYTES_MAX: u64 = 2 << 30;
+/// Largest data file that is read piece by piece, as it lies on the disk.
+pub const STREAM_BYTES_MAX: u64 = 256 << 30;
 /// Most files of one set.
 pub const FILES_MAX: usize = 10_000;
 /// Most samples in one split.
 pub const SAMPLES_MAX: usize = 5_000_000;
-/// Most values in one split.
+/// Most values that are kept in memory.
 pub const VALUES_MAX: usize = 1 << 29;
+/// Most values of a set that is read sample by sample.
+pub const STORED_VALUES_MAX: u64 = 1 << 36;
 
 /// Where in a file something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +95,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The file that holds the samples of a set beyond memory cannot be written.
+    #[error(
+        "{}: samples that memory has no room for cannot be kept there: free some of the disk and start again",
+        path.display()
+    )]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file breaks its format or a limit.
     #[error("{}{at}: {message}", path.display())]
     Bad {
@@ -109,6 +139,11 @@ impl Error {
         Self::Bad { path: path.to_owned(), at, message }
     }
 
+    /// What was said of a set does not fit it.
+    fn reading(path: &Path, message: &str) -> Self {
+        Self::bad(path, Place::File, message)
+    }
+
     fn one_class(path: &Path, label: &str) -> Self {
         let message =
             format!("all training samples have the label {label:?}: a classifier needs at least two classes");
@@ -120,12 +155,14 @@ impl Error {
 /// text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
-    /// Values; an image's are 0 to 1. None of text.
+    /// Values; an image's are 0 to 1. None of text, and none where they are [`Self::stored`]: [`Self::values`] gives either.
     pub samples: Vec<f32>,
     /// Index of each sample's class in [`DatasetSchema::labels`].
     pub labels: Vec<i64>,
     /// Empty where samples are numbers.
     pub text: Text,
+    /// The samples of a set that memory has no room for.
+    pub stored: Option<Stored>,
 }
 
 /// Samples of text: windows of as many tokens as the schema's shape is long, which may overlap.
@@ -164,8 +201,31 @@ impl Split {
             return text::one_hot(self.text.window(index, *length), *channels, into);
         }
         let each: usize = shape.iter().product();
+        if let Some(stored) = &self.stored {
+            return stored.values(index, each, into);
+        }
         let at = index.saturating_mul(each);
         into.extend_from_slice(self.samples.get(at..).and_then(|rest| rest.get(..each)).unwrap_or_default());
+    }
+
+    /// The samples at `indices`, in their order; those that it does not have are left out. Not for text.
+    pub fn part(&self, indices: &[usize]) -> Self {
+        let indices: Vec<usize> = indices.iter().copied().filter(|index| *index < self.len()).collect();
+        let mut part = Self::default();
+        part.labels.extend(indices.iter().filter_map(|index| self.labels.get(*index)));
+        match &self.stored {
+            Some(stored) => part.stored = Some(stored.part(&indices)),
+            None => {
+                let each = [self.samples.len() / self.len().max(1)];
+                indices.iter().for_each(|index| self.values(*index, &each, &mut part.samples));
+            }
+        }
+        part
+    }
+
+    /// Why values of a stored set could not be read, where that happened: they are then zeros.
+    pub fn failure(&self) -> Option<Error> {
+        self.stored.as_ref().and_then(Stored::failure)
     }
 
     /// Number of samples.
@@ -179,7 +239,7 @@ impl Split {
     }
 }
 
-/// A data set in memory.
+/// A data set that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// What it is.
@@ -190,12 +250,19 @@ pub struct Dataset {
     pub test: Split,
 }
 
-/// Opens the set that a job names and refuses one that changed since it was registered.
+/// Opens the set that a job names and refuses one that changed since it was registered. Samples that `room` holds already,
+/// from files of the registered digest, are not read from those again.
 ///
 /// # Errors
-/// As [`open`], and [`Error::Changed`].
-pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
-    let set = open(&reference.path, Some(reference.format))?;
+/// As [`open_within`], and [`Error::Changed`].
+pub fn open_ref(reference: &DatasetRef, room: &Room) -> Result<Dataset, Error> {
+    if let Some((schema, [train, test])) =
+        reference.digest.and_then(|made_from| store::open(&room.file, made_from))
+    {
+        return Ok(Dataset { schema, train, test });
+    }
+    let DatasetRef { path, format, reading, .. } = reference;
+    let set = read(path, Some(*format), reading, Keep::Within(room))?;
     match reference.digest {
         Some(expected) if expected != set.schema.digest => {
             Err(Error::Changed { path: reference.path.clone(), expected, found: set.schema.digest })
@@ -204,12 +271,46 @@ pub fn open_ref(reference: &DatasetRef) -> Result<Dataset, Error> {
     }
 }
 
-/// Opens a data set. `path` is a folder, or for the pair formats also `FOLDER/NAME`; without a format the files that
-/// are there decide.
+/// Opens a data set whole into memory. `path` is a folder, or for the pair formats also `FOLDER/NAME`; without a format the
+/// files that are there decide.
 ///
 /// # Errors
 /// Missing, damaged, oversized or contradictory files, and sets with fewer than two classes.
 pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
+    open_as(path, format, &Reading::default())
+}
+
+/// Opens a data set as [`open`] does, read as a person says.
+///
+/// # Errors
+/// As [`open`]; and a label or column that is not there, fewer normal samples than a model learns from, and what does not go
+/// with the format.
+pub fn open_as(path: &Path, format: Option<DataFormat>, reading: &Reading) -> Result<Dataset, Error> {
+    read(path, format, reading, Keep::Memory)
+}
+
+/// As [`open`], with images and series in a file where memory has no room for them.
+///
+/// # Errors
+/// As [`open`], and [`Error::Store`].
+pub fn open_within(path: &Path, format: Option<DataFormat>, room: &Room) -> Result<Dataset, Error> {
+    read(path, format, &Reading::default(), Keep::Within(room))
+}
+
+/// What a data set is: as [`open_as`], without keeping the samples of images and series.
+///
+/// # Errors
+/// As [`open_as`].
+pub fn inspect(path: &Path, format: Option<DataFormat>, reading: &Reading) -> Result<DatasetSchema, Error> {
+    read(path, format, reading, Keep::Nothing).map(|set| set.schema)
+}
+
+fn read(
+    path: &Path,
+    format: Option<DataFormat>,
+    reading: &Reading,
+    keep: Keep<'_>,
+) -> Result<Dataset, Error> {
     let found = match format {
         Some(DataFormat::Idx) => Files::idx(path),
         Some(DataFormat::ImageFolder) => Files::images(path),
@@ -220,20 +321,58 @@ pub fn open(path: &Path, format: Option<DataFormat>) -> Result<Dataset, Error> {
         Some(DataFormat::Text) => Files::prose(path)?,
         Some(DataFormat::IntentJsonl) => Files::single(path, "jsonl")?,
         Some(DataFormat::IntentJson) => Files::single(path, "json")?,
+        Some(DataFormat::Csv) => Files::table(path)?,
         None => Files::any(path)?,
     };
     let files = found.ok_or_else(|| Error::NotFound { path: path.to_owned(), expected: expected(format) })?;
     let mut hasher = Hasher::new();
-    let raw = match files {
-        Files::Idx(paths) => idx::read(&paths, &mut hasher)?,
-        Files::Images(folder) => images::read(&folder, &mut hasher)?,
-        Files::Tsv(train, test) => series::read_tsv(&train, &test, &mut hasher)?,
-        Files::Ts(train, test) => series::read_ts(&train, &test, &mut hasher)?,
+    // What is regrouped is picked from both splits: it has to be in memory.
+    let mut intake = Intake::new(path, if reading.normal.is_some() { Keep::Memory } else { keep });
+    let wanted = if reading.normal.is_some() { Classes::Any } else { Classes::OfTraining };
+    if reading.label_column.is_some() && !matches!(files, Files::Csv(_)) {
+        return Err(Error::reading(
+            path,
+            "only the labels of a .csv table are in a column that can be named",
+        ));
+    }
+    let mut columns = None;
+    let mut raw = match files {
+        Files::Idx(paths) => idx::read(&paths, wanted, &mut hasher, &mut intake)?,
+        Files::Images(folder) => images::read(&folder, wanted, &mut hasher, &mut intake)?,
+        Files::Tsv(train, test) => series::read_tsv(&train, &test, wanted, &mut hasher, &mut intake)?,
+        Files::Ts(train, test) => series::read_ts(&train, &test, wanted, &mut hasher, &mut intake)?,
+        Files::Csv(files) => {
+            let (raw, names) = table::read(&files, reading.label_column.as_deref(), wanted, &mut hasher)?;
+            columns = Some(names);
+            raw
+        }
         Files::Prose(files) => prose::read(&files, &mut hasher)?,
         Files::IntentJsonl(file) => intents::jsonl::read(&file, &mut hasher)?,
         Files::IntentJson(file) => intents::assistant::read(&file, &mut hasher)?,
     };
-    raw.finish(hasher.finish())
+    if let Some(normal) = &reading.normal {
+        if !intake.is_empty() {
+            [raw.train, raw.test] = intake.in_memory([raw.train, raw.test]);
+            intake = Intake::new(path, keep);
+        }
+        raw = anomaly::regroup(raw, normal)?;
+    }
+    let columns = columns.map(|names| table::standardised(&mut raw.train, &mut raw.test, names));
+    // The same files read in another way are another set.
+    for said in [&reading.normal, &reading.label_column].into_iter().flatten() {
+        hasher.update(&(said.len() as u64).to_le_bytes());
+        hasher.update(said.as_bytes());
+    }
+    raw.finish(hasher.finish(), (reading, columns.unwrap_or_default()), intake)
+}
+
+/// Which labels a set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Classes {
+    /// At least two, all of them in the training split.
+    OfTraining,
+    /// Any in either split: only one of them is learned from.
+    Any,
 }
 
 /// The text of a set of plain text that is held out of training.
@@ -262,9 +401,12 @@ fn expected(format: Option<DataFormat>) -> String {
         Some(DataFormat::Text) => "a .txt file, or a folder of them".to_owned(),
         Some(DataFormat::IntentJsonl) => "a .jsonl file of sentences with intent and slots".to_owned(),
         Some(DataFormat::IntentJson) => "a .json file of intents with sentences".to_owned(),
+        Some(DataFormat::Csv) => {
+            "a .csv file of numbers and labels, or NAME_TRAIN.csv and NAME_TEST.csv (plain or .gz)".to_owned()
+        }
         None => format!(
-            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or .txt files, or a .jsonl \
-             or .json file of intents, or a folder of images for each class"
+            "{idx}, or NAME_TRAIN.tsv and NAME_TEST.tsv, or NAME_TRAIN.ts and NAME_TEST.ts, or a .csv table, or .txt files, \
+             or a .jsonl or .json file of intents, or a folder of images for each class"
         ),
     }
 }
@@ -281,9 +423,15 @@ enum Files {
     Prose(Vec<PathBuf>),
     IntentJsonl(PathBuf),
     IntentJson(PathBuf),
+    /// One table, or one for training and one for testing.
+    Csv(Vec<PathBuf>),
 }
 
 impl Files {
+    fn table(path: &Path) -> Result<Option<Self>, Error> {
+        Ok(table::find(path)?.map(Self::Csv))
+    }
+
     fn images(path: &Path) -> Option<Self> {
         images::is(path).then(|| Self::Images(path.to_owned()))
     }
@@ -298,6 +446,11 @@ impl Files {
                 return Ok(Some(files));
             }
         }
+        if !path.is_dir()
+            && let Some(files) = Self::table(path)?
+        {
+            return Ok(Some(files));
+        }
         if let Some(files) = Self::prose(path)? {
             return Ok(Some(files));
         }
@@ -306,7 +459,11 @@ impl Files {
                 return Ok(Some(file));
             }
         }
-        Ok(Self::images(path))
+        // A folder of images may have a table beside them.
+        match Self::images(path) {
+            Some(files) => Ok(Some(files)),
+            None => Self::table(path),
+        }
     }
 
     /// The one file with this extension: at `path`, in it, or `path` without its extension.
@@ -410,7 +567,8 @@ fn named(path: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// What a reader gives before the checks that all formats share.
+/// What a reader gives before the checks that all formats share. Its splits have their labels; samples are in them, or went
+/// into the [`Intake`].
 struct Raw {
     format: DataFormat,
     task: Task,
@@ -438,7 +596,12 @@ impl Raw {
         Self { format, task, shape, labels, heads, text, remarks, origin, train, test }
     }
 
-    fn finish(self, digest: Digest) -> Result<Dataset, Error> {
+    fn finish(
+        self,
+        digest: Digest,
+        (reading, columns): (&Reading, Vec<Column>),
+        mut intake: Intake<'_>,
+    ) -> Result<Dataset, Error> {
         let whole = |message: String| Error::bad(&self.origin, Place::File, message);
         let elements: usize = self.shape.iter().product();
         if elements == 0 || elements > limits::TENSOR_ELEMENTS_MAX {
@@ -450,6 +613,15 @@ impl Raw {
         if self.train.is_empty() || self.test.is_empty() {
             return Err(whole("training and test split need at least one sample each".to_owned()));
         }
+        if intake.is_empty() {
+            for (split, testing) in [(&self.train, false), (&self.test, true)] {
+                let samples = split.samples.chunks_exact(elements);
+                samples.for_each(|row| intake.examiner.see(Row::Floats(row), self.shape[0], testing));
+            }
+        }
+        let mut remarks = self.remarks;
+        let examiner = std::mem::take(&mut intake.examiner);
+        remarks.extend(examiner.remarks(self.task, &self.labels, [&self.train, &self.test]));
         let schema = DatasetSchema {
             format: self.format,
             task: self.task,
@@ -458,31 +630,15 @@ impl Raw {
             labels: self.labels,
             heads: self.heads,
             text: self.text,
-            remarks: self.remarks,
+            reading: reading.clone(),
+            columns,
+            remarks: examine::bounded(remarks),
             train_count: self.train.len() as u64,
             test_count: self.test.len() as u64,
         };
-        Ok(Dataset { schema, train: self.train, test: self.test })
+        let [train, test] = intake.finish(&schema, [self.train, self.test])?;
+        Ok(Dataset { schema, train, test })
     }
-}
-
-/// Reads a file whole as it lies on the disk, under [`FILE_BYTES_MAX`]; its bytes go into the hash with its name.
-fn read_file(path: &Path, hasher: &mut Hasher) -> Result<Vec<u8>, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let raw = read::at_most(file, FILE_BYTES_MAX).map_err(|source| match source.kind() {
-        std::io::ErrorKind::FileTooLarge => {
-            let message = format!("the file is larger than {FILE_BYTES_MAX} bytes, the most that is read");
-            Error::bad(path, Place::File, message)
-        }
-        _ => io(source),
-    })?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    hasher.update(name.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(&(raw.len() as u64).to_le_bytes());
-    hasher.update(&raw);
-    Ok(raw)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //!
 //! The last tenth of each file, from a line's beginning, is held out: nothing is trained on it.
 
+mod repeated;
+
 use super::{Error, Place, Raw, Split, Text, read_file};
 use shared::{
     digest::Hasher,
@@ -64,17 +66,24 @@ pub(super) fn read(files: &[PathBuf], hasher: &mut Hasher) -> Result<Raw, Error>
     if unknown > 0 {
         remarks.push(format!("{unknown} characters that are held out do not occur among those to train on"));
     }
-    let split = |mut text: Text, starts: Vec<u32>| {
-        text.starts = starts;
-        let last = |start: &u32| i64::from(text.labels[*start as usize + CONTEXT - 1]);
-        Split { labels: text.starts.iter().map(last).collect(), samples: Vec::new(), text }
-    };
     let windows = (train.tokens.len() - 1) / CONTEXT;
     let places = (test.tokens.len() - CONTEXT).min(PLACES_MAX);
     // The last character has none behind it.
     let room = test.tokens.len() - CONTEXT;
-    let train_starts = (0..windows).map(|window| (window * CONTEXT) as u32).collect();
-    let test_starts = (0..places).map(|place| (place * room / places) as u32).collect();
+    let train_starts: Vec<u32> = (0..windows).map(|window| (window * CONTEXT) as u32).collect();
+    let test_starts: Vec<u32> = (0..places).map(|place| (place * room / places) as u32).collect();
+    let repeated = repeated::repeated(&train.tokens, &test.tokens, &test_starts);
+    if repeated > 0 {
+        remarks.push(format!(
+            "{repeated} of {places} places that are measured stand behind {CONTEXT} characters that are trained on word for \
+             word: the accuracy counts what was learned by heart"
+        ));
+    }
+    let split = |mut text: Text, starts: Vec<u32>| {
+        text.starts = starts;
+        let last = |start: &u32| i64::from(text.labels[*start as usize + CONTEXT - 1]);
+        Split { labels: text.starts.iter().map(last).collect(), text, ..Split::default() }
+    };
     let labels = text.alphabet.chars().map(String::from).collect::<Vec<_>>();
     Ok(Raw {
         format: DataFormat::Text,

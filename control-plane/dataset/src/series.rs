@@ -1,7 +1,7 @@
 //! Time series as text: UCR's `.tsv` (label first, tab separated) and aeon's `.ts` (a header, dimensions separated
 //! by colons, label last).
 
-use super::{Error, Place, Raw, SAMPLES_MAX, Split, VALUES_MAX, read_file};
+use super::{Classes, Error, Intake, Place, Raw, Row, SAMPLES_MAX, Split, VALUES_MAX, examine, file::Lines};
 use shared::{digest::Hasher, job::DataFormat, limits, manifest::Task};
 use std::{
     collections::{HashMap, HashSet},
@@ -15,17 +15,50 @@ const LABELS_SHOWN: usize = 20;
 
 /// One file's samples.
 #[derive(Default)]
-struct Parsed {
+pub(super) struct Parsed {
     /// Channels, length; zeros until the first sample is whole.
-    shape: [usize; 2],
-    samples: Vec<f32>,
+    pub(super) shape: [usize; 2],
+    /// Of those samples that nobody took yet.
+    pub(super) samples: Vec<f32>,
     /// Distinct labels in the order of their first samples.
-    names: Vec<String>,
-    known: HashMap<String, u32>,
+    pub(super) names: Vec<String>,
+    pub(super) known: HashMap<String, u32>,
     /// For each sample its place in `names`.
-    labels: Vec<u32>,
+    pub(super) labels: Vec<u32>,
     /// Line of each sample.
-    lines: Vec<usize>,
+    pub(super) lines: Vec<usize>,
+    /// Labels that the file declares and no sample has.
+    pub(super) unseen: Vec<String>,
+}
+
+impl Parsed {
+    /// Hands the sample that is whole on.
+    fn hand_on(&mut self, testing: bool, intake: &mut Intake<'_>) -> Result<(), Error> {
+        intake.take(Row::Floats(&self.samples), self.shape[0], testing)?;
+        self.samples.clear();
+        Ok(())
+    }
+
+    /// Gives the sample whose values have been added its label, which is as [`canonical`] gives it.
+    pub(super) fn labelled(&mut self, path: &Path, line: usize, label: String) -> Result<(), Error> {
+        let class = match self.known.get(&label) {
+            Some(class) => *class,
+            None => {
+                let class = self.names.len();
+                if class >= limits::LABELS_MAX {
+                    let message =
+                        format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
+                    return Err(Error::bad(path, Place::Line(line), message));
+                }
+                self.names.push(label.clone());
+                self.known.insert(label, class as u32);
+                class as u32
+            }
+        };
+        self.labels.push(class);
+        self.lines.push(line);
+        Ok(())
+    }
 }
 
 /// Adds one sample, field by field; every sample must have the shape of the first. Limits hold before memory is taken.
@@ -104,43 +137,52 @@ impl<'a> Sample<'a> {
                 self.bad(format!("{} dimensions, the first sample has {channels_known}", self.channels))
             );
         }
-        let into = self.into;
-        let class = match into.known.get(&label) {
-            Some(class) => *class,
-            None => {
-                let class = into.names.len();
-                if class >= limits::LABELS_MAX {
-                    let message =
-                        format!("more than {} classes, the most that are taken", limits::LABELS_MAX);
-                    return Err(Error::bad(self.path, Place::Line(self.line), message));
-                }
-                into.names.push(label.clone());
-                into.known.insert(label, class as u32);
-                class as u32
-            }
-        };
-        into.labels.push(class);
-        into.lines.push(self.line);
-        Ok(())
+        self.into.labelled(self.path, self.line, label)
     }
 }
 
 /// Reads a UCR pair.
-pub(super) fn read_tsv(train: &Path, test: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
-    join(DataFormat::UcrTsv, train, tsv(train, hasher)?, test, tsv(test, hasher)?)
+pub(super) fn read_tsv(
+    train: &Path,
+    test: &Path,
+    classes: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
+    let training = tsv(train, false, hasher, intake)?;
+    let testing = tsv(test, true, hasher, intake)?;
+    join(DataFormat::UcrTsv, classes, (train, training), (test, testing))
 }
 
 /// Reads an aeon pair.
-pub(super) fn read_ts(train: &Path, test: &Path, hasher: &mut Hasher) -> Result<Raw, Error> {
-    join(DataFormat::Ts, train, ts(train, hasher)?, test, ts(test, hasher)?)
+pub(super) fn read_ts(
+    train: &Path,
+    test: &Path,
+    classes: Classes,
+    hasher: &mut Hasher,
+    intake: &mut Intake<'_>,
+) -> Result<Raw, Error> {
+    let training = ts(train, false, hasher, intake)?;
+    let testing = ts(test, true, hasher, intake)?;
+    let unseen = said_of_unseen(&training.unseen);
+    let mut raw = join(DataFormat::Ts, classes, (train, training), (test, testing))?;
+    raw.remarks.extend(unseen);
+    Ok(raw)
 }
 
-fn join(
+fn said_of_unseen(labels: &[String]) -> Option<String> {
+    let names = examine::listed(labels.iter().map(String::as_str));
+    let told =
+        || format!("@classLabel names labels that no training sample has, and no model learns: {names}");
+    (!labels.is_empty()).then(told)
+}
+
+/// Two files, or parts of one, as the splits of a set.
+pub(super) fn join(
     format: DataFormat,
-    train_path: &Path,
-    train: Parsed,
-    test_path: &Path,
-    test: Parsed,
+    wanted: Classes,
+    (train_path, train): (&Path, Parsed),
+    (test_path, test): (&Path, Parsed),
 ) -> Result<Raw, Error> {
     if train.shape != test.shape {
         let message = format!(
@@ -150,8 +192,11 @@ fn join(
         return Err(Error::bad(test_path, Place::File, message));
     }
     let mut labels = train.names.clone();
+    if wanted == Classes::Any {
+        labels.extend(test.names.iter().filter(|name| !train.names.contains(name)).cloned());
+    }
     labels.sort_by(|a, b| in_order(a, b));
-    if let [only] = labels.as_slice() {
+    if let (Classes::OfTraining, [only]) = (wanted, labels.as_slice()) {
         return Err(Error::one_class(train_path, only));
     }
     let classes: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
@@ -192,19 +237,12 @@ fn in_order(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 /// The first labels for an error.
-fn shown(labels: &[String]) -> String {
+pub(super) fn shown(labels: &[String]) -> String {
     let mut text = labels.iter().take(LABELS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if labels.len() > LABELS_SHOWN {
         text.push_str(&format!(", … {} in all", labels.len()));
     }
     text
-}
-
-fn text(path: &Path, hasher: &mut Hasher) -> Result<String, Error> {
-    String::from_utf8(read_file(path, hasher)?).map_err(|error| {
-        let byte = error.utf8_error().valid_up_to();
-        Error::bad(path, Place::Byte(byte), "not text: expected lines of numbers")
-    })
 }
 
 fn number(path: &Path, line: usize, column: usize, field: &str) -> Result<f32, Error> {
@@ -227,7 +265,7 @@ fn number(path: &Path, line: usize, column: usize, field: &str) -> Result<f32, E
 }
 
 /// A label in the one form that all its spellings have: 1, 1.0 and 1e0 are the same class.
-fn canonical(label: &str) -> String {
+pub(super) fn canonical(label: &str) -> String {
     match label.parse::<f64>() {
         Ok(value) => {
             // Without a sign on zero; powers of ten keep their exponent where the digits would not fit.
@@ -239,7 +277,7 @@ fn canonical(label: &str) -> String {
     }
 }
 
-fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
+pub(super) fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
     let label = field.trim();
     let numeric_bad = label.parse::<f64>().is_ok_and(|value| !value.is_finite());
     if label.is_empty() || label.len() > LABEL_BYTES_MAX || numeric_bad {
@@ -253,11 +291,11 @@ fn label_of(path: &Path, line: usize, field: &str) -> Result<String, Error> {
     Ok(canonical(label))
 }
 
-fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
-    let text = text(path, hasher)?;
+/// Reads one file; its samples go into the intake.
+fn tsv(path: &Path, testing: bool, hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Parsed, Error> {
+    let mut lines = Lines::open(path, hasher)?;
     let mut parsed = Parsed::default();
-    for (index, content) in text.lines().enumerate() {
-        let line = index + 1;
+    while let Some((line, content)) = lines.next()? {
         if content.trim().is_empty() {
             continue;
         }
@@ -271,6 +309,7 @@ fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
         let mut sample = Sample::begin(path, line, &mut parsed)?;
         sample.channel(fields)?;
         sample.end(label)?;
+        parsed.hand_on(testing, intake)?;
     }
     if parsed.labels.is_empty() {
         return Err(Error::bad(path, Place::File, "the file has no samples"));
@@ -278,13 +317,13 @@ fn tsv(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
     Ok(parsed)
 }
 
-fn ts(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
-    let text = text(path, hasher)?;
+/// Reads one file; its samples go into the intake.
+fn ts(path: &Path, testing: bool, hasher: &mut Hasher, intake: &mut Intake<'_>) -> Result<Parsed, Error> {
+    let mut lines = Lines::open(path, hasher)?;
     let mut parsed = Parsed::default();
     let mut declared: Option<Declared> = None;
     let mut in_data = false;
-    for (index, content) in text.lines().enumerate() {
-        let line = index + 1;
+    while let Some((line, content)) = lines.next()? {
         let content = content.trim();
         if content.is_empty() || content.starts_with('#') {
             continue;
@@ -309,12 +348,17 @@ fn ts(path: &Path, hasher: &mut Hasher) -> Result<Parsed, Error> {
             sample.channel(dimension.split(','))?;
         }
         sample.end(label)?;
+        parsed.hand_on(testing, intake)?;
     }
     if !in_data {
         return Err(Error::bad(path, Place::File, "no line @data: the file is cut or no .ts file"));
     }
     if parsed.labels.is_empty() {
         return Err(Error::bad(path, Place::File, "no samples after @data"));
+    }
+    if let Some(Declared { names, .. }) = declared {
+        parsed.unseen = names.into_iter().filter(|name| !parsed.known.contains_key(name)).collect();
+        parsed.unseen.sort_by(|a, b| in_order(a, b));
     }
     Ok(parsed)
 }

@@ -1,6 +1,9 @@
 use super::*;
 use std::{fs, io::Write};
 
+mod bad;
+mod streamed;
+
 fn idx(sizes: &[u32], values: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, u8::try_from(sizes.len()).unwrap()];
     for size in sizes {
@@ -162,10 +165,16 @@ fn refuses_a_set_that_changed_since_it_was_registered() {
     let folder = tempfile::tempdir().unwrap();
     write_pair(folder.path(), "tsv", "1\t1\t2\n2\t3\t4\n", "1\t1\t2\n");
     let digest = Some(open(folder.path(), None).unwrap().schema.digest);
-    let reference = DatasetRef { path: folder.path().to_owned(), format: DataFormat::UcrTsv, digest };
-    open_ref(&reference).unwrap();
+    let reference = DatasetRef {
+        path: folder.path().to_owned(),
+        format: DataFormat::UcrTsv,
+        digest,
+        reading: Reading::default(),
+    };
+    let room = Room { file: folder.path().join("samples.bin"), memory_bytes: u64::MAX };
+    open_ref(&reference, &room).unwrap();
     write_pair(folder.path(), "tsv", "1\t1\t2\n2\t3\t5\n", "1\t1\t2\n");
-    assert!(matches!(open_ref(&reference), Err(Error::Changed { .. })));
+    assert!(matches!(open_ref(&reference, &room), Err(Error::Changed { .. })));
 }
 
 /// Packs `bytes` as gzip.

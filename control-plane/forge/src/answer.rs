@@ -40,7 +40,7 @@ impl Answer {
     /// What the task of a data set asks for.
     pub fn of(schema: &DatasetSchema) -> Self {
         match schema.task {
-            Task::ImageClassification | Task::SeriesClassification => Self::Class,
+            Task::ImageClassification | Task::SeriesClassification | Task::AnomalyDetection => Self::Class,
             Task::IntentSlots => {
                 Self::ClassAndSlots { slots: schema.heads.first().map_or(0, |head| head.labels.len()) }
             }
@@ -65,8 +65,20 @@ impl Answer {
 
     /// Mean cross entropy of each part, added up.
     pub fn loss(self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
+        self.weighted_loss(logits, labels, smoothing, None)
+    }
+
+    /// The same with samples that count for what `weights`, `[classes]`, says of their class; for a class alone.
+    pub fn weighted_loss(
+        self,
+        logits: &Tensor,
+        labels: &Tensor,
+        smoothing: f64,
+        weights: Option<&Tensor>,
+    ) -> Tensor {
+        let weights = weights.filter(|_| self.is_class());
         let cross_entropy = |(logits, labels): (Tensor, Tensor)| {
-            logits.cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Mean, NO_LABEL, smoothing)
+            logits.cross_entropy_loss(&labels, weights, tch::Reduction::Mean, NO_LABEL, smoothing)
         };
         let parts = self.parts(logits, self.length(labels)).into_iter().zip(self.labels(labels));
         let sum = parts.map(cross_entropy).reduce(|sum, next| sum + next);

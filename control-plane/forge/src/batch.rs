@@ -1,37 +1,43 @@
-//! From samples in memory to batches of tensors, with augmentation.
+//! From samples, in memory or in a file, to batches of tensors, with augmentation.
 
+mod made;
 mod text;
 
 pub use text::Change;
 
 use crate::{
     answer::Answer,
-    data::Split,
+    data::{Split, balance},
     genotype::Dim,
     params::channels_last,
     seeds::{self, Purpose},
 };
+use made::Made;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use shared::job::DatasetSchema;
-use tch::{Device, Kind, Tensor, no_grad};
+use shared::{job::DatasetSchema, manifest::Task};
+use std::sync::OnceLock;
+use tch::{Kind, Tensor, no_grad};
 use text::Windows;
 
-/// Samples and labels as tensors.
+/// Samples and labels, of which each batch becomes tensors.
 #[derive(Debug)]
 pub struct Samples {
     dim: Dim,
     /// `[C, H, W]`; H is 1 for a series.
     shape: [i64; 3],
-    /// `[N, C * H * W]`; nothing of text.
-    values: Tensor,
+    /// Without samples where they are text.
+    split: Split,
     /// `[N]`.
     labels: Tensor,
     count: usize,
-    /// Standard deviation of all values, the unit of jitter.
-    deviation: f64,
+    /// Mean and variance of all values, once somebody asked.
+    moments: OnceLock<(f64, f64)>,
+    /// What a sample of each class counts for, `[classes]`, where classes are unbalanced.
+    weights: Option<Tensor>,
     answer: Answer,
     text: Option<Windows>,
+    made: Option<Made>,
 }
 
 impl Samples {
@@ -42,28 +48,47 @@ impl Samples {
             [c, h, w] => (Dim::Image, [c as i64, h as i64, w as i64]),
             _ => (Dim::Series, [1, 1, shape.iter().product::<usize>() as i64]),
         };
-        let values = Tensor::from_slice(&split.samples).reshape([-1, shape.iter().product()]);
-        let deviation = values.std(false).double_value(&[]);
         let labels = Tensor::from_slice(&split.labels);
-        let (count, answer, text) = (split.len(), Answer::Class, None);
-        Self { dim, shape, values, labels, count, deviation, answer, text }
+        Self {
+            dim,
+            shape,
+            split: split.clone(),
+            labels,
+            count: split.len(),
+            moments: OnceLock::new(),
+            weights: None,
+            answer: Answer::Class,
+            text: None,
+            made: None,
+        }
+    }
+
+    /// Of `split`, whose first `normal` samples are normal and the others anomalies made of them, in their order: an augmented
+    /// batch has others made each time.
+    pub fn made_of(self, normal: usize, split: &Split, shape: &[usize]) -> Self {
+        Self { made: Some(Made::new(shape, &split.samples, normal)), ..self }
     }
 
     /// Of a split of the data set with this schema.
     pub fn of(split: &Split, schema: &DatasetSchema) -> Self {
         let ([channels, length], Some(_)) = (&schema.shape[..], &schema.text) else {
-            return Self::new(split, &schema.shape);
+            let weighed = matches!(schema.task, Task::ImageClassification | Task::SeriesClassification);
+            let weights = balance::weights(&split.labels, schema.labels.len()).filter(|_| weighed);
+            let weights = weights.map(|weights| Tensor::from_slice(&weights));
+            return Self { weights, ..Self::new(split, &schema.shape) };
         };
         let answer = Answer::of(schema);
         Self {
             dim: Dim::Series,
             shape: [*channels as i64, 1, *length as i64],
-            values: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
+            split: Split::default(),
             labels: Tensor::from_slice(&split.labels),
             count: split.len(),
-            deviation: 0.0,
+            moments: OnceLock::new(),
+            weights: None,
             answer,
             text: Some(Windows::new(split, [*channels, *length], answer)),
+            made: None,
         }
     }
 
@@ -87,10 +112,37 @@ impl Samples {
         self.dim
     }
 
-    /// Mean and variance of all values.
+    /// Mean and variance of all values; the first call reads them all.
     pub fn moments(&self) -> (f64, f64) {
-        let mean = self.values.mean(Kind::Float).double_value(&[]);
-        (mean, self.deviation * self.deviation)
+        *self.moments.get_or_init(|| {
+            let (mut row, mut of, mut sum, mut squares) = (Vec::new(), 0u64, 0f64, 0f64);
+            // Summed around the first value: far from zero squares would lose what tells them apart.
+            let mut first = None;
+            for sample in 0..self.count {
+                row.clear();
+                self.split.values(sample, &[self.each()], &mut row);
+                let around = f64::from(*first.get_or_insert(row.first().copied().unwrap_or_default()));
+                for value in &row {
+                    let apart = f64::from(*value) - around;
+                    sum += apart;
+                    squares += apart * apart;
+                }
+                of += row.len() as u64;
+            }
+            let of = of.max(1) as f64;
+            let mean = sum / of;
+            (f64::from(first.unwrap_or_default()) + mean, (squares / of - mean * mean).max(0.0))
+        })
+    }
+
+    /// What a sample of each class counts for in training, `[classes]`; `None` where all count alike.
+    pub fn weights(&self) -> Option<&Tensor> {
+        self.weights.as_ref()
+    }
+
+    /// Values of a sample.
+    fn each(&self) -> usize {
+        self.shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).product()
     }
 
     /// The class of every sample.
@@ -108,7 +160,12 @@ impl Samples {
         no_grad(|| {
             let index = Tensor::from_slice(indices);
             let [c, h, w] = self.shape;
-            let x = self.values.index_select(0, &index).reshape([-1, c, h, w]);
+            let each = self.each();
+            let mut values = Vec::with_capacity(indices.len() * each);
+            for sample in indices.iter().filter_map(|sample| usize::try_from(*sample).ok()) {
+                self.split.values(sample, &[each], &mut values);
+            }
+            let x = Tensor::from_slice(&values).reshape([-1, c, h, w]);
             (channels_last(&x), self.labels.index_select(0, &index))
         })
     }
@@ -118,8 +175,12 @@ impl Samples {
         if let Some(text) = &self.text {
             return text.batch(indices, augment.text, rng);
         }
+        if let Some(made) = &self.made {
+            return made.batch(self, indices, augment, rng);
+        }
         let (x, labels) = self.batch(indices);
-        (no_grad(|| channels_last(&augment.apply(self.dim, &x, self.deviation, rng))), labels)
+        let deviation = if augment.jitter > 0.0 { self.moments().1.sqrt() } else { 0.0 };
+        (no_grad(|| channels_last(&augment.apply(self.dim, &x, deviation, rng))), labels)
     }
 }
 
@@ -205,6 +266,10 @@ impl Augment {
         let size = x.size();
         let (n, w) = (size[0], size[3]);
         let count = usize::try_from(n).unwrap_or(0);
+        if size[2] * w == 1 {
+            // A row of a table: nothing to move along, and no gain that all columns share.
+            return self.jittered(x.copy(), deviation, rng);
+        }
         let symmetric = |limit: f32, rng: &mut ChaCha8Rng| {
             if limit > 0.0 { rng.random_range(-limit..limit) } else { 0.0 }
         };
@@ -252,11 +317,16 @@ impl Augment {
         if self.gain > 0.0 {
             out *= Tensor::from_slice(&gain).reshape([n, 1, 1, 1]);
         }
-        if self.jitter > 0.0 {
-            let noise: Vec<f32> = (0..out.numel()).map(|_| seeds::normal(rng)).collect();
-            out += Tensor::from_slice(&noise).reshape(&size) * (f64::from(self.jitter) * deviation);
+        self.jittered(out, deviation, rng)
+    }
+
+    fn jittered(&self, x: Tensor, deviation: f64, rng: &mut ChaCha8Rng) -> Tensor {
+        if self.jitter <= 0.0 {
+            return x;
         }
-        out
+        let noise: Vec<f32> = (0..x.numel()).map(|_| seeds::normal(rng)).collect();
+        let noise = Tensor::from_slice(&noise).reshape(x.size());
+        x + noise * (f64::from(self.jitter) * deviation)
     }
 
     /// 0 where an image of `[N, C, H, W]` is erased, 1 elsewhere: `[N, 1, H, W]`.
@@ -390,6 +460,51 @@ mod tests {
             erased.chunks(100).map(|image| image.iter().filter(|value| **value == 0.0).count()).collect();
         assert!(dark.contains(&0) && dark.iter().any(|count| *count > 0), "{dark:?}");
         assert!(dark.iter().all(|count| *count <= 25));
+    }
+
+    /// A data set of two splits of `count` series each, in a file where memory has no room for it.
+    fn opened(folder: &std::path::Path, memory_bytes: u64, count: u32) -> crate::data::Dataset {
+        for part in ["TRAIN", "TEST"] {
+            let row = |sample: u32| {
+                let value = |at: u32| (f64::from(sample * 31 + at) * 0.7).sin() * 1e3 + 1e5;
+                format!("{}\t{}\t{}\n", sample % 5 / 4, value(0), value(1))
+            };
+            std::fs::write(folder.join(format!("S_{part}.tsv")), (0..count).map(row).collect::<String>())
+                .unwrap();
+        }
+        let room = crate::data::Room { file: folder.join("samples.bin"), memory_bytes };
+        crate::data::open_within(folder, None, &room).unwrap()
+    }
+
+    #[test]
+    fn batches_and_moments_of_samples_in_a_file_are_those_of_samples_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let [whole, stored] = [u64::MAX, 0].map(|memory_bytes| opened(folder.path(), memory_bytes, 40));
+        assert!(whole.train.stored.is_none() && stored.train.stored.is_some());
+        let [whole, stored] = [whole, stored].map(|set| Samples::of(&set.train, &set.schema));
+        assert_eq!(whole.moments(), stored.moments());
+        let augment = Augment::for_dim(Dim::Series);
+        let draw = |samples: &Samples| {
+            let mut rng = seeds::stream(5, Purpose::Augment, 1);
+            let (x, labels) = samples.augmented(&[3, 39, 3, 0], &augment, &mut rng);
+            (to_vec(&x), to_vec(&labels.to_kind(Kind::Float)), to_vec(&samples.batch(&[7, 1]).0))
+        };
+        assert_eq!(draw(&whole), draw(&stored));
+        // Far from zero the deviation is still that of the values.
+        let (mean, variance) = stored.moments();
+        assert!((mean - 1e5).abs() < 200.0 && (variance.sqrt() - 707.0).abs() < 50.0, "{mean} {variance}");
+    }
+
+    #[test]
+    fn samples_of_rare_classes_weigh_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = |count| {
+            let set = opened(folder.path(), u64::MAX, count);
+            Samples::of(&set.train, &set.schema).weights().map(to_vec)
+        };
+        // Four to one is still balanced.
+        assert_eq!(weights(40), None);
+        assert_eq!(weights(44), Some(vec![1.0, 36.0 / 16.0]));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! From a trained network to measured files: fold, quantise, check on both runtimes, time.
 
+mod alarm;
 mod measure;
 mod steps;
 
 use crate::{
     batch::picked,
     compress::Trainable,
-    data::{Dataset, Split},
+    data::{Dataset, Split, balance},
     graph::Graph,
     network::Network,
     onnx,
@@ -23,7 +24,7 @@ use shared::{
         SequenceReport, TensorReport,
     },
     limits,
-    manifest::Head,
+    manifest::{Alarm, Head},
 };
 use std::{path::Path, sync::Arc};
 use steps::Known;
@@ -106,6 +107,17 @@ pub enum Error {
         /// Accuracy of the INT8 model on the worse runtime, 0 to 1.
         int8: f64,
     },
+    /// INT8 costs too much of what tells anomalies from normal samples.
+    #[error(
+        "the INT8 model tells anomalies from normal samples with an AUROC of {int8:.4}, the FP32 model with {fp32:.4}: it is \
+         refused; more train_epochs or channels may help"
+    )]
+    Blind {
+        /// Of the FP32 model, 0 to 1.
+        fp32: f64,
+        /// Of the INT8 model on the worse runtime, 0 to 1.
+        int8: f64,
+    },
     /// The model is slower than the board's target on a processor of the board's own kind.
     #[error(
         "one inference takes {us:.0} us on this {arch} machine, board {board} allows limits.latency_us_max = {allowed}: \
@@ -138,6 +150,8 @@ pub struct Exported {
     pub report: ModelReport,
     /// The steps to it, measured.
     pub compression: CompressionReport,
+    /// Of a model that finds anomalies.
+    pub alarm: Option<Alarm>,
 }
 
 /// A smaller form of the trained network, and how it came about.
@@ -165,8 +179,21 @@ pub struct Compressed {
     pub loss_max: f64,
 }
 
-/// Exports `net` for `board` and measures it on the test split: the form of it that is given, or its INT8 form by
-/// calibration alone. `ort` calibrates and measures.
+/// What an export has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The board that the model is for.
+    pub board: &'a Board,
+    /// Of the samples that are drawn.
+    pub seed: u64,
+    /// Whether the training was cut short by its time: what INT8 costs such a network is said, and no reason to refuse it. A
+    /// poor model that says so is of more use than none.
+    pub cut_short: bool,
+}
+
+/// Exports `net` and measures it on the test split: the form of it that is given, or its INT8 form by calibration alone.
+/// `ort` calibrates and measures. By `held`, normal samples that were not trained on, a model that finds anomalies gets its
+/// line.
 ///
 /// # Errors
 /// A model that disagrees with the network on either runtime, that INT8 makes useless, or that breaks the board's
@@ -175,10 +202,11 @@ pub fn export(
     net: &Network,
     compressed: Option<Compressed>,
     set: &Dataset,
-    board: &Board,
-    seed: u64,
+    terms: Terms<'_>,
     ort: &Ort,
+    held: Option<&Split>,
 ) -> Result<Exported, Error> {
+    let Terms { board, seed, cut_short } = terms;
     let graph = net.to_graph()?;
     let onnx_fp32 = onnx::write_f32(&graph)?;
     let reduce_range = crate::import::saturates(board);
@@ -193,28 +221,34 @@ pub fn export(
         plain.closeness.sqnr_db,
         calibration.len() / each
     );
-    let plain_row = (format!("plain INT8, {way}"), graph.clone(), plain.onnx_int8.clone());
+    let (onnx_fp32, line_fp32) = alarm::drawn(onnx_fp32, held, ort)?;
+    let (plain_onnx, plain_line) = alarm::drawn(plain.onnx_int8, held, ort)?;
+    let plain_row = (format!("plain INT8, {way}"), graph.clone(), plain_onnx.clone());
     let mut rows = vec![("FP32 as trained".to_owned(), graph.clone(), onnx_fp32.clone())];
     let mut answers: Box<dyn Fn(&Tensor) -> Tensor> = Box::new(|x| net.probabilities(x));
-    let of_net = golden(&answers, set, seed).map_err(Error::Golden)?;
-    let chosen = match compressed {
-        Some(compressed) => {
+    let lowered = |x: &Tensor| alarm::lowered(answers(x), line_fp32);
+    let of_net = golden(&lowered, set, seed).map_err(Error::Golden)?;
+    let (chosen, line) = match compressed {
+        Some(mut compressed) => {
             for (step, graph) in &compressed.structures {
-                rows.push((format!("FP32, {step}"), graph.clone(), onnx::write_f32(graph)?));
+                let (onnx, _) = alarm::drawn(onnx::write_f32(graph)?, held, ort)?;
+                rows.push((format!("FP32, {step}"), graph.clone(), onnx));
             }
             rows.push(plain_row);
+            let line;
+            (compressed.onnx, line) = alarm::drawn(compressed.onnx, held, ort)?;
             let named = format!("{}, {}", compressed.form.name(), compressed.way);
             rows.push((named, compressed.graph.clone(), compressed.onnx.clone()));
             let small = Trainable::new(&compressed.graph);
             answers = Box::new(move |x| small.probabilities(x));
-            compressed
+            (compressed, line)
         }
         None => {
             rows.push(plain_row);
             let remarks = vec![way.clone()];
-            Compressed {
+            let compressed = Compressed {
                 graph,
-                onnx: plain.onnx_int8,
+                onnx: plain_onnx,
                 form: ModelForm::Int8,
                 way,
                 tensors: plain.tensors,
@@ -223,7 +257,8 @@ pub fn export(
                 remarks,
                 seconds: 0.0,
                 loss_max: INT8_LOSS_MAX,
-            }
+            };
+            (compressed, plain_line)
         }
     };
     let needed = onnx::constant_bytes(&chosen.onnx)?;
@@ -231,7 +266,8 @@ pub fn export(
         let (board, allowed) = (board.id.to_string(), board.limits.weight_bytes_max);
         return Err(Error::TooLarge { board, allowed, needed });
     }
-    let golden = golden(&answers, set, seed).map_err(Error::Golden)?;
+    let lowered = |x: &Tensor| alarm::lowered(answers(x), line);
+    let golden = golden(&lowered, set, seed).map_err(Error::Golden)?;
 
     let mut remarks = chosen.remarks;
     let runtimes: [&dyn Runtime; 2] = [&Tract, ort];
@@ -268,20 +304,28 @@ pub fn export(
     if chosen.form == ModelForm::Int8 {
         remarks.extend(where_int8_does_not_pay(&us_per_inference));
     }
-    let on = |model: &Arc<dyn Runnable>, count| measure(model.as_ref(), &set.test, &set.schema, count);
+    let balanced = balance::weights(&set.train.labels, set.schema.labels.len()).is_some();
+    let on =
+        |model: &Arc<dyn Runnable>, count| measure(model.as_ref(), &set.test, &set.schema, balanced, count);
     let (fp32, int8) = (on(&ort_fp32, usize::MAX)?, on(&ort_int8, usize::MAX)?);
     // Text runs on tract at a fraction of the speed, and one sample a character.
     let tract = on(&tract_int8, if set.schema.text.is_some() { TRACT_TEXT_SAMPLES } else { usize::MAX })?;
     let accuracy_fp32 = fp32.accuracy();
     let accuracy_int8 = int8.accuracy();
     let accuracy_int8_tract = tract.accuracy();
-    let refused_from = INT8_LOSS_REFUSED.max(chosen.loss_max);
-    let mut judged = judge_accuracy(accuracy_fp32, accuracy_int8, int8.count(), refused_from)?;
-    if accuracy_int8_tract < accuracy_int8 {
-        let same = fp32.accuracy_of(tract.count());
-        judged = judge_accuracy(same, accuracy_int8_tract, tract.count(), refused_from)?.or(judged);
+    let refused_from = if cut_short { f64::INFINITY } else { INT8_LOSS_REFUSED.max(chosen.loss_max) };
+    if let Some(fp32) = fp32.metric(Metric::Auroc) {
+        // Right answers are those at one line among many, which was drawn for each form by itself.
+        let found = [&int8, &tract].into_iter().filter_map(|model| model.metric(Metric::Auroc));
+        judge_auroc(fp32, found.fold(f64::INFINITY, f64::min), refused_from)?;
+    } else {
+        let mut judged = judge_accuracy(accuracy_fp32, accuracy_int8, int8.count(), refused_from)?;
+        if accuracy_int8_tract < accuracy_int8 {
+            let same = fp32.accuracy_of(tract.count());
+            judged = judge_accuracy(same, accuracy_int8_tract, tract.count(), refused_from)?.or(judged);
+        }
+        remarks.extend(judged);
     }
-    remarks.extend(judged);
     let metrics = compared(&fp32, &int8);
     remarks.extend(metrics.iter().filter_map(judge_metric));
     remarks.extend(judge_latency(&us_per_inference, board)?);
@@ -313,7 +357,7 @@ pub fn export(
         remarks,
     };
     let compression = CompressionReport { steps, tried: chosen.tried, seconds: chosen.seconds };
-    Ok(Exported { onnx_int8: chosen.onnx, onnx_fp32, golden, report, compression })
+    Ok(Exported { onnx_int8: chosen.onnx, onnx_fp32, golden, report, compression, alarm: alarm::told(held) })
 }
 
 /// The closest candidate, unless it costs too many right answers on training samples: then the first that does not, or
@@ -358,6 +402,15 @@ fn judge_accuracy(fp32: f64, int8: f64, count: usize, refused_from: f64) -> Resu
     }))
 }
 
+/// An error where INT8 costs a share of more than `refused_from` of what FP32 has beyond chance.
+fn judge_auroc(fp32: f64, int8: f64, refused_from: f64) -> Result<(), Error> {
+    const CHANCE: f64 = 0.5;
+    if fp32 > CHANCE && int8 - CHANCE < (fp32 - CHANCE) * (1.0 - refused_from) {
+        return Err(Error::Blind { fp32, int8 });
+    }
+    Ok(())
+}
+
 /// A remark for each runtime on which INT8 is not faster than FP32.
 pub(crate) fn where_int8_does_not_pay(table: &LatencyTable) -> impl Iterator<Item = String> + use<> {
     let pairs = [
@@ -396,18 +449,16 @@ pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Optio
 
 /// The measures of a task, in f32 and in INT8.
 fn compared(fp32: &Measured, int8: &Measured) -> Vec<MetricReport> {
-    let pair = fp32.metric.zip(int8.metric);
-    pair.map(|((metric, fp32), (_, int8))| MetricReport { metric, fp32, int8 }).into_iter().collect()
+    let pairs = fp32.metrics.iter().zip(&int8.metrics);
+    pairs
+        .map(|((metric, fp32), (_, int8))| MetricReport { metric: *metric, fp32: *fp32, int8: *int8 })
+        .collect()
 }
 
 /// A remark where INT8 costs more of a measure than it should.
 fn judge_metric(found: &MetricReport) -> Option<String> {
     let MetricReport { metric, fp32, int8 } = *found;
-    let worse = match metric {
-        Metric::BitsPerCharacter => int8 > fp32 * (1.0 + INT8_LOSS_MAX),
-        Metric::SlotF1 => int8 < fp32 * (1.0 - INT8_LOSS_MAX),
-    };
-    worse.then(|| {
+    metric.is_worse(int8, fp32, INT8_LOSS_MAX).then(|| {
         format!(
             "INT8 is more than {:.0} % worse than FP32: {metric} {int8:.4} against {fp32:.4}",
             INT8_LOSS_MAX * 100.0
@@ -499,11 +550,12 @@ pub(crate) fn surest(
 pub fn accuracy(model: &dyn Runnable, split: &Split, classes: usize) -> Result<f64, runtime::Error> {
     let (each, outputs) = (model.input().elements(), model.output().elements());
     let classes = classes.min(outputs);
-    let (mut right, mut answers) = (0usize, Vec::new());
-    for (samples, labels) in
-        split.samples.chunks(ACCURACY_BATCH * each).zip(split.labels.chunks(ACCURACY_BATCH))
-    {
-        model.run_into(samples, labels.len(), &mut answers)?;
+    let (mut right, mut samples, mut answers) = (0usize, Vec::new(), Vec::new());
+    for (batch, labels) in split.labels.chunks(ACCURACY_BATCH).enumerate() {
+        samples.clear();
+        let first = batch * ACCURACY_BATCH;
+        (first..first + labels.len()).for_each(|sample| split.values(sample, &[each], &mut samples));
+        model.run_into(&samples, labels.len(), &mut answers)?;
         for (answer, label) in answers.chunks_exact(outputs).zip(labels) {
             right += usize::from(runtime::golden::argmax(&answer[..classes]) as i64 == *label);
         }

@@ -192,6 +192,7 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         teachers: None,
         pretext: None,
         labelled: None,
+        alarm: None,
         train_seconds: 0.0,
         train_epochs: 0,
         quantise_seconds: start.elapsed().as_secs_f64(),
@@ -366,6 +367,9 @@ fn measure(
         tensors: taken.quantised.tensors.clone(),
         remarks,
     };
+    if let Some(error) = test.and_then(|labelled| labelled.test.failure()) {
+        return Err(error.into());
+    }
     Ok(Measured { golden, report })
 }
 

@@ -3,6 +3,7 @@
 
 mod clock;
 mod compressing;
+mod detecting;
 mod gain;
 mod labels;
 mod lock;
@@ -17,10 +18,11 @@ use crate::{
     batch::Samples,
     checkpoint::{self, Checkpoint, Named},
     compress,
-    data::{self, Dataset},
-    finish::{self, Compressed},
+    data::{self, Dataset, Room, Split},
+    finish::{self, Compressed, Terms},
     genotype::Architecture,
     history::{History, Shares},
+    memory,
     network::{FitError, Network, broken_limit, latency},
     search::{self, Point, SearchState, Setting},
     seeds::{self, Purpose},
@@ -29,6 +31,7 @@ use crate::{
 };
 use clock::Clock;
 use compressing::CompressState;
+use detecting::Detecting;
 use pace::Paced;
 use pretext::PretextState;
 use runtime::Ort;
@@ -54,7 +57,7 @@ const ACCURACY_EVERY: u64 = 20;
 /// What is said of a search that was set back.
 const REPAIRED: &str = "skip connections had taken over the cell and begin anew";
 /// What is said of a space that loses operations.
-const LEFT_OUT: &str =
+const SPACE_CUT: &str =
     "se is left out of the space: in a network that writes nothing may see what comes later";
 
 /// Why a job did not finish.
@@ -100,13 +103,13 @@ pub enum Error {
 impl Error {
     /// Whether a person has to change the input; exit code 2.
     pub fn is_input(&self) -> bool {
-        use finish::Error::{Inaccurate, TooLarge, TooSlow};
+        use finish::Error::{Blind, Inaccurate, TooLarge, TooSlow};
         matches!(
             self,
             Self::Input(_)
                 | Self::Data(_)
                 | Self::Fit(_)
-                | Self::Finish(Inaccurate { .. } | TooLarge { .. } | TooSlow { .. })
+                | Self::Finish(Inaccurate { .. } | Blind { .. } | TooLarge { .. } | TooSlow { .. })
         )
     }
 }
@@ -119,6 +122,9 @@ pub struct Hooks<'a> {
     pub stop: &'a mut dyn FnMut() -> bool,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
+    /// Most bytes of memory for the samples of the data set, which lie in a file of the job's folder where they take more; a
+    /// share of what is to be had where not given.
+    pub data_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for Hooks<'_> {
@@ -173,9 +179,14 @@ enum Phase {
 /// [`Error`]; `result/` is then not there.
 pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     let _alone = lock::take(dir, LOCK_WAIT)?;
+    let room = Room {
+        file: dir.join(job::DATA_FILE),
+        memory_bytes: hooks.data_bytes.unwrap_or_else(memory::for_data),
+    };
     if dir.join(job::RESULT_DIR).join(job::REPORT_FILE).is_file() {
         // A worker that was ended after its result was in place has left these.
         Checkpoint::at(&dir.join(job::CHECKPOINT_DIR)).remove()?;
+        forget(&room);
         let message = Some("the result is there already".to_owned());
         let done = Progress { message, ..plain(Stage::Done, 1, 1) };
         (hooks.progress)(&done);
@@ -183,7 +194,15 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     }
     let (spec, digest) = spec::read(dir)?;
     (hooks.progress)(&plain(Stage::Load, 0, 1));
-    let mut set = data::open_ref(&spec.dataset)?;
+    let mut set = data::open_ref(&spec.dataset, &room)?;
+    if set.train.stored.is_some() {
+        let message = Some(format!(
+            "memory has room for {} MiB of samples: they are read from {} as they are needed",
+            room.memory_bytes >> 20,
+            job::DATA_FILE
+        ));
+        (hooks.progress)(&Progress { message, ..plain(Stage::Load, 0, 1) });
+    }
     // Needed at the end: better to know at the beginning.
     let ort = Ort::open(None).map_err(|error| Error::Input(error.to_string()))?;
     spec.budget.validate_for(set.schema.task).map_err(Error::Input)?;
@@ -191,7 +210,12 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     if let Some(percent) = spec.budget.labelled_percent {
         set.train = labels::part(&set.train, percent, spec.seed);
     }
+    let detecting = detecting::prepare(&mut set, &spec)?;
     let samples = Samples::of(&set.train, &set.schema);
+    let samples = match &detecting {
+        Some(detecting) => detecting.samples(samples, &set),
+        None => samples,
+    };
     let checkpoint = Checkpoint::open(&dir.join(job::CHECKPOINT_DIR))?;
     let mut found = checkpoint.load::<State>()?;
     let mut message = None;
@@ -218,10 +242,19 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
     };
     let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
     let (set, samples, all) = (&set, &samples, all.as_ref());
-    let mut driver = Driver { spec, set, samples, all, checkpoint, hooks, state, saved };
+    let mut driver = Driver { spec, set, samples, all, detecting, checkpoint, hooks, state, saved };
     let net = driver.network()?;
     let compressed = driver.compress(&net, &ort)?;
-    driver.finish(dir, &net, compressed, &ort)
+    driver.finish(dir, &net, compressed, &ort)?;
+    forget(&room);
+    Ok(())
+}
+
+/// Removes the samples of a job that is done, and what a killed worker left of them. Where that fails they only take room.
+fn forget(room: &Room) {
+    for file in [&room.file, &room.file.with_extension("tmp")] {
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 /// A job under way.
@@ -232,6 +265,8 @@ struct Driver<'a, 'h> {
     samples: &'a Samples,
     /// All, where their labels are not needed.
     all: Option<&'a Samples>,
+    /// Where anomalies are to be found.
+    detecting: Option<Detecting>,
     checkpoint: Checkpoint,
     hooks: Hooks<'h>,
     state: State,
@@ -291,6 +326,17 @@ impl Driver<'_, '_> {
         self.train(net, parent.is_some())
     }
 
+    /// Replaces the checkpoint, unless what would go into it was learned from samples that could not be read.
+    fn save(&self, tensors: &[(&str, Tensor)]) -> Result<(), Error> {
+        self.check_data()?;
+        Ok(self.checkpoint.save(&self.state, tensors)?)
+    }
+
+    fn check_data(&self) -> Result<(), Error> {
+        let failed = [&self.set.train, &self.set.test].into_iter().find_map(Split::failure);
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// The architecture of a file, as wide as is asked for and as the board allows.
     fn given(&self, path: &Path, weights: Option<u64>) -> Result<Architecture, Error> {
         let found = result::read_architecture(path, "`architecture` must name a file like arch.json")?;
@@ -327,7 +373,7 @@ impl Driver<'_, '_> {
         let choices = search::choices(spec.space.as_ref(), self.samples.answer(), &self.set.schema.shape)
             .map_err(Error::Input)?;
         if spec.space.as_ref().is_some_and(|asked| asked.operations.len() > choices.operations.len()) {
-            let message = Some(LEFT_OUT.to_owned());
+            let message = Some(SPACE_CUT.to_owned());
             (self.hooks.progress)(&Progress { message, ..plain(Stage::Search, 0, 1) });
         }
         let setting = |budget| Setting {
@@ -391,7 +437,7 @@ impl Driver<'_, '_> {
                 let (state, tensors) = search.save();
                 self.state.phase = Phase::Search(state);
                 self.state.search_seconds = clock.seconds();
-                self.checkpoint.save(&self.state, &tensors)?;
+                self.save(&tensors)?;
             }
             if (self.hooks.stop)() {
                 return Err(Error::Stopped);
@@ -425,7 +471,7 @@ impl Driver<'_, '_> {
         let message = format!("found {}", found.genotype.line(found.dim));
         self.state.architecture = Some(found);
         self.state.phase = self.after_search();
-        self.checkpoint.save(&self.state, &[])?;
+        self.save(&[])?;
         (self.hooks.progress)(&Progress { message: Some(message), ..plain(Stage::Search, step, total) });
         Ok(())
     }
@@ -439,9 +485,16 @@ impl Driver<'_, '_> {
     ) -> Result<(), Error> {
         (self.hooks.progress)(&plain(Stage::Quantise, 0, 1));
         let start = Instant::now();
-        let mut exported = finish::export(net, compressed, self.set, &self.spec.board, self.spec.seed, ort)?;
-        exported.report.remarks.append(&mut self.state.paced.remarks);
+        let cut_short = self.state.paced.cut_short;
+        let terms = Terms { board: &self.spec.board, seed: self.spec.seed, cut_short };
+        let held = self.detecting.as_ref().map(|detecting| &detecting.held);
+        let mut exported = finish::export(net, compressed, self.set, terms, ort, held)?;
+        self.check_data()?;
+        exported.report.remarks.extend(self.detecting.as_ref().and_then(Detecting::remark));
         let quantise_seconds = start.elapsed().as_secs_f64();
+        let held = self.held().map(|held| held.told(Some(self.spent_s() + quantise_seconds)));
+        exported.report.remarks.extend(held.clone());
+        exported.report.remarks.append(&mut self.state.paced.remarks);
         (self.hooks.progress)(&Progress {
             accuracy: exported.report.accuracy_int8,
             ..plain(Stage::Check, 1, 1)
@@ -456,7 +509,8 @@ impl Driver<'_, '_> {
             search: self.state.search.take(),
             teachers: self.state.teachers.take(),
             pretext: self.state.pretext.take(),
-            labelled: self.spec.budget.labelled_percent.map(|_| self.samples.len() as u64),
+            labelled: self.labelled(),
+            alarm: exported.alarm,
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,
             quantise_seconds,
@@ -467,8 +521,16 @@ impl Driver<'_, '_> {
         };
         result::write(dir, net, &exported, &report, &self.state.history, &self.state.front)?;
         self.checkpoint.remove()?;
-        (self.hooks.progress)(&plain(Stage::Done, 1, 1));
+        (self.hooks.progress)(&Progress { message: held, ..plain(Stage::Done, 1, 1) });
         Ok(())
+    }
+}
+
+impl Driver<'_, '_> {
+    /// Training samples whose labels were used, where that is not all.
+    fn labelled(&self) -> Option<u64> {
+        let known = self.detecting.as_ref().map_or(self.samples.len(), |detecting| detecting.normal);
+        self.spec.budget.labelled_percent.map(|_| known as u64)
     }
 }
 

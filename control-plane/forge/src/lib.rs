@@ -1,6 +1,7 @@
 //! The forge: reads data sets, searches an architecture for a task and a board, trains it, quantises it and exports
 //! ONNX. The one crate that links libtorch; it runs as the worker process `edgewright-forge`.
 
+pub mod anomaly;
 pub mod answer;
 pub mod batch;
 pub mod bench_step;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::{
     board::Board,
-    job::{DataFormat, Progress, SearchMethod, Stage},
+    job::{DataFormat, Progress, Reading, SearchMethod, Stage},
 };
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -58,15 +58,25 @@ enum Command {
         /// Milliseconds between checkpoints: what a kill costs at most.
         #[arg(long, value_name = "N", default_value_t = CHECKPOINT_MS)]
         checkpoint_ms: u64,
+        /// MiB of memory that the samples of the data set may take; more are read from a file in the folder as they are
+        /// needed. An eighth of what is to be had where not given.
+        #[arg(long, value_name = "N")]
+        data_mib: Option<u64>,
     },
     /// Say what a data set holds, or what is wrong with it.
     Inspect {
-        /// A folder, FOLDER/NAME, or a .txt, .jsonl or .json file.
+        /// A folder, FOLDER/NAME, or a .csv, .txt, .jsonl or .json file.
         #[arg(long)]
         path: PathBuf,
         /// Only this format.
         #[arg(long, value_enum)]
         format: Option<Format>,
+        /// The label of what is normal: the set is then for finding all others.
+        #[arg(long, value_name = "LABEL")]
+        normal: Option<String>,
+        /// The column of a .csv table with the labels, by name or by number from 1; the last where not given.
+        #[arg(long, value_name = "COLUMN")]
+        label_column: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -161,6 +171,8 @@ enum Format {
     IntentJsonl,
     #[value(name = "intent_json", alias = "intent-json")]
     IntentJson,
+    #[value(name = "csv")]
+    Csv,
 }
 
 impl From<Format> for DataFormat {
@@ -173,6 +185,7 @@ impl From<Format> for DataFormat {
             Format::Text => Self::Text,
             Format::IntentJsonl => Self::IntentJsonl,
             Format::IntentJson => Self::IntentJson,
+            Format::Csv => Self::Csv,
         }
     }
 }
@@ -181,10 +194,12 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run { job, progress, checkpoint_ms } => {
-            run(&job, progress, Duration::from_millis(checkpoint_ms))
+        Command::Run { job, progress, checkpoint_ms, data_mib } => {
+            run(&job, progress, Duration::from_millis(checkpoint_ms), data_mib)
         }
-        Command::Inspect { path, format, json } => inspect(&path, format.map(Into::into), json),
+        Command::Inspect { path, format, normal, label_column, json } => {
+            inspect(&path, format.map(Into::into), &Reading { normal, label_column }, json)
+        }
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
         Command::Import(args) => take_in(&args),
         Command::BenchStep { start: Some(file), method, .. } => write_start(&file, method),
@@ -207,7 +222,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(dir: &std::path::Path, bar: bool, checkpoint_every: Duration) -> anyhow::Result<()> {
+fn run(
+    dir: &std::path::Path,
+    bar: bool,
+    checkpoint_every: Duration,
+    data_mib: Option<u64>,
+) -> anyhow::Result<()> {
     let bar = (bar && std::io::stderr().is_terminal()).then(Bar::new);
     // A reader that went away must not end a job that others wait for.
     let mut progress = |said: &Progress| match &bar {
@@ -219,7 +239,8 @@ fn run(dir: &std::path::Path, bar: bool, checkpoint_every: Duration) -> anyhow::
             }
         }
     };
-    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every };
+    let data_bytes = data_mib.map(|mib| mib.saturating_mul(1 << 20));
+    let hooks = Hooks { progress: &mut progress, stop: &mut || false, checkpoint_every, data_bytes };
     failure::caught(|| job::run(dir, hooks)).map_err(anyhow::Error::msg)??;
     Ok(())
 }
@@ -256,8 +277,13 @@ impl Bar {
     }
 }
 
-fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> anyhow::Result<()> {
-    let schema = data::open(path, format)?.schema;
+fn inspect(
+    path: &std::path::Path,
+    format: Option<DataFormat>,
+    reading: &Reading,
+    json: bool,
+) -> anyhow::Result<()> {
+    let schema = data::inspect(path, format, reading)?;
     if json {
         print(&serde_json::to_string(&schema)?)
     } else {
@@ -278,6 +304,10 @@ fn inspect(path: &std::path::Path, format: Option<DataFormat>, json: bool) -> an
                 head.labels.len(),
                 head.positions
             ))?;
+        }
+        if !schema.columns.is_empty() {
+            let names = schema.columns.iter().take(20).map(|column| printable(&column.name));
+            print(&format!("columns: {}", names.collect::<Vec<_>>().join(", ")))?;
         }
         schema.remarks.iter().try_for_each(|remark| print(remark))
     }

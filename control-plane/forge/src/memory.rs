@@ -26,6 +26,16 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Of so many bytes that are to be had, one is for the samples of a data set: they lie in memory up to three times (as they
+/// were read, as they are trained on, and all of them where only some have labels), and the training needs most of it.
+const DATA_ONE_OF: u64 = 8;
+
+/// Bytes of memory that the samples of a data set may take before they are read from a file instead. Where the system does
+/// not say what there is, no limit.
+pub fn for_data() -> u64 {
+    available_bytes().map_or(u64::MAX, |bytes| bytes / DATA_ONE_OF)
+}
+
 /// Bytes that this process may still take: what the machine has left, or its control group (version 2 or 1) if that is
 /// less. `None` where neither says.
 pub fn available_bytes() -> Option<u64> {

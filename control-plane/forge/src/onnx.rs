@@ -3,9 +3,12 @@
 //! Two forms: plain f32 ([`write_f32`]), and static quantise-dequantise pairs ([`write_qdq`]) that ONNX Runtime
 //! fuses to integer kernels and tract reads after a rewrite. Input is `input`, output is `probabilities`.
 
+mod shift;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
+
+pub use shift::shift;
 
 use crate::{
     graph::{self, Graph},

@@ -87,6 +87,11 @@ impl<'a> Pretraining<'a> {
         }
     }
 
+    /// Steps of one pass over the samples.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.batches.steps_per_epoch()
+    }
+
     /// Mean loss of the last tenth of the steps so far; NaN before it.
     pub fn loss(&self) -> f64 {
         self.told.double_value(&[0]) / self.told.double_value(&[1])

@@ -123,7 +123,7 @@ fn layout(space: &SearchSpace, answer: Answer, input: &[usize], cells: usize) ->
 pub fn choices(asked: Option<&SearchSpace>, answer: Answer, input: &[usize]) -> Result<SearchSpace, String> {
     let mut space = match asked {
         Some(space) => space.clone(),
-        None => SearchSpace::usual(Dim::of_samples(input)),
+        None => SearchSpace::usual_for(input),
     };
     space.check_samples(input)?;
     let told = |message: &str| Err(format!("the space {:?} {message}", space.name));

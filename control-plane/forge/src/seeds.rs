@@ -43,6 +43,10 @@ pub enum Purpose {
     Pretext = 17,
     /// Which samples keep their labels.
     Labelled = 18,
+    /// Normal samples that draw the line of a model that finds anomalies.
+    NormalHeldBack = 40,
+    /// How anomalies are made of normal samples.
+    Anomalies = 41,
     /// Samples that a compression is judged by.
     HeldBack = 30,
     /// Order of samples in the retraining behind a step of the compression.

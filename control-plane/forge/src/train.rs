@@ -189,7 +189,8 @@ impl Course for Training<'_> {
         let answer = self.samples.answer();
         // What writes text is judged by its probabilities: they are not to be smoothed.
         let smoothing = if answer.is_causal() { 0.0 } else { LABEL_SMOOTHING };
-        let hard = |logits: &Tensor| answer.loss(logits, &labels, smoothing);
+        let weights = self.samples.weights();
+        let hard = |logits: &Tensor| answer.weighted_loss(logits, &labels, smoothing, weights);
         let loss = if self.teachers.is_empty() {
             hard(&self.net.forward(&x, true))
         } else {

@@ -83,6 +83,82 @@ fn write_waves(folder: &Path) {
     }
 }
 
+/// Bars on the left or on the right of noise, 32 by 32: as many images for training as are asked for, 100 for testing.
+fn write_images(folder: &Path, train: u32) {
+    let mut state = 1u32;
+    for (part, count) in [("train", train), ("t10k", 100)] {
+        let head = |rank: u8, sizes: &[u32]| -> Vec<u8> {
+            [0, 0, 8, rank].into_iter().chain(sizes.iter().flat_map(|size| size.to_be_bytes())).collect()
+        };
+        let (mut images, mut labels) = (head(3, &[count, 32, 32]), head(1, &[count]));
+        for image in 0..count {
+            for at in 0..1024u32 {
+                // A linear congruential generator; its high bits.
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let bar = (at % 32) / 16 == image % 2;
+                images.push((state >> 26) as u8 + if bar { 150 } else { 0 });
+            }
+            labels.push((image % 2) as u8);
+        }
+        fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
+        fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
+
+/// Most memory that a worker with these arguments ever had, in MiB.
+fn peak_mib(arguments: &[&str], folder: &Path) -> u64 {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgewright-forge"));
+    command.args(arguments).arg(folder).stdout(Stdio::null());
+    let mut worker = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", worker.id());
+    let mut peak = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        peak = peak.max(line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1024);
+        if let Some(status) = worker.try_wait().unwrap() {
+            assert!(status.success(), "{arguments:?} ended with {status}");
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_set_larger_than_the_memory_for_it_is_added_and_trained_on_within_that_memory_and_gives_the_same_model() {
+    const IMAGES: u32 = 60_000;
+    /// What the large set takes in f32.
+    const SET_MIB: u64 = (60_000 * 32 * 32 * 4) >> 20;
+    let [small, large, whole] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let budget =
+        r#"{"search_steps": 1, "search_batch": 8, "train_epochs": 1, "channels": 2, "cells": 1, "nodes": 1}"#;
+    for (folder, images) in [(&small, 600), (&large, IMAGES), (&whole, IMAGES)] {
+        write_job(folder.path(), budget);
+        for part in ["TRAIN", "TEST"] {
+            fs::remove_file(folder.path().join(format!("Tiny_{part}.tsv"))).unwrap();
+        }
+        write_images(folder.path(), images);
+        let spec = fs::read_to_string(folder.path().join("job.json")).unwrap();
+        fs::write(folder.path().join("job.json"), spec.replace("ucr_tsv", "idx")).unwrap();
+    }
+    let added = [&small, &large].map(|folder| peak_mib(&["inspect", "--path"], folder.path()));
+    assert!(added[1] < added[0] + 16, "to add the sets took {added:?} MiB");
+    let within = ["run", "--data-mib", "16", "--job"];
+    let trained = [&small, &large].map(|folder| peak_mib(&within, folder.path()));
+    let in_memory = peak_mib(&["run", "--data-mib", "4096", "--job"], whole.path());
+    println!("MiB to add {added:?}, to train {trained:?}, in memory {in_memory}, the large set {SET_MIB}");
+    assert!(
+        trained[1] < trained[0] + SET_MIB / 4,
+        "to train took {trained:?} MiB, the large set has {SET_MIB}"
+    );
+    assert!(in_memory > trained[1] + SET_MIB / 2, "{in_memory} MiB in memory, {trained:?} without");
+    for file in ["arch.json", "weights.safetensors", "model.onnx"] {
+        let read = |folder: &tempfile::TempDir| fs::read(folder.path().join("result").join(file)).unwrap();
+        assert!(read(&large) == read(&whole), "{file} differs");
+    }
+    assert!(!large.path().join("samples.bin").exists());
+}
+
 #[test]
 fn a_worker_killed_at_ten_random_moments_gives_the_same_result_bit_for_bit() {
     let [whole, killed] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

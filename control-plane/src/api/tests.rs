@@ -147,6 +147,29 @@ async fn the_cookie_of_the_page_is_good_for_looking_only() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_known_of_a_data_set_is_kept_and_shown() {
+    let world = World::new().await;
+    let mut schema = testing::schema();
+    schema["remarks"] = json!(["3 of 4 test samples are training samples too", "<b>unbalanced</b>"]);
+    std::fs::write(world.folder.path().join("schema.json"), schema.to_string()).unwrap();
+    world.add_dataset().await;
+    let (_, shown) = world.call("GET", "/datasets/tiny", None).await;
+    assert_eq!(shown["schema"]["remarks"], schema["remarks"]);
+    let token = world.app.signer().admin_token().to_owned();
+    let request = Request::get("/").header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let page = world.send(request.body(Body::empty()).unwrap()).await;
+    let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
+    assert!(html.contains("3 of 4 test samples are training samples too"), "{html}");
+    assert!(html.contains("&lt;b&gt;unbalanced&lt;/b&gt;") && !html.contains("<b>unbalanced"));
+    // Looked at again, the same files may have something else said of them.
+    schema["remarks"] = json!(["newer"]);
+    std::fs::write(world.folder.path().join("schema.json"), schema.to_string()).unwrap();
+    world.add_dataset().await;
+    let (_, shown) = world.call("GET", "/datasets/tiny", None).await;
+    assert_eq!(shown["schema"]["remarks"], json!(["newer"]));
+}
+
+#[tokio::test]
 async fn bad_input_is_answered_with_what_is_allowed() {
     let world = World::new().await;
     world.add_dataset().await;

@@ -3,7 +3,10 @@
 use super::{App, Error, Page, Result, now, unknown};
 use control_core::entity::Dataset;
 use serde::{Deserialize, Serialize};
-use shared::{DatasetId, job::DataFormat};
+use shared::{
+    DatasetId,
+    job::{DataFormat, Reading},
+};
 use std::path::PathBuf;
 
 /// A data set to register.
@@ -16,6 +19,9 @@ pub struct NewDataset {
     /// Found out where it is not given.
     #[serde(default)]
     pub format: Option<DataFormat>,
+    /// What its files do not say.
+    #[serde(default, skip_serializing_if = "Reading::is_default")]
+    pub reading: Reading,
 }
 
 impl App {
@@ -24,7 +30,7 @@ impl App {
         if !new.path.is_absolute() {
             return Err(Error::Invalid(format!("path {} is not absolute", new.path.display())));
         }
-        let schema = self.forge.inspect(&new.path, new.format).await?;
+        let schema = self.forge.inspect(&new.path, new.format, &new.reading).await?;
         let dataset = Dataset { id: new.id, path: new.path, schema, registered_at: now() };
         self.store.add_dataset(&dataset).await?;
         Ok(dataset)

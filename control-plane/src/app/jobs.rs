@@ -381,6 +381,7 @@ impl App {
             JobEnd::Failed { error } => tracing::warn!("job {id} failed: {error}"),
             JobEnd::Cancelled => tracing::info!("job {id} was cancelled"),
         }
+        worker::remove_samples(&self.job_folder(id));
         if let Err(error) = self.store.end_job(id, &end, now()).await {
             tracing::error!("the end of job {id} is not on record: {}", chain(&error));
         }
@@ -439,6 +440,7 @@ impl App {
                 path: dataset.path.clone(),
                 format: dataset.schema.format,
                 digest: Some(dataset.schema.digest),
+                reading: dataset.schema.reading.clone(),
             },
             board: Board { latency: job.latency.clone(), ..self.board(&job.board)?.clone() },
             kind,

@@ -15,6 +15,7 @@ use shared::{
         self, FileEntry, GOLDEN_FILE, Head, LINEAGE_FILE, Lineage, MODEL_FILE, Manifest, Preprocess,
         SIGNATURE_FILE, Task, TensorSpec,
     },
+    space::Dim,
 };
 use std::{
     fs::{self, File},
@@ -405,23 +406,34 @@ fn describe(
         created_at,
         input: TensorSpec { name: "input".to_owned(), shape: schema.shape.clone() },
         output: TensorSpec { name: "probabilities".to_owned(), shape: vec![outputs] },
-        preprocess: match (&schema.text, schema.format, schema.task) {
-            (Some(text), ..) => Preprocess::of_text(text.clone()),
-            // What those that calibrated it hold is what goes in.
-            (None, DataFormat::Npy, _) => Preprocess::linear(1.0, 0.0),
-            (None, _, Task::ImageClassification) => Preprocess::linear(1.0 / 255.0, 0.0),
-            (None, _, Task::SeriesClassification | Task::IntentSlots | Task::TextGeneration) => {
-                Preprocess::linear(1.0, 0.0)
-            }
-        },
+        preprocess: preprocess(schema),
         labels: schema.labels.clone(),
         heads: schema.heads.clone(),
+        alarm: packing.report.as_ref().and_then(|report| report.alarm),
         golden_tolerance: packing
             .report
             .as_ref()
             .map_or(GOLDEN_TOLERANCE_DEFAULT, |report| report.model.golden_tolerance),
         files,
         lineage: lineage.clone(),
+    }
+}
+
+/// How a device makes samples of what is given to it.
+fn preprocess(schema: &DatasetSchema) -> Preprocess {
+    let image = match schema.task {
+        Task::ImageClassification => true,
+        Task::SeriesClassification | Task::IntentSlots | Task::TextGeneration => false,
+        // Of images or of anything else.
+        Task::AnomalyDetection => Dim::of_samples(&schema.shape) == Dim::Image,
+    };
+    match (&schema.text, schema.format) {
+        (Some(text), _) => Preprocess::of_text(text.clone()),
+        (None, DataFormat::Csv) => Preprocess::of_columns(schema.columns.clone()),
+        // What those that calibrated it hold is what goes in.
+        (None, DataFormat::Npy) => Preprocess::linear(1.0, 0.0),
+        (None, _) if image => Preprocess::linear(1.0 / 255.0, 0.0),
+        (None, _) => Preprocess::linear(1.0, 0.0),
     }
 }
 

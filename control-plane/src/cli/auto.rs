@@ -1,6 +1,6 @@
 //! `edgewright auto`: registers a data set, searches, trains and quantises within a time, and says what came out.
 
-use super::{Failure, Outcome, client::Client, searches};
+use super::{Failure, Outcome, client::Client, datasets::ReadingArgs, output::plain, searches};
 use crate::{
     api::List,
     app::{
@@ -12,7 +12,7 @@ use clap::Args;
 use control_core::entity::{Dataset, Job};
 use shared::{
     BoardId, DatasetId, ModelName,
-    job::{Compression, SearchMethod},
+    job::{Compression, Reading, SearchMethod},
     limits,
 };
 use std::path::{Path, PathBuf};
@@ -20,9 +20,12 @@ use std::path::{Path, PathBuf};
 /// What is to be made of what.
 #[derive(Debug, Args)]
 pub struct AutoArgs {
-    /// The data set on the server's machine: a folder, FOLDER/NAME for UCR and .ts files, or a .txt, .jsonl or .json file
+    /// The data set on the server's machine: a folder, FOLDER/NAME for UCR and .ts files, or a .csv, .txt, .jsonl or
+    /// .json file
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// The board whose limits the model keeps
     #[arg(long)]
     board: BoardId,
@@ -50,7 +53,7 @@ pub struct AutoArgs {
 pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
     let path = std::path::absolute(&args.data)
         .map_err(|error| Failure::Usage(format!("{} is no path: {error}", args.data.display())))?;
-    let dataset = register(&path, client)?;
+    let dataset = register(&path, &args.reading.reading(), client)?;
     let model = match &args.model {
         Some(model) => model.clone(),
         None => dataset.id.as_str().parse().map_err(|error| {
@@ -66,6 +69,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
         schema.train_count,
         schema.test_count
     );
+    schema.remarks.iter().for_each(|remark| eprintln!("  {}", plain(remark, false)));
     let effort = Effort {
         seed: args.seed,
         seconds: Some(args.budget),
@@ -87,11 +91,14 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
 }
 
 /// The data set at `path`, under the id that it has already, or else under one made of its name. One whose files have
-/// changed since is another data set.
-fn register(path: &Path, client: &Client) -> Result<Dataset, Failure> {
-    let post = |id| client.post("/datasets", &NewDataset { id, path: path.to_owned(), format: None });
+/// changed since, or that are read in another way, is another data set.
+fn register(path: &Path, reading: &Reading, client: &Client) -> Result<Dataset, Failure> {
+    let post = |id| {
+        let new = NewDataset { id, path: path.to_owned(), format: None, reading: reading.clone() };
+        client.post("/datasets", &new)
+    };
     let known = all(client)?;
-    let same = known.iter().find(|dataset| dataset.path == path);
+    let same = known.iter().find(|dataset| dataset.path == path && dataset.schema.reading == *reading);
     match same.map(|dataset| post(dataset.id.clone())) {
         Some(Err(Failure::Usage(_))) | None => post(free_id(path, &known)?),
         Some(answer) => answer,

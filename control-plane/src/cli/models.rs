@@ -252,6 +252,7 @@ fn describe(version: &Version) -> String {
         let label = if model.form == ModelForm::Int8 { "us, INT8" } else { "us, FP16" };
         rows.push((label, format!("{:.0} on ONNX Runtime, {tract} on tract", us.ort_int8)));
         rows.push(("remarks", model.remarks.join("; ")));
+        rows.extend(report.dataset.remarks.iter().map(|remark| ("of the data", remark.clone())));
     }
     rows.retain(|(_, value)| !value.is_empty());
     let compression = version.report.as_ref().and_then(|report| report.compression.as_ref());

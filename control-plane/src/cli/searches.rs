@@ -20,6 +20,8 @@ use shared::{
         self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, Pretext, PretextReport,
         SearchMethod, Stage, TeachersReport,
     },
+    latency::percent,
+    manifest::Alarm,
     space::{self, SearchSpace},
 };
 use std::{
@@ -389,8 +391,12 @@ fn describe(job: &Job) -> String {
             ("teachers", report.teachers.as_ref().map(taught).unwrap_or_default()),
             ("pretext", report.pretext.as_ref().map(pretext).unwrap_or_default()),
             ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),
+            ("line", report.alarm.as_ref().map(line).unwrap_or_default()),
             ("remarks", model.remarks.join("; ")),
         ]));
+        let of_data: Vec<_> =
+            report.dataset.remarks.iter().map(|remark| ("of the data", remark.clone())).collect();
+        text.push_str(&facts(&of_data));
         text.push_str(&report.compression.as_ref().map(compression::tables).unwrap_or_default());
     }
     if let Some(cell) = &job.cell {
@@ -431,6 +437,14 @@ fn taught(teachers: &TeachersReport) -> String {
 
 fn pretext(report: &PretextReport) -> String {
     format!("{} over {} samples without labels, loss {:.4}", report.pretext, report.samples, report.loss)
+}
+
+fn line(alarm: &Alarm) -> String {
+    format!(
+        "{} % false alarms among {} normal samples held back",
+        percent(alarm.false_alarms_permille),
+        alarm.normal_samples
+    )
 }
 
 fn progress(job: &Job) -> String {

@@ -3,7 +3,7 @@
 use super::style::SHEET;
 use crate::app::Status;
 use control_core::{
-    entity::{Device, DeviceEvent, Job, JobState, Rollout, SecurityEvent},
+    entity::{Dataset, Device, DeviceEvent, Job, JobState, Rollout, SecurityEvent},
     rollout::{MemberState, State},
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -18,6 +18,7 @@ pub(super) struct Shown {
     pub(super) devices: Vec<Device>,
     pub(super) rollouts: Vec<Rollout>,
     pub(super) jobs: Vec<Job>,
+    pub(super) datasets: Vec<Dataset>,
     pub(super) events: Vec<DeviceEvent>,
     pub(super) security: Vec<SecurityEvent>,
     pub(super) now: Timestamp,
@@ -82,6 +83,7 @@ pub(super) fn page(shown: &Shown) -> Markup {
                 section { h2 { "Devices" } (devices(shown)) }
                 section { h2 { "Rollouts" } @for rollout in &shown.rollouts { (roll(rollout)) } @if shown.rollouts.is_empty() { p.soft { "None so far." } } }
                 section { h2 { "Jobs" } @for job in &shown.jobs { (work(job)) } @if shown.jobs.is_empty() { p.soft { "None so far." } } }
+                @if !shown.datasets.is_empty() { section { h2 { "Data sets" } (datasets(&shown.datasets)) } }
                 section { h2 { "Recent events" } (events(shown)) }
                 @if !shown.security.is_empty() { section { h2 { "Refused" } (security(shown)) } }
             }
@@ -218,10 +220,32 @@ fn work(job: &Job) -> Markup {
                 div { small {
                     (report.quality()) ", " (bytes(report.model.bytes_int8_onnx)) ", " (report.model.parameters) " parameters"
                 } }
+                (remarks(&report.dataset.remarks))
             }
             @if let Some(cell) = &job.cell { pre { (cell) } }
         }
     }
+}
+
+fn datasets(datasets: &[Dataset]) -> Markup {
+    html! {
+        table {
+            tr { th { "Data set" } th { "Task" } th { "Samples" } th { "To know" } }
+            @for dataset in datasets {
+                tr {
+                    td { b { (dataset.id) } }
+                    td { (word(&dataset.schema.task)) }
+                    td { (dataset.schema.train_count) " + " (dataset.schema.test_count) }
+                    td { (remarks(&dataset.schema.remarks)) }
+                }
+            }
+        }
+    }
+}
+
+/// What is to be known of a data set.
+fn remarks(remarks: &[String]) -> Markup {
+    html! { @for remark in remarks { div { small { (remark) } } } }
 }
 
 fn events(shown: &Shown) -> Markup {

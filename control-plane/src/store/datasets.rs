@@ -16,7 +16,8 @@ fn read(row: &SqliteRow) -> Result<Dataset> {
 }
 
 impl Store {
-    /// Adds a data set. The same files under the same id again change nothing; other files are a conflict.
+    /// Adds a data set. The same files under the same id again change where they lie and what is said of them; other files are
+    /// a conflict.
     pub async fn add_dataset(&self, dataset: &Dataset) -> Result<()> {
         let path = dataset
             .path
@@ -35,8 +36,9 @@ impl Store {
                     old.path.display()
                 )));
             }
-            sqlx::query("UPDATE datasets SET path = ? WHERE id = ?")
+            sqlx::query("UPDATE datasets SET path = ?, schema = ? WHERE id = ?")
                 .bind(path)
+                .bind(json(&dataset.schema)?)
                 .bind(dataset.id.as_str())
                 .execute(&mut *tx)
                 .await?;

@@ -18,6 +18,7 @@ pub(crate) fn manifest() -> Manifest {
         preprocess: Preprocess::linear(0.5, 0.0),
         labels: vec!["no".to_owned(), "yes".to_owned()],
         heads: Vec::new(),
+        alarm: None,
         golden_tolerance: 0.125,
         files: vec![file(MODEL_FILE), file(GOLDEN_FILE)],
         lineage: Lineage { dataset: Digest::of(b"data"), job: None, seed: 42, parent: None },
@@ -91,4 +92,33 @@ fn a_text_model_names_its_alphabet_and_one_that_contradicts_its_shapes_is_refuse
     assert_eq!(wide.validate().unwrap_err(), "input.shape is not [2, length], as the alphabet needs");
     let old: Manifest = serde_json::from_str(&serde_json::to_string(&manifest()).unwrap()).unwrap();
     assert!(old.heads.is_empty() && !serde_json::to_string(&old).unwrap().contains("heads"));
+}
+
+#[test]
+fn what_finds_anomalies_says_so_by_its_labels_and_rows_of_a_table_have_a_column_for_each_value() {
+    let column = |name: &str| Column { name: name.to_owned(), scale: 0.5, offset: -1.0 };
+    let alarm = Alarm { false_alarms_permille: 10, normal_samples: 500 };
+    let good = Manifest {
+        task: Task::AnomalyDetection,
+        input: TensorSpec { name: "input".to_owned(), shape: vec![2, 1] },
+        preprocess: Preprocess::of_columns(vec![column("speed"), column("heat")]),
+        labels: ANOMALY_LABELS.map(str::to_owned).to_vec(),
+        alarm: Some(alarm),
+        ..manifest()
+    };
+    good.validate().unwrap();
+    let text = serde_json::to_string(&good).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), good);
+    let broken = |change: fn(&mut Manifest)| {
+        let mut manifest = good.clone();
+        change(&mut manifest);
+        manifest.validate().unwrap_err()
+    };
+    assert!(broken(|m| m.labels.reverse()).contains("has the labels"));
+    assert!(broken(|m| m.task = Task::SeriesClassification).contains("alarm is for models"));
+    assert!(broken(|m| m.alarm.as_mut().unwrap().false_alarms_permille = 1001).contains("1001"));
+    assert!(broken(|m| m.preprocess.columns.truncate(1)).contains("preprocess.columns has 1 entries"));
+    assert!(broken(|m| m.input.shape = vec![1, 2]).contains("input.shape is [1, 2]"));
+    assert!(broken(|m| m.preprocess.columns[0].scale = f32::NAN).contains("\"speed\" has a scale"));
+    assert!(broken(|m| m.preprocess.columns[0].name = String::new()).contains("1 to 64 bytes"));
 }

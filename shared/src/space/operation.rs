@@ -139,6 +139,12 @@ impl Operation {
     pub const SKIP: Self = Self::bare(OperationKind::Skip);
     /// Nothing.
     pub const ZERO: Self = Self::bare(OperationKind::Zero);
+    /// A dense layer at each position.
+    pub const CONV1: Self = Self::windowed(OperationKind::Conv, 1);
+    /// The same, one half of it gating the other.
+    pub const GLU1: Self = Self::windowed(OperationKind::Gated, 1);
+    /// A gate for each channel.
+    pub const SE: Self = Self::bare(OperationKind::SqueezeExcite);
     /// A dense convolution over 3.
     pub const CONV3: Self = Self::windowed(OperationKind::Conv, 3);
     /// A separable convolution over 5.

@@ -189,7 +189,7 @@ impl Job<'_> {
     }
 
     fn reference(&self) -> Result<DatasetRef> {
-        Ok(DatasetRef { path: self.set.path()?, format: self.set.format, digest: None })
+        self.set.reference()
     }
 
     fn dataset(&self) -> Result<shared::job::DatasetSchema> {

@@ -98,6 +98,49 @@ pub(crate) fn a_model_from_elsewhere_is_taken_in_and_runs_on_devices(world: &mut
     Ok(())
 }
 
+pub(crate) fn a_table_of_what_is_normal_becomes_a_model_that_reports_what_is_not(
+    world: &mut World,
+) -> Result<()> {
+    let control = &world.control;
+    let file = world.folder.path().join("machine.csv");
+    std::fs::write(&file, machine())?;
+    let add =
+        |normal| ["dataset", "add", "machine", "--path", text(&file).unwrap_or_default(), "--normal", normal];
+    let (code, said) = control.cli_refused(&add("fine"))?;
+    ensure!(code == 2 && said.contains("no sample has the label \"fine\""), "it ended with {code}: {said}");
+    let set = control.cli(&add("good"))?;
+    ensure!(text_of(&set, "/schema/task")? == "anomaly_detection", "it is {set}");
+    let options = ["--search-steps", "6", "--epochs", "60", "--seed", "3"];
+    let job = control.search("machine", "x86-64", &options)?;
+    let auroc = number_of(&job, "/report/model/metrics/0/int8")?;
+    ensure!(auroc > 0.85, "broken rows are told from good ones with an AUROC of {auroc}");
+    ensure!(number_of(&job, "/report/alarm/false_alarms_permille")? == 10.0);
+
+    let policy = ["--wave", "100%", "--device", "device-1", "--trial-duration-ms", "500"];
+    let ended = control.wait_rollout(&control.start_rollout("machine@v1.0", "machine", &policy)?)?;
+    ensure!(text_of(&ended, "/state")? == "completed", "the rollout ended as {ended}");
+    let client = world.agents[0].client();
+    let metadata = client.get_json("/v2/models/machine")?;
+    ensure!(text_of(&metadata, "/inputs/0/parameters/columns/1")? == "heat", "the device says {metadata}");
+    // As a person reads them from the machine: one that is as warm as it turns, and one that is cold.
+    for (row, label) in [([2000.0, 60.0], 0), ([1500.0, 50.0], 0), ([2900.0, 22.0], 1)] {
+        let found = client.infer("machine", &[1, 2], &row)?;
+        ensure!(argmax(&found) == label, "{row:?} gets {found:?}");
+    }
+    Ok(())
+}
+
+/// Readings of a machine that warms up as it turns faster; where it is broken, one row of six, it does not.
+fn machine() -> String {
+    let row = |row: u32| {
+        let turns = 1000 + row * 37 % 2000;
+        let broken = row.is_multiple_of(6);
+        let heat = if broken { 20 + row * 53 % 70 } else { 20 + turns / 50 + row % 3 };
+        format!("{turns},{heat},{}\n", if broken { "broken" } else { "good" })
+    };
+    std::iter::once("turns,heat,state\n".to_owned()).chain((0..900).map(row)).collect()
+}
+
 /// Images that a device classifies.
 const IMAGES: usize = 100;
 

@@ -129,7 +129,7 @@ mod tests {
         let labels = tokens[1..].iter().copied().chain([EMPTY]).collect();
         let starts: Vec<u32> = (0..4).map(|window| window * LENGTH as u32).collect();
         let classes = starts.iter().map(|start| i64::from(tokens[*start as usize + LENGTH])).collect();
-        Split { labels: classes, samples: Vec::new(), text: Text { tokens, labels, starts } }
+        Split { labels: classes, text: Text { tokens, labels, starts }, ..Split::default() }
     }
 
     fn draw(windows: &Windows, change: Change, step: u64) -> (Vec<f32>, Vec<i64>) {

@@ -2,6 +2,7 @@
 
 use super::{Error, Trainable};
 use crate::{
+    answer::Answer,
     batch::{Samples, picked},
     data::{Dataset, Split},
     finish,
@@ -85,11 +86,16 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The labels' mean loss and the logits behind it.
-pub(super) fn hard_loss(net: &Trainable, x: &Tensor, labels: &Tensor, smoothing: f64) -> (Tensor, Tensor) {
+/// The labels' mean loss, by the weights of the classes where there are some, and the logits behind it.
+pub(super) fn hard_loss(
+    net: &Trainable,
+    x: &Tensor,
+    labels: &Tensor,
+    smoothing: f64,
+    weights: Option<&Tensor>,
+) -> (Tensor, Tensor) {
     let logits = net.logits(x);
-    let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, smoothing);
-    (loss, logits)
+    (Answer::Class.weighted_loss(&logits, labels, smoothing, weights), logits)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Answers<'_> {
             indices.iter().filter_map(|at| self.used.get(usize::try_from(*at).ok()?).copied()).collect();
         let mut rng = seeds::stream(seed, Purpose::RetrainAugment, step);
         let (x, labels) = self.samples.augmented(&chosen, augment, &mut rng);
-        let (hard, logits) = hard_loss(net, &x, &labels, LABEL_SMOOTHING);
+        let (hard, logits) = hard_loss(net, &x, &labels, LABEL_SMOOTHING, self.samples.weights());
         let softened = no_grad(|| (self.teacher.logits(&x) / distil::TEMPERATURE).softmax(1, Kind::Float));
         distil::blend(&softened, &logits, hard)
     }
@@ -65,7 +65,7 @@ impl Answers<'_> {
             let chosen: Vec<i64> =
                 chosen.iter().filter_map(|at| self.used.get(usize::try_from(*at).ok()?).copied()).collect();
             let (x, labels) = self.samples.batch(&chosen);
-            hard_loss(net, &x, &labels, 0.0).0
+            hard_loss(net, &x, &labels, 0.0, self.samples.weights()).0
         })
     }
 

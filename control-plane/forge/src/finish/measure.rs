@@ -1,6 +1,10 @@
 //! What an exported model is worth on a split, by the measures of its task.
 
-use crate::{data::Split, finish::ACCURACY_BATCH};
+use super::{ACCURACY_BATCH, alarm::auroc};
+use crate::{
+    anomaly::ANOMALY,
+    data::{Split, balance},
+};
 use runtime::{Runnable, golden::argmax};
 use shared::{
     job::{DatasetSchema, Metric},
@@ -18,8 +22,8 @@ const PROBABILITY_MIN: f64 = 1e-9;
 pub(super) struct Measured {
     /// Whether the class of each sample was right.
     right: Vec<bool>,
-    /// The task's own measure.
-    pub(super) metric: Option<(Metric, f64)>,
+    /// The task's own measures, the first one above all.
+    pub(super) metrics: Vec<(Metric, f64)>,
 }
 
 impl Measured {
@@ -34,22 +38,29 @@ impl Measured {
         self.accuracy_of(self.right.len())
     }
 
+    /// One measure, where the task has it.
+    pub(super) fn metric(&self, wanted: Metric) -> Option<f64> {
+        self.metrics.iter().find(|(metric, _)| *metric == wanted).map(|(_, value)| *value)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.right.len()
     }
 }
 
-/// Runs `model` on the first `count` samples of a split of the data set with this schema.
+/// Runs `model` on the first `count` samples of a split of the data set with this schema; `balanced` asks for the mean of the
+/// classes' accuracies.
 pub(super) fn measure(
     model: &dyn Runnable,
     split: &Split,
     schema: &DatasetSchema,
+    balanced: bool,
     count: usize,
 ) -> Result<Measured, runtime::Error> {
     let (outputs, classes) = (model.output().elements().max(1), schema.labels.len());
     let count = count.min(split.len());
     let mut right = Vec::with_capacity(count);
-    let (mut bits, mut slots) = (0f64, Slots::default());
+    let (mut bits, mut slots, mut scores) = (0f64, Slots::default(), Vec::new());
     let (mut values, mut answers) = (Vec::new(), Vec::new());
     let all: Vec<usize> = (0..count).collect();
     for chunk in all.chunks(ACCURACY_BATCH) {
@@ -67,15 +78,47 @@ pub(super) fn measure(
                         slots.compare(head, answer.1, split.text.window_labels(*sample, *length));
                     }
                 }
+                Task::AnomalyDetection => {
+                    scores.push((answer.0.last().copied().unwrap_or(0.0), label == ANOMALY));
+                }
             }
         }
     }
-    let metric = match schema.task {
-        Task::ImageClassification | Task::SeriesClassification => None,
-        Task::TextGeneration => Some((Metric::BitsPerCharacter, bits / count.max(1) as f64)),
-        Task::IntentSlots => Some((Metric::SlotF1, slots.f1())),
+    let metrics = match schema.task {
+        Task::ImageClassification | Task::SeriesClassification => {
+            let found = || (Metric::BalancedAccuracy, balanced_accuracy(&right, &split.labels, classes));
+            balanced.then(found).into_iter().collect()
+        }
+        Task::TextGeneration => vec![(Metric::BitsPerCharacter, bits / count.max(1) as f64)],
+        Task::IntentSlots => vec![(Metric::SlotF1, slots.f1())],
+        Task::AnomalyDetection => of_anomalies(&scores, &right).to_vec(),
     };
-    Ok(Measured { right, metric })
+    Ok(Measured { right, metrics })
+}
+
+/// Of probabilities of an anomaly and whether there is one, and of whether the line is right about it.
+fn of_anomalies(scores: &[(f32, bool)], right: &[bool]) -> [(Metric, f64); 3] {
+    let share = |anomaly: bool, is_right: bool| {
+        let of = scores.iter().zip(right).filter(|((_, found), _)| *found == anomaly);
+        let (count, met) =
+            of.fold((0, 0), |(count, met), (_, right)| (count + 1, met + usize::from(*right == is_right)));
+        met as f64 / count.max(1) as f64
+    };
+    [
+        (Metric::Auroc, auroc(scores)),
+        (Metric::DetectionRate, share(true, true)),
+        (Metric::FalseAlarmRate, share(false, false)),
+    ]
+}
+
+/// Mean over the classes that occur of the share of their samples that was right.
+fn balanced_accuracy(right: &[bool], labels: &[i64], classes: usize) -> f64 {
+    let labels = &labels[..right.len().min(labels.len())];
+    let met: Vec<i64> =
+        labels.iter().zip(right).filter(|(_, right)| **right).map(|(label, _)| *label).collect();
+    let counts = balance::counts(labels, classes).into_iter().zip(balance::counts(&met, classes));
+    let shares: Vec<f64> = counts.filter(|(of, _)| *of > 0).map(|(of, met)| met as f64 / of as f64).collect();
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 
 fn bits_of(answer: &[f32], label: i64) -> f64 {
@@ -132,6 +175,25 @@ mod tests {
         slots.compare(&head, &said, &[0, 1, 0, EMPTY]);
         assert_eq!((slots, slots.f1()), (Slots { found: 2, there: 2, both: 1 }, 0.5));
         assert_eq!(Slots::default().f1(), 1.0);
+    }
+
+    #[test]
+    fn each_class_that_occurs_counts_alike_in_the_balanced_accuracy() {
+        let labels = [0, 0, 0, 0, 2, 2];
+        assert_eq!(balanced_accuracy(&[true, true, true, true, false, false], &labels, 3), 0.5);
+        assert_eq!(balanced_accuracy(&[true, true, true, false, true, false], &labels, 3), 0.625);
+        assert_eq!(balanced_accuracy(&[true, false], &labels, 3), 0.5);
+        assert_eq!(balanced_accuracy(&[], &labels, 3), 0.0);
+    }
+
+    #[test]
+    fn anomalies_that_are_found_and_false_alarms_are_counted_by_themselves() {
+        let scores = [(0.9, true), (0.2, true), (0.1, false), (0.6, false), (0.3, false), (0.2, false)];
+        let right = [true, false, true, false, true, true];
+        let found = of_anomalies(&scores, &right);
+        assert_eq!(found[1..], [(Metric::DetectionRate, 0.5), (Metric::FalseAlarmRate, 0.25)]);
+        // The first before all four, the second before one, and level with one.
+        assert_eq!(found[0], (Metric::Auroc, 5.5 / 8.0));
     }
 
     #[test]

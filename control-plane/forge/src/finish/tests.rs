@@ -27,6 +27,9 @@ fn int8_may_lose_one_percent_gets_a_remark_beyond_it_and_is_refused_when_it_is_u
     assert!(judge_accuracy(0.96, 0.88, 150, INT8_LOSS_REFUSED).is_err());
     // Who allows a tenth gets what costs a tenth.
     assert!(judge_accuracy(0.99, 0.9, 10_000, 0.1).unwrap().is_some());
+    // A training that was cut short by its time gives what it came to, and says so.
+    assert!(judge_accuracy(0.99, 0.1, 10_000, f64::INFINITY).unwrap().is_some());
+    assert_eq!(judge_accuracy(0.0, 0.0, 10_000, f64::INFINITY).unwrap(), None);
 }
 
 #[test]

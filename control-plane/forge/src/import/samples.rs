@@ -2,13 +2,14 @@
 
 use super::Error;
 use crate::{
-    data::{self, Split, npy},
+    data::{self, Room, Split, npy},
     finish::CALIBRATION_SAMPLES,
+    memory,
     seeds::{self, Purpose},
 };
 use shared::{
     Digest,
-    job::{DataFormat, DatasetSchema},
+    job::{DATA_FILE, DataFormat, DatasetSchema, Reading},
     limits::TENSOR_ELEMENTS_MAX,
     manifest::Task,
 };
@@ -35,6 +36,8 @@ pub(super) struct Calibration {
 pub(super) struct Labelled {
     pub(super) labels: Vec<String>,
     pub(super) test: Split,
+    /// What is to be known of the set.
+    pub(super) remarks: Vec<String>,
 }
 
 impl Calibration {
@@ -49,7 +52,9 @@ impl Calibration {
             labels,
             heads: Vec::new(),
             text: None,
-            remarks: Vec::new(),
+            reading: Reading::default(),
+            columns: Vec::new(),
+            remarks: self.labelled.as_ref().map(|labelled| labelled.remarks.clone()).unwrap_or_default(),
             train_count: self.count as u64,
             test_count: self.labelled.as_ref().map_or(0, |labelled| labelled.test.len() as u64),
         }
@@ -66,7 +71,11 @@ pub(super) fn open(path: &Path, axes: Option<usize>, seed: u64) -> Result<Calibr
 }
 
 fn of_set(path: &Path, seed: u64) -> Result<Calibration, Error> {
-    let set = data::open(path, None).map_err(|error| match error {
+    // What is open stays there when its folder goes.
+    let folder = tempfile::tempdir()
+        .map_err(|error| Error::Input(format!("no temporary folder can be made: {error}")))?;
+    let room = Room { file: folder.path().join(DATA_FILE), memory_bytes: memory::for_data() };
+    let set = data::open_within(path, None, &room).map_err(|error| match error {
         data::Error::NotFound { path, expected } => {
             data::Error::NotFound { path, expected: format!(".npy files, or {expected}") }
         }
@@ -76,13 +85,22 @@ fn of_set(path: &Path, seed: u64) -> Result<Calibration, Error> {
         let what = "text calibrates no model from elsewhere; give its inputs as .npy files";
         return Err(Error::Input(format!("{}: {what}", path.display())));
     }
+    if !set.schema.columns.is_empty() {
+        let what = "a table is standardised for networks of our own; give the model's inputs as .npy files";
+        return Err(Error::Input(format!("{}: {what}", path.display())));
+    }
     let shape = set.schema.shape.clone();
-    let (values, count) = drawn(&set.train.samples, &shape, seed);
+    let mut values = Vec::new();
+    let order = order(set.train.len(), &shape, seed);
+    order.iter().for_each(|sample| set.train.values(*sample, &shape, &mut values));
+    if let Some(error) = set.train.failure() {
+        return Err(error.into());
+    }
     Ok(Calibration {
         shape,
         values,
-        count,
-        labelled: Some(Labelled { labels: set.schema.labels, test: set.test }),
+        count: order.len(),
+        labelled: Some(Labelled { labels: set.schema.labels, test: set.test, remarks: set.schema.remarks }),
         format: set.schema.format,
         digest: set.schema.digest,
     })
@@ -115,15 +133,17 @@ fn of_arrays(path: &Path, folder: npy::Folder, axes: Option<usize>, seed: u64) -
     if !(1..=TENSOR_ELEMENTS_MAX).contains(&each) || all.len() < each {
         return Err(Error::Input(format!("{}: its arrays hold no sample", path.display())));
     }
-    let (values, count) = drawn(&all, &shape, seed);
-    Ok(Calibration { shape, values, count, labelled: None, format: DataFormat::Npy, digest: folder.digest })
+    let order = order(all.len() / each, &shape, seed);
+    let values = order.iter().flat_map(|index| &all[index * each..][..each]).copied().collect();
+    let (count, format) = (order.len(), DataFormat::Npy);
+    Ok(Calibration { shape, values, count, labelled: None, format, digest: folder.digest })
 }
 
-/// Some samples in random order, and how many they are.
-fn drawn(all: &[f32], shape: &[usize], seed: u64) -> (Vec<f32>, usize) {
+/// Some of `count` samples in random order.
+fn order(count: usize, shape: &[usize], seed: u64) -> Vec<usize> {
     let each = shape.iter().product::<usize>().max(1);
-    let mut order: Vec<usize> = (0..all.len() / each).collect();
+    let mut order: Vec<usize> = (0..count).collect();
     seeds::shuffle(&mut order, &mut seeds::stream(seed, Purpose::Samples, 0));
     order.truncate(CALIBRATION_SAMPLES.min((VALUES_MAX / each).max(1)));
-    (order.iter().flat_map(|index| &all[index * each..][..each]).copied().collect(), order.len())
+    order
 }

@@ -170,6 +170,39 @@ fn a_model_that_tract_does_not_run_is_said_to_be_for_onnx_runtime_only() {
 }
 
 #[test]
+fn an_operator_that_nothing_knows_is_named_with_its_node_and_the_file() {
+    let Some(ort) = ort() else { return };
+    let world = World::new();
+    let bytes = fs::read(world.path("waves.onnx")).unwrap();
+    let refused = |change: &dyn Fn(&mut quantiser::proto::NodeProto)| {
+        let mut model = quantiser::file::read(&bytes).unwrap();
+        change(&mut model.graph.as_mut().unwrap().node[1]);
+        fs::write(world.path("waves.onnx"), prost::Message::encode_to_vec(&model)).unwrap();
+        let text = world.refused(&ort, "arrays");
+        assert!(text.contains("waves.onnx") && !text.contains('\n'), "{text}");
+        text
+    };
+    let unknown = refused(&|node| {
+        node.op_type = "FusedSwish".to_owned();
+        node.name = "block1/act".to_owned();
+    });
+    assert!(
+        unknown.ends_with("node FusedSwish \"block1/act\": no operator of opset 21 or older has this name"),
+        "{unknown}"
+    );
+    let flow = refused(&|node| {
+        node.op_type = "Loop".to_owned();
+        node.name = "decoder/loop".to_owned();
+    });
+    assert!(flow.contains("node Loop \"decoder/loop\": control flow is not taken in"), "{flow}");
+    let domain = refused(&|node| {
+        node.domain = "com.microsoft".to_owned();
+        node.name = "attention".to_owned();
+    });
+    assert!(domain.contains("\"attention\"") && domain.contains("com.microsoft"), "{domain}");
+}
+
+#[test]
 fn a_model_over_the_boards_limits_is_refused() {
     let Some(ort) = ort() else { return };
     let world = World::new();

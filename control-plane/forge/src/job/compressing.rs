@@ -79,6 +79,9 @@ impl Driver<'_, '_> {
             self.state.paced.remarks.push(NOT_OF_TEXT.to_owned());
             return Ok(None);
         }
+        if self.state.paced.left_out.compression {
+            return Ok(None);
+        }
         let saved = self.saved.take().unwrap_or_default();
         let mut journal = match &self.state.phase {
             Phase::Compress(state) => Journal::restore(state.clone(), &saved)?,
@@ -98,7 +101,12 @@ impl Driver<'_, '_> {
         let dim = if graph.input_shape().spatial.len() == 2 { Dim::Image } else { Dim::Series };
         let augment = Augment::for_dim(dim);
         let mut clock = Clock::start(self.state.compress_seconds, self.hooks.checkpoint_every);
-        let full = self.full_steps(&graph, answers, augment);
+        let Some(full) = self.full_steps(&graph, answers, augment) else {
+            self.state.paced.left_out.compression = true;
+            // Decided once: a job that is killed after this ends as one that was not.
+            self.save(&training::borrowed(&journal.base))?;
+            return Ok(None);
+        };
         let (judge, parts) = (&judge, &parts);
         let menu = Menu::of(self.spec.budget.compress);
         let world = World { graph, menu, answers, judge, parts, bound, augment, full, ort };
@@ -314,7 +322,7 @@ impl Driver<'_, '_> {
         self.state.compress_seconds = clock.seconds();
         let mut tensors = journal.tensors();
         tensors.extend(under_way.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shallow_clone())));
-        Ok(self.checkpoint.save(&self.state, &training::borrowed(&tensors))?)
+        self.save(&training::borrowed(&tensors))
     }
 
     fn say(&mut self, world: &World<'_>, journal: &Journal, message: String) {
@@ -322,14 +330,15 @@ impl Driver<'_, '_> {
         (self.hooks.progress)(&Progress { message: Some(message), ..progress });
     }
 
-    /// Steps of a full retraining: a share of those of the training, or what there is time for.
-    fn full_steps(&mut self, graph: &Graph, answers: Answers<'_>, augment: Augment) -> u64 {
+    /// Steps of a full retraining: a share of those of the training, or what there is time for. `None` where that is too
+    /// little and nobody asked for a compression by name.
+    fn full_steps(&mut self, graph: &Graph, answers: Answers<'_>, augment: Augment) -> Option<u64> {
         let passes = answers.steps_per_epoch() * u64::from(self.spec.budget.train_epochs);
         let trained = self.state.paced.train_steps.map_or(passes, |steps| steps.min(passes));
         let most = share_of(trained, FULL_SHARE);
-        let Some(limit_s) = self.spec.budget.seconds else { return most };
-        if let Some(known) = self.state.paced.compress_steps {
-            return known;
+        let Some(limit_s) = self.spec.budget.seconds else { return Some(most) };
+        if self.state.paced.compress_steps.is_some() {
+            return self.state.paced.compress_steps;
         }
         let plan = Plan { steps: most, rate: 0.0, augment };
         let mut trial = Retraining::new(Trainable::new(graph), answers, plan, 0);
@@ -340,9 +349,12 @@ impl Driver<'_, '_> {
             + self.state.teach_seconds
             + self.state.pretext_seconds
             + self.state.train_seconds;
-        let steps = pace::compress_steps(limit_s, spent_s, step_s, most).max(STEPS_MIN);
-        self.state.paced.compress_steps = Some(steps);
-        steps
+        let fitting = pace::compress_steps(limit_s, spent_s, step_s, most.max(STEPS_MIN));
+        if fitting < STEPS_MIN && self.compresses_by_itself() {
+            return None;
+        }
+        self.state.paced.compress_steps = Some(fitting.max(STEPS_MIN));
+        self.state.paced.compress_steps
     }
 }
 

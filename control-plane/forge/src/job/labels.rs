@@ -1,7 +1,6 @@
 //! A training split of which only a share has labels.
 
 use crate::{
-    batch::picked,
     data::Split,
     seeds::{self, Purpose},
 };
@@ -22,8 +21,7 @@ pub(super) fn part(train: &Split, percent: u32, seed: u64) -> Split {
         kept.extend(samples.iter().take(usize::try_from(count).unwrap_or(usize::MAX)));
     }
     kept.sort_unstable();
-    let each = train.samples.len() / train.len().max(1);
-    picked(train, &[each], kept)
+    train.part(&kept)
 }
 
 #[cfg(test)]

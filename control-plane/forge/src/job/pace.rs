@@ -30,11 +30,86 @@ pub(super) struct Paced {
     #[serde(default)]
     pub(super) pretext_steps: Option<u64>,
     pub(super) train_steps: Option<u64>,
+    /// Of one pass over the training data.
+    #[serde(default)]
+    pub(super) pass_steps: Option<u64>,
+    /// Whether the training ends before its last pass.
+    #[serde(default)]
+    pub(super) cut_short: bool,
+    #[serde(default)]
+    pub(super) left_out: LeftOut,
     /// Of a full retraining in a compression.
     #[serde(default)]
     pub(super) compress_steps: Option<u64>,
     /// What became of the budget, for people.
     pub(super) remarks: Vec<String>,
+}
+
+/// What the time holds too little of to be of use, and is not begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct LeftOut {
+    pub(super) teachers: bool,
+    pub(super) pretext: bool,
+    pub(super) compression: bool,
+}
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Searched {
+    /// Architecture steps.
+    pub(super) steps: u64,
+    /// Cells that were judged, by methods that take no such steps.
+    pub(super) judged: u64,
+    /// Most steps.
+    pub(super) most: u32,
+}
+
+/// What the time of a job holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) limit_s: u32,
+    /// `None` where nothing is searched.
+    pub(super) search: Option<Searched>,
+    /// Passes over the training data, and the most of them.
+    pub(super) passes: f64,
+    pub(super) epochs: u32,
+    pub(super) teachers: u32,
+    pub(super) left_out: LeftOut,
+}
+
+impl Held {
+    /// In one line, for people; `took_s` is known at the end.
+    pub(super) fn told(&self, took_s: Option<f64>) -> String {
+        let mut said = format!("{} s hold ", self.limit_s);
+        if let Some(Searched { steps, judged, most }) = self.search {
+            said += &match judged {
+                0 => format!("{steps} search steps of {most} and "),
+                judged => format!("a search that judged {judged} cells and "),
+            };
+        }
+        said += &format!("{:.1} passes over the training data of {}", self.passes, self.epochs);
+        let teachers = match self.teachers {
+            1 => "the teacher".to_owned(),
+            count => format!("the {count} teachers"),
+        };
+        let left = [
+            (self.left_out.teachers, teachers.as_str()),
+            (self.left_out.pretext, "the pretext"),
+            (self.left_out.compression, "compression beyond INT8"),
+        ];
+        let left: Vec<&str> = left.into_iter().filter(|(left, _)| *left).map(|(_, what)| what).collect();
+        if !left.is_empty() {
+            said += &format!("; left out for want of time: {}", left.join(", "));
+        }
+        if self.passes < 1.0 {
+            said += "; not even one pass: give it more time, or expect little of the model";
+        }
+        if let Some(took_s) = took_s {
+            said += &format!("; it took {took_s:.0} s");
+        }
+        said
+    }
 }
 
 /// Seconds of one step: the median of some.
@@ -112,6 +187,25 @@ mod tests {
         // Too little for anything, and steps too short to be measured.
         assert_eq!((search_steps(10, 9.0, 200), train_steps(10, 60.0, 1.0, 300)), (1, 1));
         assert_eq!((search_steps(10, 0.0, 200), train_steps(10, 0.0, 0.0, 300)), (200, 300));
+    }
+
+    #[test]
+    fn what_became_of_the_time_is_one_line() {
+        let left_out = LeftOut { teachers: true, pretext: false, compression: true };
+        let search = Some(Searched { steps: 3, judged: 0, most: 1000 });
+        let held = Held { limit_s: 10, search, passes: 0.25, epochs: 60, teachers: 2, left_out };
+        assert_eq!(
+            held.told(Some(12.3)),
+            "10 s hold 3 search steps of 1000 and 0.2 passes over the training data of 60; left out for want of time: the 2 \
+             teachers, compression beyond INT8; not even one pass: give it more time, or expect little of the model; it took \
+             12 s"
+        );
+        let judged = Some(Searched { steps: 0, judged: 7, most: 1000 });
+        let held = Held { search: judged, passes: 4.0, left_out: LeftOut::default(), ..held };
+        assert_eq!(
+            held.told(None),
+            "10 s hold a search that judged 7 cells and 4.0 passes over the training data of 60"
+        );
     }
 
     #[test]

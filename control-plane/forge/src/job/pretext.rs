@@ -24,6 +24,9 @@ impl Driver<'_, '_> {
     /// `net` with what it learns from the samples alone; `beside` goes into checkpoints.
     pub(super) fn started(&mut self, net: Network, beside: &[(String, Tensor)]) -> Result<Network, Error> {
         let (Some(pretext), Some(all)) = (self.spec.budget.pretext, self.all) else { return Ok(net) };
+        if self.state.paced.left_out.pretext {
+            return Ok(net);
+        }
         match self.state.phase {
             Phase::Train(TrainState { step: 0 }) => {
                 return self.restored_here(net, START);
@@ -44,11 +47,17 @@ impl Driver<'_, '_> {
                 trial.step();
             });
             let spent_s = self.state.search_seconds + self.state.teach_seconds;
-            let steps = pace::pretext_steps(limit_s, spent_s, step_s, trial.progress().1);
-            self.state.paced.pretext_steps = Some(steps);
+            let (most, pass) = (trial.progress().1, trial.steps_per_epoch());
+            let steps = pace::pretext_steps(limit_s, spent_s, step_s, most);
             net = trial.finish();
             net.params.set_flat(&before.0);
             net.stats.set_flat(&before.1);
+            if steps < pass.min(most) {
+                self.state.paced.left_out.pretext = true;
+                self.state.phase = Phase::Train(TrainState { step: 0 });
+                return Ok(net);
+            }
+            self.state.paced.pretext_steps = Some(steps);
         }
         let mut course = course(net, self.state.paced.pretext_steps);
         self.steps(&mut course, Pupil::Start, beside)?;
@@ -68,7 +77,7 @@ impl Driver<'_, '_> {
         let mut tensors: Vec<(&str, Tensor)> =
             vec![(&weights, net.params.flat()), (&stats, net.stats.flat())];
         tensors.extend(beside.iter().map(|(name, tensor)| (name.as_str(), tensor.shallow_clone())));
-        self.checkpoint.save(&self.state, &tensors)?;
+        self.save(&tensors)?;
         Ok(net)
     }
 }

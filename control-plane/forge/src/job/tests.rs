@@ -1,7 +1,7 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext};
+use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext, Reading};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -50,7 +50,12 @@ fn spec(data: &Path) -> JobSpec {
         id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
         seed: 5,
         threads: 1,
-        dataset: DatasetRef { path: data.to_owned(), format: DataFormat::UcrTsv, digest: None },
+        dataset: DatasetRef {
+            path: data.to_owned(),
+            format: DataFormat::UcrTsv,
+            digest: None,
+            reading: Reading::default(),
+        },
         board: shared::board::Board::from_toml(BOARD, "small.toml").unwrap(),
         kind: JobKind::Search { method: SearchMethod::Darts },
         budget: Budget {
@@ -79,13 +84,23 @@ fn write_spec(dir: &Path, spec: &JobSpec) {
 
 /// Runs the job, "killing" it after `steps` steps if given; all progress that was reported.
 fn drive(dir: &Path, steps: Option<usize>) -> (Result<(), Error>, Vec<Progress>) {
+    drive_within(dir, steps, None)
+}
+
+/// The same with so many bytes of memory for the data set.
+fn drive_within(
+    dir: &Path,
+    steps: Option<usize>,
+    data_bytes: Option<u64>,
+) -> (Result<(), Error>, Vec<Progress>) {
     let (mut said, mut done) = (Vec::new(), 0);
     let mut progress = |line: &Progress| said.push(line.clone());
     let mut stop = || {
         done += 1;
         steps == Some(done)
     };
-    let hooks = Hooks { progress: &mut progress, stop: &mut stop, checkpoint_every: Duration::ZERO };
+    let checkpoint_every = Duration::ZERO;
+    let hooks = Hooks { progress: &mut progress, stop: &mut stop, checkpoint_every, data_bytes };
     let result = run(dir, hooks);
     (result, said)
 }
@@ -363,7 +378,9 @@ fn a_job_with_a_time_limit_does_what_it_has_time_for_and_says_so() {
     assert_eq!(total(&said), total(&again), "the time was measured anew");
     let remarks = report(&dir).model.remarks;
     let remark = remarks.iter().find(|remark| remark.starts_with("10 s hold 6 search steps of 6 and "));
-    assert!(remark.is_some_and(|remark| remark.ends_with("of 100000")), "{remarks:?}");
+    assert!(remark.is_some_and(|remark| remark.contains(" of 100000; it took ")), "{remarks:?}");
+    let told = again.last().unwrap();
+    assert_eq!((told.stage, told.message.as_ref()), (Stage::Done, remark), "it is not said at the end");
 }
 
 #[test]
@@ -546,6 +563,8 @@ fn a_bad_job_is_an_input_error_that_names_the_file() {
     assert!(message(drive(&dir, None).0).contains("no data set found: expected NAME_TRAIN.tsv"));
 }
 
+mod anomalies;
+mod limits;
 mod text;
 
 /// A budget that compresses by all means, and a network that training makes good enough for it.

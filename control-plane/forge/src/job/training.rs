@@ -1,6 +1,12 @@
 //! The training stages of a job: its teachers, where it has any, then the network, after its pretext.
 
-use super::{Clock, Driver, Error, Phase, pace, plain, pretext::PretextState, spec, tensor};
+use super::{
+    Clock, Driver, Error, Phase, State,
+    pace::{self, Held, Searched},
+    plain,
+    pretext::PretextState,
+    spec, tensor,
+};
 use crate::{
     answer::Answer,
     batch::Augment,
@@ -64,6 +70,15 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
+    /// How a network is trained. Where anomalies are to be found, one is all that an erased part of an image can be.
+    fn plan(&self, network: &Architecture, warm: bool) -> Plan {
+        let plan = plan(network, self.spec.budget.train_epochs, warm);
+        match self.detecting {
+            Some(_) => Plan { augment: Augment { erase: 0.0, mirror: false, ..plan.augment }, ..plan },
+            None => plan,
+        }
+    }
+
     fn set_threads_for(&self, architecture: &Architecture) {
         spec::set_threads(
             self.spec.threads,
@@ -83,9 +98,10 @@ impl Driver<'_, '_> {
 
     /// Who is trained when `done` teachers are.
     fn after_teacher(&self, done: u32) -> Pupil {
-        if done < self.spec.budget.teachers {
+        let left_out = self.state.paced.left_out;
+        if done < self.spec.budget.teachers && !left_out.teachers {
             Pupil::Teacher(done)
-        } else if self.spec.budget.pretext.is_some() {
+        } else if self.spec.budget.pretext.is_some() && !left_out.pretext {
             Pupil::Start
         } else {
             Pupil::Network
@@ -106,7 +122,7 @@ impl Driver<'_, '_> {
         let teachers = self.teachers(net.architecture())?;
         let beside = kept(&teachers);
         let net = self.started(net, &beside)?;
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, retrain);
+        let mut plan = self.plan(net.architecture(), retrain);
         let net = self.pace_network(net, &mut plan, &teachers);
         let mut training = Training::new(net, self.samples, plan, self.spec.seed).taught_by(&teachers);
         self.steps(&mut training, Pupil::Network, &beside)?;
@@ -115,18 +131,24 @@ impl Driver<'_, '_> {
         }
         let net = training.finish();
         self.state.phase = Phase::Trained;
-        self.checkpoint.save(&self.state, &[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
+        self.save(&[("weights", net.params.flat()), ("stats", net.stats.flat())])?;
         Ok(net)
     }
 
     /// The teachers, each as the network but wider and with weights of its own.
     fn teachers(&mut self, network: &Architecture) -> Result<Vec<Network>, Error> {
         let count = self.spec.budget.teachers;
-        if count == 0 {
+        if count == 0 || self.state.paced.left_out.teachers {
             return Ok(Vec::new());
         }
         let wide = Architecture { channels: network.channels * TEACHER_WIDTH, ..network.clone() };
         self.make_room("training of a teacher", &wide)?;
+        self.pace_teachers(&wide)?;
+        if self.state.paced.left_out.teachers {
+            self.state.phase = self.after_teacher(0).phase(0);
+            self.set_threads_for(network);
+            return Ok(Vec::new());
+        }
         let mut teachers = Vec::new();
         for index in 0..count {
             let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 1 + u64::from(index));
@@ -157,8 +179,8 @@ impl Driver<'_, '_> {
     }
 
     fn teach(&mut self, net: Network, index: u32, before: &[Network]) -> Result<Network, Error> {
-        let mut plan = plan(net.architecture(), self.spec.budget.train_epochs, false);
-        let net = self.pace_teacher(net, &mut plan);
+        let mut plan = self.plan(net.architecture(), false);
+        plan.steps_max = self.state.paced.teach_steps;
         // Another order of the samples for each.
         let seed = seeds::derived(self.spec.seed, index);
         let mut training = Training::new(net, self.samples, plan, seed);
@@ -167,7 +189,7 @@ impl Driver<'_, '_> {
         self.state.phase = self.after_teacher(index + 1).phase(0);
         let mut tensors = kept(before);
         tensors.extend(kept_one(index, &net));
-        self.checkpoint.save(&self.state, &borrowed(&tensors))?;
+        self.save(&borrowed(&tensors))?;
         Ok(net)
     }
 
@@ -236,7 +258,7 @@ impl Driver<'_, '_> {
                 self.state.phase = pupil.phase(step);
                 self.spent(pupil, clock.seconds());
                 tensors.extend(borrowed(beside));
-                self.checkpoint.save(&self.state, &tensors)?;
+                self.save(&tensors)?;
             }
             if (self.hooks.stop)() {
                 return Err(Error::Stopped);
@@ -254,19 +276,24 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// Finds out how much of `plan` there is time for with each teacher.
-    fn pace_teacher(&mut self, net: Network, plan: &mut Plan) -> Network {
-        let Some(limit_s) = self.spec.budget.seconds else { return net };
-        let mut net = net;
-        if self.state.paced.teach_steps.is_none() {
-            let measured;
-            (net, measured) = self.measured(net, *plan, &[]);
-            let (spent_s, count) = (self.state.search_seconds, self.spec.budget.teachers);
-            let steps = pace::teach_steps(limit_s, spent_s, count, measured.step_s, measured.most);
+    /// Finds out how much there is time for with each teacher; less than a pass over the data teaches none.
+    fn pace_teachers(&mut self, wide: &Architecture) -> Result<(), Error> {
+        let Some(limit_s) = self.spec.budget.seconds else { return Ok(()) };
+        if self.state.paced.teach_steps.is_some() {
+            return Ok(());
+        }
+        let mut rng = seeds::stream(self.spec.seed, Purpose::NetworkWeights, 1);
+        let net = Network::new(wide.clone(), &mut rng).map_err(Error::Input)?;
+        let plan = self.plan(wide, false);
+        let (_, measured) = self.measured(net, plan, &[]);
+        let (spent_s, count) = (self.state.search_seconds, self.spec.budget.teachers);
+        let steps = pace::teach_steps(limit_s, spent_s, count, measured.step_s, measured.most);
+        if steps < measured.pass.min(measured.most) {
+            self.state.paced.left_out.teachers = true;
+        } else {
             self.state.paced.teach_steps = Some(steps);
         }
-        plan.steps_max = self.state.paced.teach_steps;
-        net
+        Ok(())
     }
 
     /// Finds out how much of `plan` there is time for with the network, and says so.
@@ -276,31 +303,46 @@ impl Driver<'_, '_> {
         if self.state.paced.train_steps.is_none() {
             let measured;
             (net, measured) = self.measured(net, *plan, teachers);
-            let mut spent_s =
-                self.state.search_seconds + self.state.teach_seconds + self.state.pretext_seconds;
+            let mut spent_s = self.spent_s();
             if self.compresses_by_itself() {
                 spent_s += pace::compress_s(limit_s, spent_s);
             }
             let steps = pace::train_steps(limit_s, spent_s, measured.step_s, measured.most);
-            let searched = self.state.search.as_ref().map(|search| {
-                format!("{} search steps of {} and ", search.arch_steps, self.spec.budget.search_steps)
-            });
-            let mut said = format!(
-                "{limit_s} s hold {}{:.1} passes over the training data of {}",
-                searched.unwrap_or_default(),
-                steps as f64 / measured.pass as f64,
-                plan.epochs,
-            );
-            if steps < measured.pass {
-                said.push_str("; not even one pass: give it more time, or expect little of the model");
-            }
-            let progress = Progress { message: Some(said.clone()), ..plain(Stage::Train, 0, steps) };
-            (self.hooks.progress)(&progress);
-            self.state.paced.remarks.push(said);
-            self.state.paced.train_steps = Some(steps);
+            let paced = &mut self.state.paced;
+            paced.train_steps = Some(steps);
+            paced.pass_steps = Some(measured.pass);
+            paced.cut_short = steps < measured.most;
+            let message = self.held().map(|held| held.told(None));
+            (self.hooks.progress)(&Progress { message, ..plain(Stage::Train, 0, steps) });
         }
         plan.steps_max = self.state.paced.train_steps;
         net
+    }
+
+    /// Seconds of all stages so far.
+    pub(super) fn spent_s(&self) -> f64 {
+        let State { search_seconds, teach_seconds, pretext_seconds, train_seconds, compress_seconds, .. } =
+            self.state;
+        search_seconds + teach_seconds + pretext_seconds + train_seconds + compress_seconds
+    }
+
+    /// What the time of the job held, where it is limited.
+    pub(super) fn held(&self) -> Option<Held> {
+        let (budget, paced) = (&self.spec.budget, &self.state.paced);
+        let (steps, pass) = paced.train_steps.zip(paced.pass_steps)?;
+        let searched = self.state.search.as_ref();
+        Some(Held {
+            limit_s: budget.seconds?,
+            search: searched.map(|search| Searched {
+                steps: search.arch_steps,
+                judged: search.cells_judged,
+                most: budget.search_steps,
+            }),
+            passes: steps as f64 / pass.max(1) as f64,
+            epochs: budget.train_epochs,
+            teachers: budget.teachers,
+            left_out: paced.left_out,
+        })
     }
 
     /// `net` with the weights and statistics that the checkpoint holds under `prefix`, where it was read from one.

@@ -55,6 +55,49 @@ fn training_learns_and_gives_the_average_of_the_last_steps() {
     assert!(accuracy(&net, &samples, &all) > 0.9);
 }
 
+/// Series around one of two means with more noise than that, one in `rare` of the second kind.
+fn noisy(count: usize, rare: usize, stream: u64) -> Split {
+    let mut rng = seeds::stream(7, Purpose::Samples, stream);
+    let mut split = Split::default();
+    for sample in 0..count {
+        let label = i64::from(sample % rare == 0);
+        let mean = 0.8 * label as f32 - 0.4;
+        split.samples.extend((0..LENGTH).map(|_| mean + seeds::normal(&mut rng)));
+        split.labels.push(label);
+    }
+    split
+}
+
+#[test]
+fn of_unbalanced_classes_the_rare_one_is_told_too() {
+    let train = noisy(800, 20, 0);
+    let schema: shared::job::DatasetSchema = serde_json::from_value(serde_json::json!({
+        "format": "ts", "task": "series_classification", "digest": "0".repeat(64), "shape": [1, LENGTH],
+        "labels": ["often", "rarely"], "train_count": 800, "test_count": 400,
+    }))
+    .unwrap();
+    let test = noisy(400, 2, 1);
+    let looked_at = Samples::new(&test, &[1, LENGTH]);
+    let [rare, often]: [Vec<i64>; 2] = [1, 0].map(|label| {
+        (0..400).filter(|sample| test.labels[usize::try_from(*sample).unwrap()] == label).collect()
+    });
+    let recalls = |samples: &Samples| {
+        let augment = Augment::NONE;
+        let plan = Plan { epochs: 40, steps_max: None, rate: 0.05, augment };
+        let mut training = Training::new(network(), samples, plan, 3);
+        while training.progress().0 < training.progress().1 {
+            training.step();
+        }
+        let net = training.finish();
+        [&rare, &often].map(|of| accuracy(&net, &looked_at, of))
+    };
+    let plain = recalls(&Samples::new(&train, &schema.shape));
+    let weighed = recalls(&Samples::of(&train, &schema));
+    let balanced = |recalls: [f64; 2]| recalls.iter().sum::<f64>() / 2.0;
+    assert!(weighed[0] > plain[0] + 0.15, "of the rare class {plain:?} and {weighed:?} are told");
+    assert!(balanced(weighed) > balanced(plain) + 0.05, "{plain:?} and {weighed:?}");
+}
+
 /// Bars that rise to the left or to the right, or lie level; mirrored, a third of the labels stay true, or all if a label
 /// does not say where a bar rises.
 fn bars(sided: bool) -> Samples {

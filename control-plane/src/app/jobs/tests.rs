@@ -43,6 +43,7 @@ impl World {
             id: "tiny".parse().unwrap(),
             path: folder.path().to_path_buf(),
             format: None,
+            reading: shared::job::Reading::default(),
         };
         app.add_dataset(new).await.unwrap();
         Self { folder, app }
@@ -111,8 +112,11 @@ async fn a_job_that_waits_for_its_next_start_is_cancelled_at_once() {
     let job = world.search().await;
     let runner = tokio::spawn(Arc::clone(&world.app).run_jobs());
     wait_for(|| async { (world.starts(job) == 1).then_some(()) }).await;
+    let samples = world.app.job_folder(job).join(shared::job::DATA_FILE);
+    std::fs::write(&samples, "samples").unwrap();
     world.app.cancel_job(job).await.unwrap();
     wait_for(|| async { world.app.running.lock().await.is_empty().then_some(()) }).await;
+    assert!(!samples.exists(), "what memory had no room for stays on the disk");
     assert!(world.starts(job) <= 2);
     assert!(world.app.versions(None, Page::default()).await.unwrap().is_empty());
     world.app.stop();

@@ -4,9 +4,7 @@ use super::{super::worker, hand_made, sets::Set};
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
 use serde::Serialize;
-use shared::job::{
-    ARCH_FILE, DatasetRef, JobKind, JobReport, JobSpec, MetricReport, RESULT_DIR, SearchMethod,
-};
+use shared::job::{ARCH_FILE, JobKind, JobReport, JobSpec, MetricReport, RESULT_DIR, SearchMethod};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -111,7 +109,7 @@ impl Run<'_> {
             id: worker::id(&self.name())?,
             seed: self.seed,
             threads: self.threads,
-            dataset: DatasetRef { path: self.set.path()?, format: self.set.format, digest: None },
+            dataset: self.set.reference()?,
             board: worker::board()?,
             kind,
             budget: self.set.budget,

@@ -2,7 +2,7 @@
 
 use crate::harness;
 use anyhow::{Result, ensure};
-use shared::job::{Budget, Compression, DataFormat};
+use shared::job::{Budget, Compression, DataFormat, DatasetRef, Reading};
 use std::path::PathBuf;
 
 /// One data set.
@@ -12,8 +12,11 @@ pub struct Set {
     /// In the cache's `data` folder; a folder, or FOLDER/NAME.
     pub place: &'static str,
     pub format: DataFormat,
+    /// The label of what is normal, where the others are to be found.
+    pub normal: Option<&'static str>,
     pub budget: Budget,
-    /// Share of right answers of the INT8 model on the test split, 0 to 1; 0 where references say what is aimed for.
+    /// Share of right answers of the INT8 model on the test split, 0 to 1; where anomalies are to be found the AUROC; 0 where
+    /// references say what is aimed for.
     pub goal: f64,
     /// Size of the INT8 model.
     pub bytes_goal: Option<u64>,
@@ -35,6 +38,12 @@ impl Set {
     /// Where it lies.
     pub fn path(&self) -> Result<PathBuf> {
         Ok(harness::cache()?.join("data").join(self.place))
+    }
+
+    /// The same for a job.
+    pub fn reference(&self) -> Result<DatasetRef> {
+        let reading = Reading { normal: self.normal.map(str::to_owned), label_column: None };
+        Ok(DatasetRef { path: self.path()?, format: self.format, digest: None, reading })
     }
 }
 
@@ -76,6 +85,7 @@ fn all() -> Vec<Set> {
         name,
         place,
         format,
+        normal: None,
         budget,
         goal,
         bytes_goal: None,
@@ -96,6 +106,10 @@ fn all() -> Vec<Set> {
         Set {
             bytes_goal: Some(150_000),
             ..set("fashion-mnist", "fashion-mnist", DataFormat::Idx, image(30, 8), 0.94)
+        },
+        Set {
+            normal: Some("0"),
+            ..set("shuttle", "shuttle/shuttle.csv.gz", DataFormat::Csv, budget(64, 200, 20, 8), 0.99)
         },
         Set {
             against: Against::Linear,

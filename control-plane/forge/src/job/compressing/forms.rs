@@ -58,11 +58,10 @@ impl Driver<'_, '_> {
     ) -> Result<Run, Error> {
         let each = graph.input_shape().elements();
         let some = world.parts.used.iter().take(CALIBRATION_SAMPLES);
-        let calibration = some
-            .filter_map(|at| self.set.train.samples.get(usize::try_from(*at).ok()? * each..)?.get(..each))
-            .flatten()
-            .copied()
-            .collect();
+        let mut calibration = Vec::new();
+        for sample in some.filter_map(|at| usize::try_from(*at).ok()) {
+            self.set.train.values(sample, &[each], &mut calibration);
+        }
         let reduce_range = saturates(&self.spec.board);
         let calibrator = Calibrator::MinMax;
         let mut forms = Forms { world, graph, calibration, reduce_range, best: None, calibrator };

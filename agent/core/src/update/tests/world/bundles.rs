@@ -91,6 +91,7 @@ fn bundle(number: usize) -> Bundle {
         preprocess: Preprocess::linear(1.0, 0.0),
         labels: vec!["a".to_owned(), "b".to_owned()],
         heads: Vec::new(),
+        alarm: None,
         golden_tolerance: 0.1,
         files: vec![file(MODEL_FILE, model_bytes), file(GOLDEN_FILE, 3000)],
         lineage: Lineage { dataset: Digest::of(b"d"), job: None, seed: 0, parent: None },
