@@ -37,7 +37,9 @@ pub use explain::{Explained, Why, explain, why};
 pub use gate::{Gate, Reading, Scope, Signal, Then, Verdict};
 pub use planner::{Action, Input, Plan, RECONNECT_MS, Rejected, plan};
 pub use policy::{MEMBERS_MAX, Membership, Policy, WAIT_MS_MAX};
-pub use preview::{DevicePreview, GatePreview, Preview, Problem, Proposal, Severity, WavePreview, preview, problems};
+pub use preview::{
+    DevicePreview, GatePreview, Preview, Problem, Proposal, Severity, WavePreview, preview, problems,
+};
 pub use rate::{Constant, Exponential, Rate};
 pub use wave::{Candidate, Label, Wave, WaveSize, divide};
 pub use windows::{Day, Time, Window};
@@ -169,10 +171,14 @@ pub enum Order {
     Abort,
     /// Let a wave that needs it begin; without a number the next that needs it.
     #[serde(skip)]
-    Approve { wave: Option<u32> },
+    Approve {
+        wave: Option<u32>,
+    },
     /// Let the gates behind a wave do without more evidence; without a number the newest open wave.
     #[serde(skip)]
-    Waive { wave: Option<u32> },
+    Waive {
+        wave: Option<u32>,
+    },
 }
 
 /// What is seen of one device.

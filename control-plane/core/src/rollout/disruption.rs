@@ -36,11 +36,12 @@ impl Disruption {
         }
         match self.unavailable_max {
             Amount::Count(0) => {
-                Err("policy.disruption.unavailable_max is 0, so that nobody is ever asked; at least 1".to_owned())
+                Err("policy.disruption.unavailable_max is 0, so that nobody is ever asked; at least 1"
+                    .to_owned())
             }
-            Amount::Percent(percent) if !(1..=100).contains(&percent) => Err(format!(
-                "policy.disruption.unavailable_max is {percent} %, allowed are 1 to 100"
-            )),
+            Amount::Percent(percent) if !(1..=100).contains(&percent) => {
+                Err(format!("policy.disruption.unavailable_max is {percent} %, allowed are 1 to 100"))
+            }
             Amount::Count(_) | Amount::Percent(_) => Ok(()),
         }
     }

@@ -280,7 +280,8 @@ impl Gate {
         let own = if signal.is_good() { "min" } else { "max" };
         let also = if signal.is_comparable() { " or `worse_by_max`" } else { "" };
         let foreign = if signal.is_good() { self.max } else { self.min };
-        if self.limits() != 1 || foreign.is_some() || (self.worse_by_max.is_some() && !signal.is_comparable()) {
+        if self.limits() != 1 || foreign.is_some() || (self.worse_by_max.is_some() && !signal.is_comparable())
+        {
             return bad(format!("takes one limit, `{own}`{also}"));
         }
         for (name, share) in [("min", self.min), ("max", self.max), ("worse_by_max", self.worse_by_max)] {
@@ -337,7 +338,9 @@ impl Gate {
             ));
         }
         if signal == Signal::Agreement && (trial.agreement_permille_min.is_none() || trial.duration_ms == 0) {
-            return bad("the trial does not ask the version before; set trial.agreement_permille_min".to_owned());
+            return bad(
+                "the trial does not ask the version before; set trial.agreement_permille_min".to_owned()
+            );
         }
         if needed(self.room(), self.false_open / self.sides()).is_none() {
             return bad("no number of observations is enough; choose a limit farther from 0 and 1".to_owned());

@@ -122,7 +122,8 @@ impl<'a> Turns<'a> {
 
     /// The member is asked.
     pub(super) fn take(&mut self, fleet: &'a Fleet, member: &Member) {
-        if let (Some(groups), Some((device, seen))) = (&mut self.groups, fleet.get_key_value(&member.device)) {
+        if let (Some(groups), Some((device, seen))) = (&mut self.groups, fleet.get_key_value(&member.device))
+        {
             groups.take(device, seen);
         }
         if let Some(quota) = &mut self.quota {

@@ -78,7 +78,9 @@ fn look_at_health(member: &mut Member, seen: Option<&Observed>, look: Look<'_>) 
     member.healthy = Some(well);
     let device = &member.device;
     (!well).then(|| match seen.online {
-        true => format!("{device} is not well: its agent has started {} times since it committed", seen.starts),
+        true => {
+            format!("{device} is not well: its agent has started {} times since it committed", seen.starts)
+        }
         false => format!("{device} is not well: it is offline"),
     })
 }

@@ -267,7 +267,8 @@ impl Planner<'_> {
             if !self.gates_open(wave, closed_at) || wave >= last {
                 return;
             }
-            let approved = !policy.needs_approval(wave + 1) || self.plan.status.approved.contains(&(wave + 1));
+            let approved =
+                !policy.needs_approval(wave + 1) || self.plan.status.approved.contains(&(wave + 1));
             if now.since_ms(closed_at) < policy.pause_ms || !approved {
                 return;
             }

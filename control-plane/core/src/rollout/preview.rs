@@ -5,7 +5,8 @@ mod problems;
 pub use problems::{Problem, Severity, problems};
 
 use super::{
-    Candidate, Evidence, Fleet, Gate, MEMBERS_MAX, Member, MemberState, Observed, Policy, State, Status, divide,
+    Candidate, Evidence, Fleet, Gate, MEMBERS_MAX, Member, MemberState, Observed, Policy, State, Status,
+    divide,
     explain::explain,
     planner::{Input, Plan, plan},
 };
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Looks times members that a preview may take.
-const EFFORT_MAX: usize = 20_000_000;
+const EFFORT_MAX: usize = 5_000_000;
 /// Looks that it takes at most, however few the members.
 const LOOKS_MAX: usize = 5_000;
 /// Devices that a problem names.
@@ -230,7 +231,8 @@ impl<'a> Play<'a> {
     /// Those whose trial is over have committed.
     fn commit(&mut self) {
         let now = self.now;
-        let due: Vec<_> = self.commits.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        let due: Vec<_> =
+            self.commits.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
         for device in due {
             self.commits.remove(&device);
             self.committed_at = now;

@@ -54,7 +54,10 @@ impl Rate {
         }
         let Self::Exponential(rate) = self else { return Ok(()) };
         if !(rate.factor > 1.0 && rate.factor <= FACTOR_MAX) {
-            return Err(format!("policy.rate has factor = {}, allowed are over 1 to {FACTOR_MAX}", rate.factor));
+            return Err(format!(
+                "policy.rate has factor = {}, allowed are over 1 to {FACTOR_MAX}",
+                rate.factor
+            ));
         }
         if rate.devices_max < devices {
             return Err(format!(
@@ -142,10 +145,7 @@ mod tests {
     #[test]
     fn a_stretch_of_a_period_has_at_most_as_many() {
         let rate = Rate::Constant(Constant { devices: 3, period_ms: 1000 });
-        let asked = |at| Member {
-            assigned_at: Some(Timestamp(at)),
-            ..Member::new("d".parse().unwrap(), 0)
-        };
+        let asked = |at| Member { assigned_at: Some(Timestamp(at)), ..Member::new("d".parse().unwrap(), 0) };
         let members = [asked(10), asked(500), asked(900)];
         let quota = |now| Quota::new(&rate, &members, Timestamp(now));
         assert_eq!((quota(1009).left, quota(1009).next_at), (0, Some(Timestamp(1010))));

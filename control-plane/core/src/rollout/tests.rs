@@ -1,4 +1,6 @@
+mod documented;
 mod policies;
+mod previews;
 mod properties;
 mod replay;
 
@@ -49,9 +51,16 @@ impl World {
     }
 
     fn labelled(policy: Policy, devices: impl IntoIterator<Item = (DeviceId, Labels)>) -> Self {
-        let seen = |labels| Observed { desired_generation: 3, reported_generation: 3, labels, ..Observed::default() };
+        let seen = |labels| Observed {
+            desired_generation: 3,
+            reported_generation: 3,
+            labels,
+            ..Observed::default()
+        };
         let fleet: Fleet = devices.into_iter().map(|(device, labels)| (device, seen(labels))).collect();
-        let candidates = fleet.iter().map(|(device, seen)| Candidate { device: device.clone(), labels: seen.labels.clone() });
+        let candidates = fleet
+            .iter()
+            .map(|(device, seen)| Candidate { device: device.clone(), labels: seen.labels.clone() });
         Self {
             members: divide(&policy.waves, candidates),
             policy,

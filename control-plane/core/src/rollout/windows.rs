@@ -1,16 +1,12 @@
 //! Maintenance windows: when a device may be asked, in its own time zone.
 
-use serde::{Deserialize, Serialize};
-use shared::Timestamp;
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::LazyLock,
-};
 use jiff::{
     civil::{self, Weekday},
     tz::{TimeZone, TimeZoneDatabase},
 };
+use serde::{Deserialize, Serialize};
+use shared::Timestamp;
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
 /// Most windows of one policy.
 pub(super) const WINDOWS_MAX: usize = 32;
@@ -116,7 +112,9 @@ impl Window {
     /// Names what is wrong.
     pub(super) fn validate(&self, at: usize) -> Result<(), String> {
         if self.days.is_empty() {
-            return Err(format!("policy.windows[{at}].days is empty, so that it never opens; leave it out for every day"));
+            return Err(format!(
+                "policy.windows[{at}].days is empty, so that it never opens; leave it out for every day"
+            ));
         }
         if zone(&self.zone).is_none() {
             return Err(format!(
@@ -236,7 +234,13 @@ mod tests {
     fn window(days: &[Day], from: &str, to: &str, zone: &str) -> Window {
         let time = |text: &str| Time::try_from(text.to_owned()).unwrap();
         let days = if days.is_empty() { Day::all() } else { days.to_vec() };
-        Window { days, from: time(from), to: time(to), zone: zone.to_owned(), zone_label: Some("tz".to_owned()) }
+        Window {
+            days,
+            from: time(from),
+            to: time(to),
+            zone: zone.to_owned(),
+            zone_label: Some("tz".to_owned()),
+        }
     }
 
     fn opening(window: &Window, tz: Option<&str>, now: Timestamp) -> Opening {
@@ -262,7 +266,10 @@ mod tests {
         let noon = at("2026-01-15T16:30:00Z");
         assert_eq!(opening(&night, Some("Asia/Tokyo"), noon), Opening::Open);
         assert_eq!(opening(&night, None, noon), Opening::Closed(Some(at("2026-01-16T01:00:00Z"))));
-        assert_eq!(opening(&night, Some("Mars/Base"), noon), Opening::Closed(Some(at("2026-01-16T01:00:00Z"))));
+        assert_eq!(
+            opening(&night, Some("Mars/Base"), noon),
+            Opening::Closed(Some(at("2026-01-16T01:00:00Z")))
+        );
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What speaks against a rollout before it runs.
 
 use super::Proposal;
-use crate::rollout::{
-    Member, Membership, Policy, Scope, Then, WaveSize, divide, windows::is_zone,
-};
+use crate::rollout::{Member, Membership, Policy, Scope, Then, WaveSize, divide, windows::is_zone};
 use serde::{Deserialize, Serialize};
 use shared::DeviceId;
 use std::collections::BTreeSet;
@@ -52,7 +50,9 @@ pub fn problems(proposal: Proposal<'_>) -> Vec<Problem> {
     if let Some(key) = policy.disruption.as_ref().and_then(|disruption| disruption.group_by.as_ref())
         && !devices.iter().any(|device| device.labels.contains_key(key))
     {
-        found.push(warning(format!("no device has a label {key}: the disruption budget takes them as one group")));
+        found.push(warning(format!(
+            "no device has a label {key}: the disruption budget takes them as one group"
+        )));
     }
     found
 }
@@ -67,15 +67,21 @@ fn empty_waves(proposal: Proposal<'_>, members: &[Member], found: &mut Vec<Probl
         let number = at + 1;
         found.push(match &wave.size {
             WaveSize::Label(label) => {
-                let text = format!("wave {number} matches nothing: no device left has the label {}={}", label.key, label.value);
+                let text = format!(
+                    "wave {number} matches nothing: no device left has the label {}={}",
+                    label.key, label.value
+                );
                 match policy.membership {
                     Membership::Follow => warning(text),
-                    Membership::Fixed => error(format!("{text}; see `edgewright device list`, or set membership = \"follow\"")),
+                    Membership::Fixed => {
+                        error(format!("{text}; see `edgewright device list`, or set membership = \"follow\""))
+                    }
                 }
             }
-            WaveSize::Count(_) | WaveSize::Percent(_) => {
-                warning(format!("wave {number} is empty: the waves before take all {} devices", devices.len()))
-            }
+            WaveSize::Count(_) | WaveSize::Percent(_) => warning(format!(
+                "wave {number} is empty: the waves before take all {} devices",
+                devices.len()
+            )),
         });
     }
     let left: Vec<_> = devices.iter().filter(|device| !taken.contains(&device.device)).collect();

@@ -60,7 +60,8 @@ fn rings_are_waves_of_a_label_in_their_order() {
 
 #[test]
 fn waves_of_labels_and_sizes_share_the_devices() {
-    let policy = read(r#"waves = [{ label = { key = "ring", value = "canary" } }, { percent = 50 }, { count = 1 }]"#);
+    let policy =
+        read(r#"waves = [{ label = { key = "ring", value = "canary" } }, { percent = 50 }, { count = 1 }]"#);
     let world = World::labelled(policy, ringed(&["x", "canary", "x", "x"]));
     let waves: Vec<_> = world.members.iter().map(|member| (member.device.as_str(), member.wave)).collect();
     assert_eq!(waves, [("d001", 0), ("d000", 1), ("d002", 1), ("d003", 2)]);
@@ -74,7 +75,8 @@ fn a_wave_that_needs_it_waits_for_an_approval() {
     world.step(None).unwrap();
     assert_eq!(world.states(), [Committed, Pending]);
     assert_eq!(world.explained().0.reason, "wave 2 waits for an approval: `edgewright rollout approve`");
-    let refused = |world: &mut World, wave| world.step(Some(Order::Approve { wave })).unwrap_err().to_string();
+    let refused =
+        |world: &mut World, wave| world.step(Some(Order::Approve { wave })).unwrap_err().to_string();
     assert_eq!(refused(&mut world, Some(0)), "wave 1 needs no approval");
     assert_eq!(refused(&mut world, Some(7)), "wave 8 needs no approval");
     world.step(Some(Order::Approve { wave: None })).unwrap();
@@ -96,7 +98,10 @@ fn the_first_wave_waits_for_its_approval_too() {
 
 #[test]
 fn at_most_so_many_are_asked_in_a_time() {
-    let mut world = World::new(read("waves = [{ percent = 100 }]\nrate = { constant = { devices = 2, period_ms = 1000 } }"), 5);
+    let mut world = World::new(
+        read("waves = [{ percent = 100 }]\nrate = { constant = { devices = 2, period_ms = 1000 } }"),
+        5,
+    );
     let start = world.now;
     let plan = world.step(None).unwrap();
     assert_eq!(world.states(), [Assigned, Assigned, Pending, Pending, Pending]);
@@ -158,10 +163,7 @@ fn a_group_has_no_more_unavailable_than_its_budget() {
     world.step(None).unwrap();
     assert_eq!(world.states(), [Assigned, Pending, Pending, Pending]);
     let reason = &world.explained().1[2].reason;
-    assert_eq!(
-        reason,
-        "waits for the disruption budget: of site=b 1 are unavailable (d003), allowed are 1"
-    );
+    assert_eq!(reason, "waits for the disruption budget: of site=b 1 are unavailable (d003), allowed are 1");
     world.report(0, Outcome::Committed);
     world.set_online(3, true);
     world.step(None).unwrap();
@@ -376,14 +378,32 @@ fn every_field_out_of_range_is_named() {
     let trial = TrialPolicy::default();
     for (toml, says) in [
         ("waves = [{ label = { key = '', value = 'x' } }]", "policy.waves[0].label has \"\""),
-        ("waves = [{ label = { key = 'a', value = 'x' } }, { label = { key = 'a', value = 'x' } }]", "a=x twice"),
+        (
+            "waves = [{ label = { key = 'a', value = 'x' } }, { label = { key = 'a', value = 'x' } }]",
+            "a=x twice",
+        ),
         ("rate = { constant = { devices = 0, period_ms = 1000 } }", "devices = 0"),
         ("rate = { constant = { devices = 1, period_ms = 999 } }", "period_ms = 999, allowed are 1000 to"),
-        ("rate = { exponential = { devices = 2, period_ms = 1000, factor = 1.0, devices_max = 4, successes = 1 } }", "factor = 1, allowed are over 1"),
-        ("rate = { exponential = { devices = 2, period_ms = 1000, factor = nan, devices_max = 4, successes = 1 } }", "factor = NaN"),
-        ("rate = { exponential = { devices = 2, period_ms = 1000, factor = 2.0, devices_max = 1, successes = 1 } }", "devices_max = 1, at least its devices, 2"),
-        ("rate = { exponential = { devices = 2, period_ms = 1000, factor = 2.0, devices_max = 4, successes = 0 } }", "successes = 0"),
-        ("windows = [{ from = '01:00', to = '02:00', zone = 'Mars/Base' }]", "policy.windows[0].zone \"Mars/Base\" is not known"),
+        (
+            "rate = { exponential = { devices = 2, period_ms = 1000, factor = 1.0, devices_max = 4, successes = 1 } }",
+            "factor = 1, allowed are over 1",
+        ),
+        (
+            "rate = { exponential = { devices = 2, period_ms = 1000, factor = nan, devices_max = 4, successes = 1 } }",
+            "factor = NaN",
+        ),
+        (
+            "rate = { exponential = { devices = 2, period_ms = 1000, factor = 2.0, devices_max = 1, successes = 1 } }",
+            "devices_max = 1, at least its devices, 2",
+        ),
+        (
+            "rate = { exponential = { devices = 2, period_ms = 1000, factor = 2.0, devices_max = 4, successes = 0 } }",
+            "successes = 0",
+        ),
+        (
+            "windows = [{ from = '01:00', to = '02:00', zone = 'Mars/Base' }]",
+            "policy.windows[0].zone \"Mars/Base\" is not known",
+        ),
         ("windows = [{ from = '01:00', to = '02:00', days = [] }]", "policy.windows[0].days is empty"),
         ("windows = [{ from = '24:00', to = '02:00' }]", "policy.windows[0].from is 24:00"),
         ("disruption = { unavailable_max = { count = 0 } }", "unavailable_max is 0"),

@@ -44,14 +44,10 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    let ring = (0usize..3).prop_map(|ring| {
-        WaveSize::Label(Label { key: "ring".to_owned(), value: RINGS[ring].to_owned() })
-    });
-    let size = prop_oneof![
-        (1u32..5).prop_map(WaveSize::Count),
-        (1u32..=100).prop_map(WaveSize::Percent),
-        ring
-    ];
+    let ring = (0usize..3)
+        .prop_map(|ring| WaveSize::Label(Label { key: "ring".to_owned(), value: RINGS[ring].to_owned() }));
+    let size =
+        prop_oneof![(1u32..5).prop_map(WaveSize::Count), (1u32..=100).prop_map(WaveSize::Percent), ring];
     let wave = (size, prop::bool::weighted(0.2)).prop_map(|(size, approval)| Wave { size, approval });
     let rate = prop_oneof![
         (1u32..4).prop_map(|devices| Rate::Constant(Constant { devices, period_ms: PERIOD_MS })),
@@ -105,7 +101,9 @@ fn policies() -> impl Strategy<Value = Policy> {
 }
 
 fn labels(site: usize, ring: usize) -> Labels {
-    [("site", SITES[site]), ("ring", RINGS[ring])].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    [("site", SITES[site]), ("ring", RINGS[ring])]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// Nothing seen, all good, or half of it bad.
@@ -161,7 +159,8 @@ fn groups(world: &World) -> BTreeMap<Option<String>, (u64, u64)> {
     let by = world.policy.disruption.as_ref().and_then(|disruption| disruption.group_by.clone());
     let mut groups: BTreeMap<Option<String>, (u64, u64)> = BTreeMap::new();
     for (device, seen) in world.fleet.iter().filter(|(_, seen)| !seen.revoked) {
-        let (size, unavailable) = groups.entry(by.as_ref().and_then(|by| seen.labels.get(by)).cloned()).or_default();
+        let (size, unavailable) =
+            groups.entry(by.as_ref().and_then(|by| seen.labels.get(by)).cloned()).or_default();
         let assigned = world.members.iter().any(|m| m.device == *device && m.state == Assigned);
         *size += 1;
         let away = !seen.online || seen.busy || seen.reported_generation < seen.desired_generation;
@@ -170,7 +169,12 @@ fn groups(world: &World) -> BTreeMap<Option<String>, (u64, u64)> {
     groups
 }
 
-fn check(world: &World, before: &Status, plan: &Plan, asked_at: &mut Vec<(u64, u64)>) -> Result<(), TestCaseError> {
+fn check(
+    world: &World,
+    before: &Status,
+    plan: &Plan,
+    asked_at: &mut Vec<(u64, u64)>,
+) -> Result<(), TestCaseError> {
     let Policy { rate, windows, disruption, gates, .. } = &world.policy;
     let asked: BTreeSet<&DeviceId> = plan
         .actions
@@ -209,7 +213,10 @@ fn check(world: &World, before: &Status, plan: &Plan, asked_at: &mut Vec<(u64, u
                 Amount::Percent(percent) => (size * u64::from(percent) / 100).max(1),
             };
             // Who was unavailable already may be asked without one more being so.
-            prop_assert!(unavailable <= allowed || seen.busy, "{unavailable} of {size}, allowed are {allowed}");
+            prop_assert!(
+                unavailable <= allowed || seen.busy,
+                "{unavailable} of {size}, allowed are {allowed}"
+            );
         }
     }
     if let Some(rate) = rate {
@@ -218,7 +225,8 @@ fn check(world: &World, before: &Status, plan: &Plan, asked_at: &mut Vec<(u64, u
             Rate::Constant(rate) => u64::from(rate.devices),
             Rate::Exponential(rate) => u64::from(rate.devices_max),
         };
-        let recent = asked_at.iter().filter(|(at, _)| world.now.0.saturating_sub(*at) < PERIOD_MS).count() as u64;
+        let recent =
+            asked_at.iter().filter(|(at, _)| world.now.0.saturating_sub(*at) < PERIOD_MS).count() as u64;
         prop_assert!(asked.is_empty() || recent <= most, "{recent} in a period, allowed are {most}");
     }
     if !gates.is_empty() && !before.state.is_final() {

@@ -90,7 +90,10 @@ fn play(script: &Script) -> String {
         for device in &step.join {
             let labels = device.labels.clone();
             world.candidates.push(Candidate { device: device.id.clone(), labels: labels.clone() });
-            world.fleet.insert(device.id.clone(), Observed { labels, online: !device.offline, ..Observed::default() });
+            world.fleet.insert(
+                device.id.clone(),
+                Observed { labels, online: !device.offline, ..Observed::default() },
+            );
         }
         step.commit.iter().for_each(|device| world.report_of(device, Outcome::Committed, None));
         step.refuse.iter().for_each(|device| world.report_of(device, refused(), None));
