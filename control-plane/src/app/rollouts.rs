@@ -64,14 +64,15 @@ impl App {
             return Ok(why);
         }
         let seen = self.device(device).await?;
-        let why_not = match () {
-            () if seen.revoked_at.is_some() => "it was revoked".to_owned(),
-            () if seen.board != rollout.board => {
-                format!("it is a {}, {} is for {}", seen.board, rollout.version, rollout.board)
-            }
-            () if !rollout.selector.matches(&seen) => "the selector does not name it".to_owned(),
-            () => "it came or was labelled later, or no wave takes it; see `membership` and `waves` of the policy"
-                .to_owned(),
+        let why_not = if seen.revoked_at.is_some() {
+            "it was revoked".to_owned()
+        } else if seen.board != rollout.board {
+            format!("it is a {}, {} is for {}", seen.board, rollout.version, rollout.board)
+        } else if rollout.selector.matches(&seen) {
+            "it came or was labelled later, or no wave takes it; see `membership` and `waves` of the policy"
+                .to_owned()
+        } else {
+            "the selector does not name it".to_owned()
         };
         Err(Error::NotFound(format!("device {device} is not in rollout {id}: {why_not}")))
     }

@@ -50,20 +50,9 @@ impl Store {
                  AND t.received_at >= ?3 AND t.record ->> 'slot' = ?4 GROUP BY wave"
             )
         };
-        let count = async |version: &str, since: Timestamp| -> Result<Vec<(u32, Sample)>> {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(of(version)))
-                .bind(rollout.id.to_string())
-                .bind(rollout.version_id.to_string())
-                .bind(time(since))
-                .bind(rollout.slot.as_str())
-                .bind(number(bound))
-                .fetch_all(&self.readers)
-                .await?;
-            rows.iter().map(|row| sample("telemetry", row)).collect()
-        };
-        let own = count("=", rollout.created_at).await?;
+        let own = self.count(of("="), rollout, rollout.created_at, bound, None).await?;
         let before = match gate.worse_by_max {
-            Some(_) => count("<>", before(rollout, gate)).await?,
+            Some(_) => self.count(of("<>"), rollout, before(rollout, gate), bound, None).await?,
             None => Vec::new(),
         };
         Ok(stored(own, &before))
@@ -89,24 +78,35 @@ impl Store {
         };
         // An impression had its time to be clicked.
         let until = Timestamp(now.0.saturating_sub(gate.settle_ms()));
-        let count = async |version: &str, since: Timestamp| -> Result<Vec<(u32, Sample)>> {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(of(version)))
-                .bind(rollout.id.to_string())
-                .bind(rollout.version_id.to_string())
-                .bind(time(since))
-                .bind(rollout.slot.as_str())
-                .bind(time(until))
-                .bind(kind)
-                .fetch_all(&self.readers)
-                .await?;
-            rows.iter().map(|row| sample("feedback", row)).collect()
-        };
-        let own = count("=", rollout.created_at).await?;
+        let own = self.count(of("="), rollout, rollout.created_at, until.0, Some(kind)).await?;
         let before = match gate.worse_by_max {
-            Some(_) => count("<>", before(rollout, gate)).await?,
+            Some(_) => self.count(of("<>"), rollout, before(rollout, gate), until.0, Some(kind)).await?,
             None => Vec::new(),
         };
         Ok(stored(own, &before))
+    }
+
+    /// Runs a query that counts for each wave: of a rollout, a version, since a time, in a slot, with a bound of its own,
+    /// and a kind of feedback where it takes one.
+    async fn count(
+        &self,
+        sql: String,
+        rollout: &Rollout,
+        since: Timestamp,
+        bound: u64,
+        kind: Option<&str>,
+    ) -> Result<Vec<(u32, Sample)>> {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(rollout.id.to_string())
+            .bind(rollout.version_id.to_string())
+            .bind(time(since))
+            .bind(rollout.slot.as_str())
+            .bind(number(bound));
+        if let Some(kind) = kind {
+            query = query.bind(kind);
+        }
+        let rows = query.fetch_all(&self.readers).await?;
+        rows.iter().map(sample).collect()
     }
 }
 
@@ -115,8 +115,8 @@ fn before(rollout: &Rollout, gate: &Gate) -> Timestamp {
     Timestamp(rollout.created_at.0.saturating_sub(gate.before_ms()))
 }
 
-fn sample(table: &'static str, row: &SqliteRow) -> Result<(u32, Sample)> {
-    let row = Reader::new(table, row);
+fn sample(row: &SqliteRow) -> Result<(u32, Sample)> {
+    let row = Reader::new("rollout_members", row);
     let hits = row.number_option("hits")?.unwrap_or_default();
     Ok((row.small("wave")?, Sample { hits, of: row.number("total")? }))
 }

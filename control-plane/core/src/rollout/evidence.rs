@@ -88,11 +88,15 @@ pub(super) fn read(policy: &Policy, evidence: &Evidence, members: &[Member], wav
         };
         let before = stored.map(|stored| stored.before).unwrap_or_default();
         let (mut verdict, mut text) = gate.judge(sample, before, tests);
-        // A wave whose members are all gone has nothing to show.
         let shows = members.iter().any(|member| member.wave == wave && member.state != MemberState::Skipped);
-        if verdict == Verdict::Open && own.of < gate.wave_min && shows {
-            verdict = Verdict::More;
-            text = format!("{text}; wave {} has shown {} of {}", wave + 1, own.of, gate.wave_min);
+        match verdict {
+            Verdict::Open if shows && own.of < gate.wave_min => {
+                verdict = Verdict::More;
+                text = format!("{text}; wave {} has shown {} of {}", wave + 1, own.of, gate.wave_min);
+            }
+            // A wave in which nobody is left has nothing to show.
+            Verdict::More if !shows => verdict = Verdict::Open,
+            Verdict::Open | Verdict::Stop | Verdict::More => {}
         }
         Reading { gate: at, signal: gate.signal, wave, verdict, hits: sample.hits, of: sample.of, text }
     };

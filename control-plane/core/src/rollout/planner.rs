@@ -1,8 +1,8 @@
 //! The next step of a rollout.
 
 use super::{
-    Candidate, Evidence, Fleet, Member, MemberState, Order, Policy, Reading, State, Status, Then, Verdict,
-    evidence,
+    Candidate, Evidence, Fleet, Member, MemberState, Order, Policy, Reading, Scope, State, Status, Then,
+    Verdict, evidence,
     hold::{Hold, Turns},
     membership,
     observe::{self, Look, deadline, health_due},
@@ -191,10 +191,15 @@ impl Planner<'_> {
         evidence::read(self.input.policy, self.input.evidence, &self.plan.members, wave)
     }
 
-    /// Why a gate stops the rollout, if one does: those behind waves that have begun are looked at all the time.
+    /// Why a gate stops the rollout, if one does: also behind waves that are through, where each is a test of its own.
     fn stopped_by_evidence(&self) -> Option<String> {
-        let readings = (0..=self.plan.status.wave).flat_map(|wave| self.readings(wave));
-        let stop = readings.filter(|reading| reading.verdict == Verdict::Stop).last()?;
+        let (policy, newest) = (self.input.policy, self.plan.status.wave);
+        let is_of_wave = |at: usize| policy.gates.get(at).is_some_and(|gate| gate.scope == Scope::Wave);
+        let first = if (0..policy.gates.len()).any(is_of_wave) { 0 } else { newest };
+        let stops = (first..=newest).flat_map(|wave| self.readings(wave)).filter(|reading| {
+            reading.verdict == Verdict::Stop && (reading.wave == newest || is_of_wave(reading.gate))
+        });
+        let stop = stops.last()?;
         Some(format!("stopped by the gate behind wave {}: {}", stop.wave + 1, stop.text))
     }
 

@@ -1,8 +1,8 @@
 //! A rollout before it runs: the planner on a clock of its own, with devices that do as well as they can.
 
-mod problems;
+mod objections;
 
-pub use problems::{Problem, Severity, problems};
+pub use objections::{Problem, Severity, problems};
 
 use super::{
     Candidate, Evidence, Fleet, Gate, MEMBERS_MAX, Member, MemberState, Observed, Policy, State, Status,
@@ -10,7 +10,7 @@ use super::{
     explain::explain,
     planner::{Input, Plan, plan},
 };
-use problems::warning;
+use objections::warning;
 use serde::{Deserialize, Serialize};
 use shared::{
     DeviceId, Digest, ModelVersionId, RolloutId, Timestamp, VersionLabel,
