@@ -110,8 +110,9 @@ impl Planner<'_> {
         if self.plan.status.state == State::Running {
             self.advance();
         }
+        let ends = is_done && self.plan.status.state == State::Running && self.is_through();
         match self.plan.status.state {
-            State::Running if is_done && self.is_through() => self.complete(),
+            State::Running if ends => self.complete(),
             State::Running => {
                 let holds = self.assign();
                 self.set_wake(&holds);

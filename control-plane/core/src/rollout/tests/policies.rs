@@ -136,6 +136,7 @@ fn nobody_is_asked_outside_of_the_windows() {
     "#;
     let devices = [(id(0), Labels::new()), (id(1), labels(&[("tz", "Asia/Tokyo")]))];
     let mut world = World::labelled(read(policy), devices);
+    world.policy.failed_permille_max = 1000;
     // 1970-01-01 16:00 UTC is 01:00 of the next day in Tokyo.
     world.now = Timestamp(15 * 3_600_000);
     let plan = world.step(None).unwrap();

@@ -169,12 +169,7 @@ fn groups(world: &World) -> BTreeMap<Option<String>, (u64, u64)> {
     groups
 }
 
-fn check(
-    world: &World,
-    before: &Status,
-    plan: &Plan,
-    asked_at: &mut Vec<(u64, u64)>,
-) -> Result<(), TestCaseError> {
+fn check(world: &World, before: &Status, plan: &Plan, asked_at: &mut Vec<u64>) -> Result<(), TestCaseError> {
     let Policy { rate, windows, disruption, gates, .. } = &world.policy;
     let asked: BTreeSet<&DeviceId> = plan
         .actions
@@ -220,13 +215,12 @@ fn check(
         }
     }
     if let Some(rate) = rate {
-        asked_at.extend(asked.iter().map(|_| (world.now.0, 0)));
+        asked_at.extend(asked.iter().map(|_| world.now.0));
         let most = match rate {
             Rate::Constant(rate) => u64::from(rate.devices),
             Rate::Exponential(rate) => u64::from(rate.devices_max),
         };
-        let recent =
-            asked_at.iter().filter(|(at, _)| world.now.0.saturating_sub(*at) < PERIOD_MS).count() as u64;
+        let recent = asked_at.iter().filter(|at| world.now.0.saturating_sub(**at) < PERIOD_MS).count() as u64;
         prop_assert!(asked.is_empty() || recent <= most, "{recent} in a period, allowed are {most}");
     }
     if !gates.is_empty() && !before.state.is_final() {
@@ -270,7 +264,7 @@ proptest! {
             if let Happening::Back(ms) = &happening {
                 // What was asked is taken as asked at the earlier time.
                 let now = world.now.0.saturating_sub(*ms);
-                asked_at.iter_mut().for_each(|(at, _): &mut (u64, u64)| *at = (*at).min(now));
+                asked_at.iter_mut().for_each(|at: &mut u64| *at = (*at).min(now));
             }
             apply(&mut world, happening);
             for order in [order, None] {
