@@ -39,8 +39,8 @@ pub fn problems(proposal: Proposal<'_>) -> Vec<Problem> {
     gates_without_enough(policy, &members, &mut found);
     for (at, window) in policy.windows.iter().enumerate() {
         let Some(key) = &window.zone_label else { continue };
-        let named = devices.iter().filter_map(|device| device.labels.get(key).map(|zone| (device, zone)));
-        if let Some((device, zone)) = named.into_iter().find(|(_, zone)| !is_zone(zone)) {
+        let mut named = devices.iter().filter_map(|device| device.labels.get(key).map(|zone| (device, zone)));
+        if let Some((device, zone)) = named.find(|(_, zone)| !is_zone(zone)) {
             found.push(warning(format!(
                 "label {key}={zone} of {} names no time zone: {} holds for it in policy.windows[{at}]",
                 device.device, window.zone
