@@ -31,6 +31,7 @@ pub use auth::{COOKIE, token_of};
 pub use models::Keys;
 pub use paging::List;
 pub use problem::Problem;
+pub use rollouts::OfWave;
 
 /// Largest body of a request but for uploads.
 const BODY_BYTES_MAX: usize = 1024 * 1024;

@@ -184,6 +184,8 @@ pub struct App {
     withdrawals: std::sync::Mutex<BTreeSet<ModelVersionId>>,
     /// Payload bytes that went out for rollouts and are not in the store yet.
     published: std::sync::Mutex<HashMap<RolloutId, u64>>,
+    /// What gates are judged by, as it was counted last.
+    evidence: std::sync::Mutex<rollouts::Gathered>,
     stopping: watch::Sender<bool>,
     /// CAs are added and retired one at a time.
     rotation: Mutex<()>,
@@ -263,6 +265,7 @@ impl App {
             running: Mutex::new(HashMap::new()),
             withdrawals: std::sync::Mutex::default(),
             published: std::sync::Mutex::new(HashMap::new()),
+            evidence: std::sync::Mutex::default(),
             stopping: watch::channel(false).0,
             rotation: Mutex::new(()),
             tls_changes: watch::channel(0).0,

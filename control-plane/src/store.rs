@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod datasets;
 pub mod deltas;
 mod devices;
+mod evidence;
 pub mod ingest;
 pub mod jobs;
 mod profiles;

@@ -329,6 +329,20 @@ pub struct Attempt {
     pub version: VersionRef,
     pub outcome: Outcome,
     pub at: Timestamp,
+    /// What was counted in its trial; none where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialCounts>,
+}
+
+/// What was counted while a version was on trial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialCounts {
+    pub requests: u64,
+    pub failed: u64,
+    /// Requests that were also asked of the version before.
+    pub compared: u64,
+    /// Of those, the ones on which both gave the same top label.
+    pub agreed: u64,
 }
 
 /// How an attempt ended.

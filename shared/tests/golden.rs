@@ -124,6 +124,7 @@ fn reported() -> Reported {
                 version: version(),
                 outcome: Outcome::Refused { reason: Refusal::GoldenMismatch, detail: "input 3".to_owned() },
                 at: Timestamp(1_700_000_000_000),
+                trial: None,
             }),
         }],
         disk_free_bytes: Some(1 << 30),

@@ -1,6 +1,6 @@
 //! What the control plane keeps: data sets, jobs, versions, devices, rollouts. The JSON of these types is the API's.
 
-use crate::rollout::{self, Member, Policy, Status};
+use crate::rollout::{self, Member, Policy, Reading, Status};
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
@@ -287,6 +287,8 @@ pub struct Rollout {
     pub version: String,
     pub version_id: ModelVersionId,
     pub model: ModelName,
+    /// The board that the version is for.
+    pub board: BoardId,
     pub slot: SlotName,
     pub bundle: Digest,
     pub selector: Selector,
@@ -295,6 +297,9 @@ pub struct Rollout {
     #[serde(flatten)]
     pub status: Status,
     pub devices: Vec<Member>,
+    /// What the gates behind the newest wave say while it is open.
+    #[serde(default)]
+    pub gates: Vec<Reading>,
     pub history: Vec<HistoryEntry>,
     /// Payload bytes that delivery published for its bundle while it ran.
     pub bytes_published: u64,

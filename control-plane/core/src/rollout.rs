@@ -1,9 +1,11 @@
 //! Rollouts: what one is, and the planner that says what happens next.
 //!
-//! The planner is a function of the rollout as it is, the fleet as it is seen, and the time. Waves are fixed when a
-//! rollout is made. A wave opens when the one before is closed and the pause has passed; it is closed when no member
-//! is under way, none that is online still waits, and at least one has committed. Members that are offline stay
-//! pending and get the version as soon as they are seen, as long as the rollout runs.
+//! The planner is a function of the rollout as it is, the fleet as it is seen, the evidence and the time. Waves are
+//! fixed when a rollout is made, unless its membership follows the labels of devices. A wave opens when the one before
+//! is closed, the pause has passed, every gate behind it is open, and it is approved where it needs that. It is closed
+//! when no member is under way, none that is online still waits, and at least one has committed. Members that are
+//! offline stay pending and get the version as soon as they are seen, as long as the rollout runs. In an open wave a
+//! member is asked within its windows, the rate and the disruption budget.
 //!
 //! The rollout stops at once when the share of failed members of any wave is over what is allowed: of all its
 //! members while it is under way, of those that finished once nobody is. It stops, too, when nobody is left who
@@ -11,23 +13,46 @@
 //! see the version, committed ones keep it unless the policy says otherwise.
 
 mod attention;
+mod bounds;
+mod disruption;
+mod evidence;
 mod explain;
+mod gate;
+mod hold;
+mod membership;
+mod observe;
 mod planner;
 mod policy;
+mod preview;
+mod rate;
 mod tally;
 mod verdict;
+mod wave;
+mod windows;
 
 pub use attention::Attention;
-pub use explain::explain;
+pub use disruption::{Amount, Disruption};
+pub use evidence::{Evidence, Sample, Stored};
+pub use explain::{Explained, Why, explain, why};
+pub use gate::{Gate, Reading, Scope, Signal, Then, Verdict};
 pub use planner::{Action, Input, Plan, RECONNECT_MS, Rejected, plan};
-pub use policy::{MEMBERS_MAX, Policy, WAIT_MS_MAX, WaveSize, divide};
+pub use policy::{MEMBERS_MAX, Membership, Policy, WAIT_MS_MAX};
+pub use preview::{
+    DevicePreview, GatePreview, Preview, Problem, Proposal, Severity, WavePreview, preview, problems,
+};
+pub use rate::{Constant, Exponential, Rate};
+pub use wave::{Candidate, Label, Wave, WaveSize, divide};
+pub use windows::{Day, Time, Window};
 
 use serde::{Deserialize, Serialize};
 use shared::{
     DeviceId, Timestamp,
-    wire::{Phase, SlotReport, WaitsFor},
+    wire::{Phase, SlotReport, TrialCounts, WaitsFor},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Labels of a device.
+pub type Labels = BTreeMap<String, String>;
 
 /// Where a device is in a rollout. The last four are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,6 +98,12 @@ pub struct Member {
     #[serde(default)]
     pub waited_until: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// What its trial counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialCounts>,
+    /// What a gate on health found, once it looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
 }
 
 /// Where a rollout is.
@@ -110,11 +141,24 @@ pub struct Status {
     pub wave_closed_at: Option<Timestamp>,
     /// Why it is as it is, for people.
     pub reason: String,
+    /// Waves that an operator has approved, from 0.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub approved: BTreeSet<u32>,
+    /// Waves behind which an operator needs no more evidence, from 0. What a gate stops is stopped still.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub waived: BTreeSet<u32>,
 }
 
 impl Default for Status {
     fn default() -> Self {
-        Self { state: State::Running, wave: 0, wave_closed_at: None, reason: "started".to_owned() }
+        Self {
+            state: State::Running,
+            wave: 0,
+            wave_closed_at: None,
+            reason: "started".to_owned(),
+            approved: BTreeSet::new(),
+            waived: BTreeSet::new(),
+        }
     }
 }
 
@@ -125,6 +169,16 @@ pub enum Order {
     Pause,
     Resume,
     Abort,
+    /// Let a wave that needs it begin; without a number the next that needs it.
+    #[serde(skip)]
+    Approve {
+        wave: Option<u32>,
+    },
+    /// Let the gates behind a wave do without more evidence; without a number the newest open wave.
+    #[serde(skip)]
+    Waive {
+        wave: Option<u32>,
+    },
 }
 
 /// What is seen of one device.
@@ -138,9 +192,41 @@ pub struct Observed {
     pub reported_generation: u64,
     /// Its report on the rollout's slot.
     pub slot: Option<SlotReport>,
+    pub labels: Labels,
+    /// Is it of the board that the version is for?
+    pub fits: bool,
+    /// Does the rollout's selector name it?
+    pub selected: bool,
+    /// Some slot of it is on the way to another version.
+    pub busy: bool,
+    /// Starts of its agent since it committed the version.
+    pub starts: u64,
+}
+
+impl Default for Observed {
+    /// Online and idle, of the right board, selected, without a label.
+    fn default() -> Self {
+        Self {
+            online: true,
+            revoked: false,
+            desired_generation: 0,
+            reported_generation: 0,
+            slot: None,
+            labels: Labels::new(),
+            fits: true,
+            selected: true,
+            busy: false,
+            starts: 0,
+        }
+    }
 }
 
 impl Observed {
+    /// Has it not yet come to rest at what it shall run?
+    fn is_on_its_way(&self) -> bool {
+        self.busy || self.reported_generation < self.desired_generation
+    }
+
     /// Waits until it may receive more.
     fn waits_for_budget(&self) -> bool {
         self.slot
@@ -149,7 +235,7 @@ impl Observed {
     }
 }
 
-/// What is seen of the members of a rollout.
+/// What is seen of the fleet: the members of a rollout at least, all devices where its policy has a disruption budget.
 pub type Fleet = BTreeMap<DeviceId, Observed>;
 
 #[cfg(test)]

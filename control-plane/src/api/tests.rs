@@ -201,6 +201,31 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         (rollout(policy(json!([]), 0)), 400, "has 0 waves"),
         (rollout(policy(json!([{ "percent": 101 }]), 0)), 400, "a wave of 101 %"),
         (rollout(policy(json!([{ "count": 1 }]), u64::MAX)), 400, "policy.pause_ms"),
+        (
+            rollout(json!({ "rate": { "constant": { "devices": 0, "period_ms": 1000 } } })),
+            400,
+            "policy.rate has devices = 0",
+        ),
+        (
+            rollout(json!({ "gates": [{ "signal": "ctr", "max": 0.1 }] })),
+            400,
+            "policy.gates[0], ctr: takes one limit, `min`",
+        ),
+        (rollout(json!({ "gates": [{ "signal": "clicks" }] })), 400, "unknown variant `clicks`"),
+        (rollout(json!({ "windows": [{ "from": "1:00", "to": "02:00" }] })), 400, "is no time of day"),
+        (
+            ("POST", "/rollouts/plan", json!({ "version": "m@v1.0", "policy": { "wave": 1 } })),
+            400,
+            "unknown field `wave`",
+        ),
+        (("POST", "/rollouts/plan", json!({ "version": "m@v1.0" })), 404, "version \"m@v1.0\" is not known"),
+        (("POST", "/rollouts/01890a5d-ac96-774b-bcce-b302099a8057/approve", json!({})), 404, "is not known"),
+        (
+            ("POST", "/rollouts/01890a5d-ac96-774b-bcce-b302099a8057/waive", json!({ "wave": -1 })),
+            400,
+            "invalid value",
+        ),
+        (("POST", "/rollouts/01890a5d-ac96-774b-bcce-b302099a8057/dance", json!({})), 400, "dance"),
         (late, 400, "policy.device_timeout_ms is 39999, with a trial of 30000 ms at least 40000"),
         (rollout(policy(json!([{ "count": 1 }]), 0)), 404, "version \"m@v1.0\" is not known"),
     ];
@@ -220,6 +245,31 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         .body(Body::from(vec![b' '; BODY_BYTES_MAX + 1]))
         .unwrap();
     assert_eq!(read(world.send(large).await).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_rollout_is_planned_explained_and_approved_through_the_api() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let upload = world.upload(&[("model.onnx", "a model"), ("golden.safetensors", "golden")]).await;
+    let new = json!({ "upload": upload, "board": "x86-64", "dataset": "tiny" });
+    assert_eq!(world.call("POST", "/models/m/versions", Some(new)).await.0, StatusCode::CREATED);
+    testing::enrol(&world.app, "cam-01", "x86-64").await;
+    let asked = json!({ "version": "m@v1.0", "policy": { "waves": [{ "percent": 100, "approval": true }] } });
+    let (status, preview) = world.call("POST", "/rollouts/plan", Some(asked.clone())).await;
+    assert_eq!((status, &preview["waves"][0]["devices"][0]["online"]), (StatusCode::OK, &json!(false)));
+    assert!(preview["problems"].to_string().contains("are offline"), "{preview}");
+    let (status, rollout) = world.call("POST", "/rollouts", Some(asked)).await;
+    assert_eq!(status, StatusCode::CREATED, "{rollout}");
+    let path = format!("/rollouts/{}", rollout["id"].as_str().unwrap());
+    let (status, why) = world.call("GET", &format!("{path}/why/cam-01"), None).await;
+    assert_eq!((status, why["waits_for"].as_array().unwrap().len()), (StatusCode::OK, 2), "{why}");
+    let (status, approved) = world.call("POST", &format!("{path}/approve"), Some(json!({}))).await;
+    assert_eq!((status, &approved["approved"]), (StatusCode::OK, &json!([0])));
+    let (status, _) = world.call("POST", &format!("{path}/approve"), Some(json!({ "wave": 0 }))).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    let (status, _) = world.call("GET", &format!("{path}/why/cam-02"), None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

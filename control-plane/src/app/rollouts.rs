@@ -1,22 +1,25 @@
 //! Rollouts: creating them, ordering them about, and the loop that carries out what the planner says.
 
-use super::{App, Error, Page, Result, chain, deltas::LOOK_MS, now, versions::VersionName};
+mod evidence;
+mod proposal;
+mod scene;
+
+pub use proposal::NewRollout;
+
+pub(super) use evidence::Gathered;
+
+use super::{App, Error, Page, Result, chain, deltas::LOOK_MS, now};
 use control_core::{
-    entity::{Device, Rollout, Selector, Version, VersionState},
-    rollout::{self, Fleet, Input, MEMBERS_MAX, Observed, Order, Plan, Policy, Status, divide},
+    entity::{Rollout, VersionState},
+    rollout::{self, Fleet, Order, Plan, Why},
 };
-use serde::{Deserialize, Serialize};
-use shared::{
-    DeviceId, ModelVersionId, RolloutId, SlotName, Timestamp,
-    wire::{Assignment, TrialPolicy},
-};
+use shared::{DeviceId, ModelVersionId, RolloutId, Timestamp, wire::Assignment};
 use std::{
     collections::BTreeSet,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// The planner looks at least this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,98 +28,7 @@ const LOOK_PERIOD_MIN: Duration = Duration::from_millis(50);
 /// A plan that met a change is made again this often.
 const ATTEMPTS_MAX: usize = 5;
 
-/// A rollout to create.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewRollout {
-    /// As in `mnist@v1.0`, or the version's id.
-    pub version: VersionName,
-    #[serde(default = "default_slot")]
-    pub slot: String,
-    #[serde(default)]
-    pub selector: Selector,
-    #[serde(default)]
-    pub policy: Policy,
-    #[serde(default)]
-    pub trial: TrialPolicy,
-}
-
-fn default_slot() -> String {
-    "default".to_owned()
-}
-
 impl App {
-    /// Creates a rollout for the devices of the version's board that the selector names at this moment.
-    pub async fn create_rollout(&self, new: NewRollout) -> Result<Rollout> {
-        new.trial.validate().map_err(Error::Invalid)?;
-        new.policy.validate(&new.trial).map_err(Error::Invalid)?;
-        let slot: SlotName = new.slot.parse().map_err(|error| Error::Invalid(format!("{error}")))?;
-        let version = self.version(&new.version).await?;
-        let devices = self.eligible(&new.selector, &version).await?;
-        self.vouch(&version).await?;
-        tracing::info!("{} goes to {} devices", version.name, devices.len());
-        let rollout = Rollout {
-            id: RolloutId(Uuid::now_v7()),
-            version: version.name.clone(),
-            version_id: version.id,
-            model: version.model.clone(),
-            slot,
-            bundle: version.bundle,
-            devices: divide(&new.policy, devices),
-            selector: new.selector,
-            policy: new.policy,
-            trial: new.trial,
-            status: Status::default(),
-            history: Vec::new(),
-            bytes_published: 0,
-            created_at: now(),
-            finished_at: None,
-        };
-        self.store.add_rollout(&rollout).await?;
-        self.planner_wake.notify_one();
-        self.rollout(rollout.id).await
-    }
-
-    async fn eligible(&self, selector: &Selector, version: &Version) -> Result<Vec<DeviceId>> {
-        for id in &selector.devices {
-            let device = self.device(id).await?;
-            if device.revoked_at.is_some() {
-                return Err(Error::Conflict(format!("device {id} was revoked; leave it out")));
-            }
-            if device.board != version.board {
-                return Err(Error::Conflict(format!(
-                    "device {id} is a {}, {} is for {}; leave it out",
-                    device.board, version.name, version.board
-                )));
-            }
-        }
-        let fleet = self.store.fleet().await?;
-        let (devices, others): (Vec<&Device>, Vec<&Device>) = fleet
-            .iter()
-            .filter(|device| device.revoked_at.is_none() && selector.matches(device))
-            .partition(|device| device.board == version.board);
-        if devices.is_empty() && !others.is_empty() {
-            return Err(Error::Invalid(format!(
-                "none of the {} devices that the selector matches is a {}, for which {} was made",
-                others.len(),
-                version.board,
-                version.name
-            )));
-        }
-        if devices.is_empty() {
-            return Err(Error::Invalid(
-                "the selector matches no device; see `edgewright device list`".to_owned(),
-            ));
-        }
-        if devices.len() > MEMBERS_MAX {
-            return Err(Error::Invalid(format!(
-                "the selector matches {} devices, at most {MEMBERS_MAX}",
-                devices.len()
-            )));
-        }
-        Ok(devices.into_iter().map(|device| device.id.clone()).collect())
-    }
-
     /// One rollout, with the reasons as they are at this moment.
     pub async fn rollout(&self, id: RolloutId) -> Result<Rollout> {
         let mut rollout = self.store.rollout(id).await?.ok_or_else(|| not_known(id))?;
@@ -135,13 +47,37 @@ impl App {
 
     async fn explain(&self, rollout: &mut Rollout) -> Result<()> {
         if !rollout.status.state.is_final() {
-            let fleet = self.observe(rollout).await?;
-            rollout::explain(&mut rollout.status, &mut rollout.devices, &fleet);
+            let scene = self.scene(rollout).await?;
+            let explained = rollout::explain(scene.input(rollout, None, now(), now()));
+            (rollout.status, rollout.devices) = (explained.status, explained.members);
+            rollout.gates = explained.gates;
         }
         Ok(())
     }
 
-    /// Pauses, resumes or aborts a rollout. Once begun it is carried through, whether or not the caller waits.
+    /// Why a device is where it is in a rollout.
+    pub async fn why(&self, id: RolloutId, device: &DeviceId) -> Result<Why> {
+        let rollout = self.store.rollout_to_plan(id).await?.ok_or_else(|| not_known(id))?;
+        let scene = self.scene(&rollout).await?;
+        let why = rollout::why(scene.input(&rollout, None, now(), now()), device);
+        if let Some(why) = why {
+            return Ok(why);
+        }
+        let seen = self.device(device).await?;
+        let why_not = if seen.revoked_at.is_some() {
+            "it was revoked".to_owned()
+        } else if seen.board != rollout.board {
+            format!("it is a {}, {} is for {}", seen.board, rollout.version, rollout.board)
+        } else if rollout.selector.matches(&seen) {
+            "it came or was labelled later, or no wave takes it; see `membership` and `waves` of the policy"
+                .to_owned()
+        } else {
+            "the selector does not name it".to_owned()
+        };
+        Err(Error::NotFound(format!("device {device} is not in rollout {id}: {why_not}")))
+    }
+
+    /// Pauses, resumes, aborts, approves or waives. Once begun it is carried through, whether or not the caller waits.
     pub async fn order_rollout(self: &Arc<Self>, id: RolloutId, order: Order) -> Result<Rollout> {
         let app = Arc::clone(self);
         let carried_out = tokio::spawn(async move {
@@ -183,7 +119,9 @@ impl App {
     async fn look(self: &Arc<Self>) -> Result<Option<Timestamp>> {
         self.heard_since(now());
         let mut wake_at = None;
-        for id in self.store.open_rollouts().await? {
+        let open = self.store.open_rollouts().await?;
+        self.forget_evidence(&open);
+        for id in open {
             match self.step(id, None).await {
                 Ok(at) => wake_at = [wake_at, at].into_iter().flatten().min(),
                 Err(error) => tracing::error!("rollout {id} is stuck: {}", chain(&error)),
@@ -221,45 +159,14 @@ impl App {
 
     async fn step_once(self: &Arc<Self>, id: RolloutId, order: Option<Order>) -> Result<Option<Timestamp>> {
         let rollout = self.store.rollout_to_plan(id).await?.ok_or_else(|| not_known(id))?;
-        let fleet = self.observe(&rollout).await?;
+        let scene = self.scene(&rollout).await?;
         let now = now();
-        let plan = rollout::plan(Input {
-            rollout: id,
-            bundle: rollout.bundle,
-            policy: &rollout.policy,
-            status: &rollout.status,
-            members: &rollout.devices,
-            fleet: &fleet,
-            order,
-            created_at: rollout.created_at,
-            heard_since: self.heard_since(now),
-            now,
-        })
-        .map_err(|rejected| Error::Conflict(rejected.to_string()))?;
+        let plan = rollout::plan(scene.input(&rollout, order, self.heard_since(now), now))
+            .map_err(|rejected| Error::Conflict(rejected.to_string()))?;
         if plan.status != rollout.status || plan.members != rollout.devices {
-            return self.execute(&rollout, &plan, &fleet, order.is_some(), now).await;
+            return self.execute(&rollout, &plan, &scene.fleet, order.is_some(), now).await;
         }
         Ok(plan.wake_at)
-    }
-
-    /// The members of a rollout as they are seen.
-    async fn observe(&self, rollout: &Rollout) -> Result<Fleet> {
-        let devices = self.store.member_devices(rollout.id).await?;
-        let observed = devices.into_iter().map(|device| {
-            let slot = device
-                .reported
-                .as_ref()
-                .and_then(|reported| reported.slots.iter().find(|slot| slot.slot == rollout.slot).cloned());
-            let seen = Observed {
-                online: device.online,
-                revoked: device.revoked_at.is_some(),
-                desired_generation: device.generation,
-                reported_generation: device.reported.as_ref().map_or(0, |reported| reported.generation),
-                slot,
-            };
-            (device.id, seen)
-        });
-        Ok(observed.collect())
     }
 
     /// Carries out a plan, unless it is worth the wait for deltas; gives when to look again.

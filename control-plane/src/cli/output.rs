@@ -69,6 +69,12 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// A time as a date, in UTC.
+pub(super) fn moment(at: shared::Timestamp) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "never".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
 /// A time as so long ago.
 pub(super) fn ago(at: shared::Timestamp) -> String {
     match crate::app::now().since_ms(at) / 1000 {

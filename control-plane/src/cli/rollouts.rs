@@ -1,5 +1,8 @@
 //! `edgewright rollout`.
 
+mod plan;
+mod policy;
+
 use super::{
     Failure, Outcome, PageArgs,
     client::Client,
@@ -7,23 +10,25 @@ use super::{
     output::{ago, bytes, facts, plain, show, table, word},
 };
 use crate::{
-    api::List,
+    api::{List, OfWave},
     app::{rollouts::NewRollout, versions::VersionName},
 };
 use clap::{Args, Subcommand};
 use control_core::{
     entity::{Rollout, Selector},
-    rollout::{MemberState, Policy, State, WaveSize},
+    rollout::{MemberState, Policy, Preview, Reading, Severity, State, Verdict, Wave, WaveSize, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{DeviceId, RolloutId, wire::TrialPolicy};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Rollouts.
 #[derive(Debug, Subcommand)]
 pub enum RolloutCommand {
     /// Bring a version to devices, in waves
     Create(Box<CreateArgs>),
+    /// Show what one would do: who would be asked when, which gates hold, what speaks against it
+    Plan(Box<RolloutArgs>),
     /// List them
     List(#[command(flatten)] PageArgs),
     /// Show one: every device, and why it is where it is
@@ -36,11 +41,37 @@ pub enum RolloutCommand {
     Resume { id: RolloutId },
     /// End one; devices that have not finished get back what they had
     Abort { id: RolloutId },
+    /// Let a wave begin that needs an approval
+    Approve {
+        id: RolloutId,
+        /// From 1; without it the next that needs one
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        wave: Option<u32>,
+    },
+    /// Ask for no more evidence behind the newest wave; what a gate stops is stopped still
+    Waive {
+        id: RolloutId,
+        /// From 1; without it the newest that is open
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        wave: Option<u32>,
+    },
+    /// Say why a device is where it is
+    Why { id: RolloutId, device: DeviceId },
 }
 
 /// A rollout to create.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
+    #[command(flatten)]
+    rollout: RolloutArgs,
+    /// Watch it to its end
+    #[arg(long)]
+    wait: bool,
+}
+
+/// What a rollout is.
+#[derive(Debug, Args)]
+pub struct RolloutArgs {
     /// As in mnist@v1.0, or the version's id
     #[arg(long)]
     version: VersionName,
@@ -53,6 +84,13 @@ pub struct CreateArgs {
     /// Only devices with this label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Also a version whose place another one took
+    #[arg(long)]
+    allow_retired: bool,
+    /// How it goes on, as TOML or JSON: waves, rate, windows, gates and more; in place of the options that follow
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "pause_s", "failed_permille_max",
+        "device_timeout_s", "rollback_committed", "update_bytes_max"])]
+    policy: Option<PathBuf>,
     /// Size of the next wave, as a count or per cent; the last takes all the rest [default: 10%, 100%]
     #[arg(long = "wave", value_name = "N|N%", value_parser = wave)]
     waves: Vec<WaveSize>,
@@ -86,9 +124,6 @@ pub struct CreateArgs {
     /// Requests in a thousand on which the version before must agree; 0 does not ask
     #[arg(long, default_value_t = TrialPolicy::default().agreement_permille_min.unwrap_or(0))]
     agreement_permille_min: u16,
-    /// Watch it to its end
-    #[arg(long)]
-    wait: bool,
 }
 
 pub(super) fn wave(text: &str) -> Result<WaveSize, String> {
@@ -99,24 +134,20 @@ pub(super) fn wave(text: &str) -> Result<WaveSize, String> {
     }
 }
 
-impl CreateArgs {
-    fn rollout(&self) -> NewRollout {
-        let waves = if self.waves.is_empty() { Policy::default().waves } else { self.waves.clone() };
-        NewRollout {
+impl RolloutArgs {
+    fn rollout(&self) -> Result<NewRollout, Failure> {
+        let policy = match &self.policy {
+            Some(path) => policy::read(path)?,
+            None => self.policy(),
+        };
+        Ok(NewRollout {
             version: self.version.clone(),
             slot: self.slot.clone(),
             selector: Selector {
                 devices: self.devices.clone(),
                 labels: self.labels.iter().cloned().collect(),
             },
-            policy: Policy {
-                waves,
-                pause_ms: self.pause_s.saturating_mul(1000),
-                failed_permille_max: self.failed_permille_max,
-                device_timeout_ms: self.device_timeout_s.saturating_mul(1000),
-                rollback_committed: self.rollback_committed,
-                update_bytes_max: self.update_bytes_max,
-            },
+            policy,
             trial: TrialPolicy {
                 duration_ms: self.trial_duration_ms,
                 requests_min: self.trial_requests_min,
@@ -124,6 +155,21 @@ impl CreateArgs {
                 latency_p99_us_max: self.latency_p99_us_max,
                 agreement_permille_min: Some(self.agreement_permille_min).filter(|&permille| permille > 0),
             },
+            allow_retired: self.allow_retired,
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        let default = Policy::default();
+        let waves = self.waves.iter().cloned().map(Wave::from).collect();
+        Policy {
+            waves: if self.waves.is_empty() { default.waves } else { waves },
+            pause_ms: self.pause_s.saturating_mul(1000),
+            failed_permille_max: self.failed_permille_max,
+            device_timeout_ms: self.device_timeout_s.saturating_mul(1000),
+            rollback_committed: self.rollback_committed,
+            update_bytes_max: self.update_bytes_max,
+            ..default
         }
     }
 }
@@ -135,8 +181,16 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
     };
     match command {
         RolloutCommand::Create(args) => {
-            let rollout: Rollout = client.post("/rollouts", &args.rollout())?;
+            let rollout: Rollout = client.post("/rollouts", &args.rollout.rollout()?)?;
             if args.wait { watch(client, rollout) } else { show(client.json, &rollout, describe) }
+        }
+        RolloutCommand::Plan(args) => {
+            let preview: Preview = client.post("/rollouts/plan", &args.rollout()?)?;
+            show(client.json, &preview, plan::describe)?;
+            match preview.problems.into_iter().find(|problem| problem.severity == Severity::Error) {
+                Some(problem) => Err(Failure::Usage(format!("it would be refused: {}", problem.text))),
+                None => Ok(()),
+            }
         }
         RolloutCommand::List(page) => {
             let list: List<Rollout> = client.get(&format!("/rollouts?{}", page.query()))?;
@@ -163,7 +217,46 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
         RolloutCommand::Pause { id } => order(id, "pause"),
         RolloutCommand::Resume { id } => order(id, "resume"),
         RolloutCommand::Abort { id } => order(id, "abort"),
+        RolloutCommand::Approve { id, wave } => of_wave(client, id, "approve", *wave),
+        RolloutCommand::Waive { id, wave } => of_wave(client, id, "waive", *wave),
+        RolloutCommand::Why { id, device } => {
+            let why: Why = client.get(&format!("/rollouts/{id}/why/{device}"))?;
+            show(client.json, &why, explain)
+        }
     }
+}
+
+/// `wave` is counted from 1.
+fn of_wave(client: &Client, id: &RolloutId, order: &str, wave: Option<u32>) -> Outcome {
+    let body = OfWave { wave: wave.map(|wave| wave.saturating_sub(1)) };
+    let rollout: Rollout = client.post(&format!("/rollouts/{id}/{order}"), &body)?;
+    show(client.json, &rollout, describe)
+}
+
+fn explain(why: &Why) -> String {
+    let mut text = facts(&[
+        ("device", why.member.device.to_string()),
+        ("wave", (why.member.wave + 1).to_string()),
+        ("state", word(&why.member.state)),
+        ("why", why.member.reason.clone()),
+        ("rollout", why.rollout.clone()),
+    ]);
+    for reason in &why.waits_for {
+        text.push_str(&facts(&[("waits", reason.clone())]));
+    }
+    text + &gates(&why.gates)
+}
+
+fn gates(readings: &[Reading]) -> String {
+    let line = |reading: &Reading| {
+        let verdict = match reading.verdict {
+            Verdict::Open => "open",
+            Verdict::Stop => "stop",
+            Verdict::More => "more",
+        };
+        facts(&[("gate", format!("{verdict}: {}", reading.text))])
+    };
+    readings.iter().map(line).collect()
 }
 
 const POLL: Duration = Duration::from_millis(300);
@@ -208,6 +301,7 @@ fn describe(rollout: &Rollout) -> String {
         ("published", bytes(rollout.bytes_published)),
         ("created", ago(rollout.created_at)),
     ]);
+    text.push_str(&gates(&rollout.gates));
     let rows = rollout.devices.iter().map(|member| {
         vec![
             member.device.to_string(),

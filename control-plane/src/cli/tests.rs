@@ -66,6 +66,24 @@ fn ids_are_checked_before_anything_is_sent() {
         parse(line).unwrap();
     }
     parse("rollout create --version mnist@v1.0 --wave 1 --wave 100% --device a --label ring=1").unwrap();
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for line in [
+        "rollout plan --version m@v1.0 --policy p.toml --label ring=1".to_owned(),
+        "rollout create --version m@v1.0 --policy p.toml --trial-duration-ms 5 --allow-retired".to_owned(),
+        format!("rollout approve {id} --wave 2"),
+        format!("rollout waive {id}"),
+        format!("rollout why {id} cam-01"),
+    ] {
+        parse(&line).unwrap();
+    }
+    for line in [
+        "rollout create --version m@v1.0 --policy p.toml --wave 1".to_owned(),
+        "rollout create --version m@v1.0 --policy p.toml --pause-s 1".to_owned(),
+        format!("rollout approve {id} --wave 0"),
+        format!("rollout why {id} ../x"),
+    ] {
+        assert_eq!(parse(&line).unwrap_err().exit_code(), 2, "{line}");
+    }
 }
 
 #[test]

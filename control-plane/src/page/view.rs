@@ -4,7 +4,7 @@ use super::style::SHEET;
 use crate::app::Status;
 use control_core::{
     entity::{Dataset, Device, DeviceEvent, Job, JobState, Rollout, SecurityEvent},
-    rollout::{MemberState, State},
+    rollout::{MemberState, Reading, State, Verdict},
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::{
@@ -166,8 +166,18 @@ fn roll(rollout: &Rollout) -> Markup {
             b { (rollout.version) } " → " (rollout.slot) " " (tag(class, &word(&rollout.status.state)))
             " " small { (rollout.status.reason) ", " (bytes(rollout.bytes_published)) " sent" }
             @for wave in 0..waves { (bar(rollout, wave)) }
+            @for reading in &rollout.gates { (gate(reading)) }
         }
     }
+}
+
+fn gate(reading: &Reading) -> Markup {
+    let class = match reading.verdict {
+        Verdict::Open => "ok",
+        Verdict::Stop => "bad",
+        Verdict::More => "idle",
+    };
+    html! { div { (tag(class, &word(&reading.verdict))) " " small { (reading.text) } } }
 }
 
 fn bar(rollout: &Rollout, wave: u32) -> Markup {

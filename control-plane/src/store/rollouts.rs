@@ -8,13 +8,13 @@ use control_core::{
     rollout::{Action, Member, Plan},
 };
 use shared::{
-    DeviceId, Digest, ModelName, ModelVersionId, RolloutId, Timestamp, VersionLabel, limits,
+    DeviceId, Digest, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp, VersionLabel, limits,
     manifest::FileEntry, wire::Assignment,
 };
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 use std::collections::{BTreeSet, HashMap};
 
-const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle FROM rollouts r \
+const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle, v.board FROM rollouts r \
                       JOIN versions v ON v.id = r.version";
 
 /// History entries that are shown with a rollout: the newest ones.
@@ -29,6 +29,7 @@ fn read(row: &SqliteRow) -> Result<Rollout> {
         version: format!("{model}@{label}"),
         version_id: row.parse("version", "version id")?,
         model,
+        board: row.parse("board", "board id")?,
         slot: row.parse("slot", "slot name")?,
         bundle: row.parse("bundle", "digest")?,
         selector: row.json("selector", "selector")?,
@@ -36,6 +37,7 @@ fn read(row: &SqliteRow) -> Result<Rollout> {
         trial: row.json("trial", "trial policy")?,
         status: row.json("status", "status")?,
         devices: Vec::new(),
+        gates: Vec::new(),
         history: Vec::new(),
         bytes_published: row.number("bytes_published")?,
         created_at: row.time("created_at")?,
@@ -108,6 +110,25 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(devices::read).collect()
+    }
+
+    /// Devices that cannot join a rollout to a slot: another open rollout has that slot of theirs, or they have as many
+    /// slots in use or promised as they may.
+    pub async fn devices_without_room(&self, id: RolloutId, slot: &SlotName) -> Result<BTreeSet<DeviceId>> {
+        let rows = sqlx::query(
+            "SELECT m.device AS device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
+             WHERE r.state IN ('running', 'paused') AND r.slot = ?2 AND r.id <> ?1 UNION \
+             SELECT d.id FROM devices d WHERE (SELECT count(*) FROM ( \
+             SELECT a.value ->> 'slot' FROM json_each(d.assignments) AS a UNION \
+             SELECT r.slot FROM rollouts r JOIN rollout_members m ON m.rollout = r.id AND m.device = d.id \
+             WHERE r.state IN ('running', 'paused') UNION SELECT ?2)) > ?3",
+        )
+        .bind(id.to_string())
+        .bind(slot.as_str())
+        .bind(number(limits::SLOTS_MAX as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Reader::new("devices", row).parse("device", "device id")).collect()
     }
 
     /// The newest desired generation of every device that was told something and is not revoked.
@@ -261,10 +282,14 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(Error::Conflict(format!("rollout {} has changed meanwhile", rollout.id)));
         }
-        for (member, before) in plan.members.iter().zip(&rollout.devices) {
-            if member != before {
-                write_member(&mut tx, rollout.id, member).await?;
-            }
+        let before: HashMap<&DeviceId, &Member> =
+            rollout.devices.iter().map(|member| (&member.device, member)).collect();
+        for member in plan.members.iter().filter(|member| before.get(&member.device) != Some(member)) {
+            write_member(&mut tx, rollout.id, member).await?;
+        }
+        if plan.members.len() > before.len() {
+            refuse_taken_slot(&mut tx, rollout).await?;
+            refuse_too_many_slots(&mut tx, rollout).await?;
         }
         for note in &plan.notes {
             add_history(&mut tx, rollout.id, now, note).await?;
@@ -457,4 +482,4 @@ async fn add_history(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -217,6 +217,7 @@ fn a_report_keeps_its_rules() {
         version,
         outcome: Outcome::RolledBack { detail: long.clone() },
         at: Timestamp(1),
+        trial: None,
     };
     let slots = |slot: SlotReport| Reported { slots: vec![slot], ..good.clone() };
     for (bad, says) in [

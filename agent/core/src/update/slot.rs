@@ -506,6 +506,7 @@ impl Slot {
             version: target.version(),
             outcome,
             at: self.on_the_wall(now),
+            trial: None,
         });
         self.dirty = true;
     }

@@ -5,7 +5,7 @@ mod properties;
 mod world;
 
 use super::*;
-use shared::wire::{Outcome, Phase, Refusal};
+use shared::wire::{Outcome, Phase, Refusal, TrialCounts};
 use world::{Fault, World};
 
 #[test]
@@ -85,6 +85,8 @@ fn a_version_that_fails_its_trial_gives_way_to_the_one_before() {
     assert!(world.ever_answered(1));
     assert_eq!(world.answering(), Some(world.version(0)));
     assert!(matches!(world.outcome(), Outcome::RolledBack { detail } if detail.contains("failed")));
+    let counted = TrialCounts { requests: 100, failed: 100, ..TrialCounts::default() };
+    assert_eq!(world.report().attempt.unwrap().trial, Some(counted));
     let kinds = world.kinds();
     assert_eq!(kinds[kinds.len() - 2..], [EventKind::TrialFailed, EventKind::RolledBack]);
 }

@@ -1,51 +1,142 @@
 //! Where a rollout and its members are, in words.
 
-use super::{Fleet, Member, MemberState, Observed, State, Status, tally::tally};
-use shared::wire::Phase;
+use super::{
+    Fleet, Member, MemberState, Observed, Policy, Reading, State, Status, Verdict, evidence,
+    hold::{Hold, Turns},
+    planner::Input,
+    tally::{Tally, tally},
+};
+use serde::{Deserialize, Serialize};
+use shared::{DeviceId, Timestamp, wire::Phase};
+use std::collections::BTreeMap;
+
+/// A rollout with its reasons.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    pub status: Status,
+    pub members: Vec<Member>,
+    /// What the gates behind the newest wave say.
+    pub gates: Vec<Reading>,
+}
+
+/// Why a device is where it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    #[serde(flatten)]
+    pub member: Member,
+    /// The rollout's own reason.
+    pub rollout: String,
+    /// Everything that has to change before the device is asked, what comes first in front.
+    pub waits_for: Vec<String>,
+    /// The gates behind the newest wave.
+    pub gates: Vec<Reading>,
+}
 
 /// Says of every member that is not through why it is where it is, and of the rollout what it waits for. Changes
 /// nothing but reasons. It is for whoever looks: what it says of a download changes with every chunk and is nothing
 /// to keep.
-pub fn explain(status: &mut Status, members: &mut [Member], fleet: &Fleet) {
+pub fn explain(input: Input<'_>) -> Explained {
+    let Input { policy, fleet, evidence, now, .. } = input;
+    let (mut status, mut members) = (input.status.clone(), input.members.to_vec());
+    let gates = evidence::read(policy, evidence, &members, status.wave);
     if status.state.is_final() {
-        return;
+        return Explained { status, members, gates };
     }
-    for member in members.iter_mut() {
+    let mut turns = Turns::new(policy, fleet, &members, now);
+    let mut held = Held::default();
+    for member in &mut members {
         let seen = fleet.get(&member.device);
-        let online = seen.is_some_and(|seen| seen.online);
         match member.state {
             MemberState::Assigned => member.reason = progress(member, seen),
-            MemberState::Pending if member.wave > status.wave => {
-                member.reason = format!("waits for wave {}", member.wave + 1);
+            MemberState::Pending => {
+                let holds = turns.holds(&status, member, seen);
+                let first = holds.first();
+                member.reason = first.map_or_else(|| "gets the version next".to_owned(), ToString::to_string);
+                if let Some(hold) = first {
+                    held.count(hold);
+                }
             }
-            MemberState::Pending if !online => {
-                "offline; gets the version when it is seen".clone_into(&mut member.reason);
-            }
-            MemberState::Pending if status.state == State::Paused => {
-                "waits for the rollout to be resumed".clone_into(&mut member.reason);
-            }
-            MemberState::Pending => "gets the version next".clone_into(&mut member.reason),
             MemberState::Committed | MemberState::Failed | MemberState::Reverted | MemberState::Skipped => {}
         }
     }
-    if status.state == State::Paused {
-        return;
+    if status.state == State::Running {
+        status.reason = waits(&status, policy, &members, fleet, &gates, now) + &held.to_string();
     }
+    Explained { status, members, gates }
+}
+
+/// Why a device is where it is; nothing for one that is no member.
+pub fn why(input: Input<'_>, device: &DeviceId) -> Option<Why> {
+    let Explained { status, members, gates } = explain(input);
+    let member = members.iter().find(|member| member.device == *device)?.clone();
+    let mut waits_for = Vec::new();
+    if member.state == MemberState::Pending && !status.state.is_final() {
+        let mut turns = Turns::new(input.policy, input.fleet, &members, input.now);
+        let holds = turns.holds(&status, &member, input.fleet.get(device));
+        waits_for.extend(holds.iter().map(ToString::to_string));
+    }
+    Some(Why { member, rollout: status.reason, waits_for, gates })
+}
+
+/// Members of open waves that wait for something else than to be seen, by what that is.
+#[derive(Default)]
+struct Held(BTreeMap<&'static str, u64>);
+
+impl Held {
+    fn count(&mut self, hold: &Hold) {
+        let what = match hold {
+            Hold::Approval(_) => "an approval",
+            Hold::Window(_) => "their window",
+            Hold::Disruption(..) => "the disruption budget",
+            Hold::Rate(_) => "their turn",
+            Hold::Wave(_) | Hold::Offline | Hold::Paused => return,
+        };
+        *self.0.entry(what).or_default() += 1;
+    }
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(what, count)| write!(f, ", {count} wait for {what}"))
+    }
+}
+
+/// What a running rollout waits for.
+fn waits(
+    status: &Status,
+    policy: &Policy,
+    members: &[Member],
+    fleet: &Fleet,
+    gates: &[Reading],
+    now: Timestamp,
+) -> String {
     let waves = tally(members, fleet, false);
     let number = status.wave + 1;
-    if status.wave_closed_at.is_some() {
-        status.reason = format!("pause after wave {number}");
-        return;
+    if let Some(closed_at) = status.wave_closed_at {
+        let shut = gates.iter().filter(|reading| {
+            let holds = policy.gates.get(reading.gate).is_some_and(|gate| gate.from_wave <= number);
+            holds && reading.verdict != Verdict::Open && !status.waived.contains(&status.wave)
+        });
+        let shut: Vec<_> = shut.map(|reading| reading.text.as_str()).collect();
+        let unapproved = policy.needs_approval(number) && !status.approved.contains(&number);
+        return match (shut.is_empty(), now.since_ms(closed_at) < policy.pause_ms) {
+            (false, _) => format!("wave {number} is through and waits for its gates: {}", shut.join("; ")),
+            (true, true) => format!("pause after wave {number}"),
+            (true, false) if unapproved => {
+                format!("wave {} waits for an approval: `edgewright rollout approve`", number + 1)
+            }
+            (true, false) => format!("pause after wave {number}"),
+        };
     }
     let assigned: u64 = waves.values().map(|wave| wave.assigned).sum();
     let offline: u64 = waves.range(..=status.wave).map(|(_, wave)| wave.pending - wave.reachable).sum();
-    let newest = waves.get(&status.wave).copied().unwrap_or_default();
+    let newest: Tally = waves.get(&status.wave).copied().unwrap_or_default();
     let is_last = waves.keys().next_back().is_none_or(|&last| last <= status.wave);
-    status.reason = if newest.is_under_way() || newest.committed > 0 || is_last {
+    if newest.is_under_way() || newest.committed > 0 || is_last {
         format!("wave {number}: {assigned} devices under way, {offline} offline")
     } else {
         format!("wave {number} waits for a device that proves the version; {offline} are offline")
-    };
+    }
 }
 
 /// How far a device is that has the assignment.

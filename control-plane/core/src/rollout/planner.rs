@@ -1,20 +1,19 @@
 //! The next step of a rollout.
 
 use super::{
-    Fleet, Member, MemberState, Observed, Order, Policy, State, Status,
-    explain::progress,
+    Candidate, Evidence, Fleet, Member, MemberState, Order, Policy, Reading, Scope, State, Status, Then,
+    Verdict, evidence,
+    hold::{Hold, Turns},
+    membership,
+    observe::{self, Look, deadline, health_due},
     tally::{Tally, tally},
-    verdict::judge,
 };
 use shared::{DeviceId, Digest, RolloutId, Timestamp};
 use std::collections::BTreeMap;
 
-/// After a break in listening, devices have this long to come back: neither does their time count, nor is a wave
-/// closed because they are offline.
-pub const RECONNECT_MS: u64 = 60_000;
+mod orders;
 
-/// That a device waits for its budget is noted this often within its time-out.
-const WAIT_NOTED_PARTS: u64 = 4;
+pub use super::observe::RECONNECT_MS;
 
 /// Everything that the planner reads.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +23,12 @@ pub struct Input<'a> {
     pub policy: &'a Policy,
     pub status: &'a Status,
     pub members: &'a [Member],
-    /// Its members at least.
+    /// Its members at least; all devices where the policy has a disruption budget.
     pub fleet: &'a Fleet,
+    /// Devices that are no members and could be, where the membership follows the fleet.
+    pub candidates: &'a [Candidate],
+    /// Of the policy's gates.
+    pub evidence: &'a Evidence,
     pub order: Option<Order>,
     /// When the rollout was made.
     pub created_at: Timestamp,
@@ -56,11 +59,13 @@ pub struct Plan {
 }
 
 /// An order that cannot be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a rollout that is {state:?} takes no {order:?}")]
-pub struct Rejected {
-    pub state: State,
-    pub order: Order,
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    #[error("a rollout that is {state:?} takes no {order:?}")]
+    State { state: State, order: Order },
+    /// The wave takes no such word.
+    #[error("{0}")]
+    Wave(String),
 }
 
 /// The next step of a rollout.
@@ -93,36 +98,27 @@ impl Planner<'_> {
             return Ok(());
         }
         self.observe();
-        if let Some(reason) = self.broken_gate() {
+        if let Some(reason) = self.broken_gate().or_else(|| self.stopped_by_evidence()) {
             self.end(State::Stopped, reason);
             return Ok(());
         }
-        if self.plan.members.iter().all(|member| member.state.is_final()) {
+        let is_done = self.plan.members.iter().all(|member| member.state.is_final());
+        if is_done && self.input.policy.gates.is_empty() {
             self.complete();
             return Ok(());
         }
         if self.plan.status.state == State::Running {
             self.advance();
-            self.assign();
         }
-        self.set_wake();
-        Ok(())
-    }
-
-    fn follow(&mut self, order: Order) -> Result<(), Rejected> {
-        let state = self.plan.status.state;
-        match (state, order) {
-            (State::Running, Order::Pause) => self.turn(State::Paused, "paused by an operator".to_owned()),
-            (State::Paused, Order::Resume) => self.turn(State::Running, "resumed by an operator".to_owned()),
-            (State::Running | State::Paused, Order::Abort) => {
-                self.observe();
-                self.end(State::Aborted, "aborted by an operator".to_owned());
+        let ends = is_done && self.plan.status.state == State::Running && self.is_through();
+        match self.plan.status.state {
+            State::Running if ends => self.complete(),
+            State::Running => {
+                let holds = self.assign();
+                self.set_wake(&holds);
             }
-            (State::Running, Order::Resume)
-            | (State::Paused, Order::Pause)
-            | (State::Completed | State::Stopped | State::Aborted, _) => {
-                return Err(Rejected { state, order });
-            }
+            State::Paused => self.set_wake(&[]),
+            State::Completed | State::Stopped | State::Aborted => {}
         }
         Ok(())
     }
@@ -133,45 +129,17 @@ impl Planner<'_> {
         self.plan.status.reason = reason;
     }
 
-    /// Takes in what assigned devices have reported, and who ran out of time.
+    /// Takes in who came and went, what members have reported, and who ran out of time.
     fn observe(&mut self) {
-        let Input { now, bundle, policy, fleet, heard_since, .. } = self.input;
+        let Input { now, bundle, policy, fleet, heard_since, candidates, .. } = self.input;
         // A clock that was set back: what lies ahead of it begins again.
         if let Some(closed_at) = &mut self.plan.status.wave_closed_at {
             *closed_at = now.min(*closed_at);
         }
-        for member in self.plan.members.iter_mut().filter(|member| !member.state.is_final()) {
-            if let Some(assigned_at) = &mut member.assigned_at {
-                *assigned_at = now.min(*assigned_at);
-            }
-            let seen = fleet.get(&member.device);
-            if member.state == MemberState::Assigned {
-                wait_for_budget(member, seen, policy, now);
-            }
-            let gone = seen.is_none_or(|seen| seen.revoked);
-            let late = deadline(member, policy, heard_since).is_some_and(|at| at <= now);
-            let verdict = match member.state {
-                _ if gone => Some((MemberState::Skipped, "the device was revoked".to_owned())),
-                MemberState::Assigned => judge(member, seen, bundle).or_else(|| {
-                    let waited_s = policy.device_timeout_ms / 1000;
-                    late.then(|| {
-                        let reason = format!("not finished after {waited_s} s: {}", progress(member, seen));
-                        (MemberState::Failed, reason)
-                    })
-                }),
-                MemberState::Pending
-                | MemberState::Committed
-                | MemberState::Failed
-                | MemberState::Reverted
-                | MemberState::Skipped => None,
-            };
-            if let Some((state, reason)) = verdict {
-                self.plan.notes.push(format!("{} {}: {reason}", member.device, word(state)));
-                member.state = state;
-                member.reason = reason;
-                member.finished_at = Some(now);
-            }
-        }
+        let look = Look { bundle, policy, fleet, heard_since, now };
+        let members = &mut self.plan.members;
+        self.plan.notes.extend(members.iter_mut().filter_map(|member| observe::observe(member, look)));
+        self.plan.notes.extend(membership::follow(members, policy, fleet, candidates, now));
     }
 
     fn waves(&self) -> BTreeMap<u32, Tally> {
@@ -217,6 +185,23 @@ impl Planner<'_> {
             }
         }
         None
+    }
+
+    /// What the gates behind a wave say.
+    fn readings(&self, wave: u32) -> Vec<Reading> {
+        evidence::read(self.input.policy, self.input.evidence, &self.plan.members, wave)
+    }
+
+    /// Why a gate stops the rollout, if one does: also behind waves that are through, where each is a test of its own.
+    fn stopped_by_evidence(&self) -> Option<String> {
+        let (policy, newest) = (self.input.policy, self.plan.status.wave);
+        let is_of_wave = |at: usize| policy.gates.get(at).is_some_and(|gate| gate.scope == Scope::Wave);
+        let first = if (0..policy.gates.len()).any(is_of_wave) { 0 } else { newest };
+        let stops = (first..=newest).flat_map(|wave| self.readings(wave)).filter(|reading| {
+            reading.verdict == Verdict::Stop && (reading.wave == newest || is_of_wave(reading.gate))
+        });
+        let stop = stops.last()?;
+        Some(format!("stopped by the gate behind wave {}: {}", stop.wave + 1, stop.text))
     }
 
     /// Ends the rollout; every member gets a final state and whoever holds the version without having committed
@@ -265,17 +250,19 @@ impl Planner<'_> {
     }
 
     /// Closes the newest wave when nobody in it is under way and the version has proved itself, and opens the next
-    /// after the pause.
+    /// after the pause, once its gates are open and it is approved.
     fn advance(&mut self) {
-        let now = self.input.now;
+        let Input { now, policy, .. } = self.input;
         let waves = self.waves();
         let last = waves.keys().next_back().copied().unwrap_or(0);
-        while self.plan.status.wave < last {
+        let needs_end = !policy.gates.is_empty();
+        while self.plan.status.wave < last || needs_end {
             let wave = self.plan.status.wave;
             let tally = waves.get(&wave).copied().unwrap_or_default();
             // Of a wave in which nobody is left, the gate has seen to it that one before has proved the version.
             let proved = tally.committed > 0 || tally.open() == 0;
-            if tally.is_under_way() || !proved {
+            // The last wave is through when everybody is.
+            if tally.is_under_way() || !proved || (wave >= last && tally.open() > 0) {
                 self.plan.status.wave_closed_at = None;
                 return;
             }
@@ -283,7 +270,12 @@ impl Planner<'_> {
                 self.plan.notes.push(format!("wave {} is through", wave + 1));
                 now
             });
-            if now.since_ms(closed_at) < self.input.policy.pause_ms {
+            if !self.gates_open(wave, closed_at) || wave >= last {
+                return;
+            }
+            let approved =
+                !policy.needs_approval(wave + 1) || self.plan.status.approved.contains(&(wave + 1));
+            if now.since_ms(closed_at) < policy.pause_ms || !approved {
                 return;
             }
             self.plan.status.wave += 1;
@@ -292,14 +284,63 @@ impl Planner<'_> {
         }
     }
 
-    fn assign(&mut self) {
-        let now = self.input.now;
-        for member in &mut self.plan.members {
-            if member.state != MemberState::Pending || member.wave > self.plan.status.wave {
+    /// Are the gates behind a wave that is through open? Ends or pauses the rollout where one was not in its time.
+    fn gates_open(&mut self, wave: u32, closed_at: Timestamp) -> bool {
+        let Input { now, policy, .. } = self.input;
+        if self.plan.status.waived.contains(&wave) {
+            return true;
+        }
+        let mut open = true;
+        for reading in self.readings(wave) {
+            let Some(gate) = policy.gates.get(reading.gate) else { continue };
+            if reading.verdict == Verdict::Open || gate.from_wave > wave + 1 {
                 continue;
             }
-            let Some(seen) = self.input.fleet.get(&member.device).filter(|seen| seen.online && !seen.revoked)
-            else {
+            let overdue = now.since_ms(closed_at) >= gate.wait_ms;
+            let text = format!("after {} s the gate behind wave {}", gate.wait_ms / 1000, wave + 1);
+            match gate.then {
+                Then::Open if overdue => {}
+                Then::Stop if overdue => {
+                    self.end(State::Stopped, format!("stopped: {text} has not opened: {}", reading.text));
+                    return false;
+                }
+                Then::Pause if overdue => {
+                    self.turn(State::Paused, format!("paused: {text} has not opened: {}", reading.text));
+                    return false;
+                }
+                Then::Open | Then::Stop | Then::Pause => open = false,
+            }
+        }
+        open
+    }
+
+    /// Do the gates behind the newest wave let the rollout end?
+    fn is_through(&mut self) -> bool {
+        let wave = self.plan.status.wave;
+        match self.plan.status.wave_closed_at {
+            _ if self.input.policy.gates.is_empty() => true,
+            Some(closed_at) => self.gates_open(wave, closed_at),
+            None => false,
+        }
+    }
+
+    /// Asks whoever may be asked; gives what keeps the others.
+    fn assign(&mut self) -> Vec<Hold> {
+        let Input { now, policy, fleet, .. } = self.input;
+        let mut turns = Turns::new(policy, fleet, &self.plan.members, now);
+        let mut held = Vec::new();
+        let Plan { status, members, actions, notes, .. } = &mut self.plan;
+        let mut order: Vec<usize> = (0..members.len()).collect();
+        order.sort_by_key(|&at| members.get(at).map(|member| member.wave));
+        for at in order {
+            let Some(member) = members.get_mut(at) else { continue };
+            if member.state != MemberState::Pending || member.wave > status.wave {
+                continue;
+            }
+            let seen = fleet.get(&member.device);
+            let holds = turns.holds(status, member, seen);
+            let (Some(seen), true) = (seen, holds.is_empty()) else {
+                held.extend(holds.into_iter().filter(|hold| hold.until().is_some()));
                 continue;
             };
             let generation = seen.desired_generation.saturating_add(1);
@@ -307,50 +348,26 @@ impl Planner<'_> {
             member.generation = Some(generation);
             member.assigned_at = Some(now);
             member.reason = "has the assignment".to_owned();
-            self.plan.notes.push(format!("{} got the assignment, generation {generation}", member.device));
-            self.plan.actions.push(Action::Assign { device: member.device.clone(), generation });
+            turns.take(fleet, member);
+            notes.push(format!("{} got the assignment, generation {generation}", member.device));
+            actions.push(Action::Assign { device: member.device.clone(), generation });
         }
+        held
     }
 
-    fn set_wake(&mut self) {
-        let Input { policy, heard_since, .. } = self.input;
-        let deadlines = self.plan.members.iter().filter_map(|member| deadline(member, policy, heard_since));
-        let pause = self.plan.status.wave_closed_at.map(|at| at.plus_ms(policy.pause_ms));
-        let pause = pause.filter(|_| self.plan.status.state == State::Running);
-        self.plan.wake_at = deadlines.chain(pause).chain(self.returning_until()).min();
-    }
-}
-
-/// A device that waits for its budget loses no time by it. That is noted from time to time, not at every look.
-fn wait_for_budget(member: &mut Member, seen: Option<&Observed>, policy: &Policy, now: Timestamp) {
-    if let Some(until) = &mut member.waited_until {
-        *until = now.min(*until);
-    }
-    let waits = seen.is_some_and(|seen| {
-        seen.waits_for_budget()
-            && member.generation.is_some_and(|generation| seen.reported_generation >= generation)
-    });
-    let noted = member.waited_until.max(member.assigned_at).unwrap_or_default();
-    if waits && now.since_ms(noted) >= policy.device_timeout_ms / WAIT_NOTED_PARTS {
-        member.waited_until = Some(now);
-    }
-}
-
-/// When a device that has the assignment has run out of time. Only time in which it was listened to counts.
-fn deadline(member: &Member, policy: &Policy, heard_since: Timestamp) -> Option<Timestamp> {
-    let assigned_at = member.assigned_at.filter(|_| member.state == MemberState::Assigned)?;
-    let begun_at = member.waited_until.map_or(assigned_at, |until| until.max(assigned_at));
-    let from = if begun_at < heard_since { heard_since.plus_ms(RECONNECT_MS) } else { begun_at };
-    Some(from.plus_ms(policy.device_timeout_ms))
-}
-
-fn word(state: MemberState) -> &'static str {
-    match state {
-        MemberState::Pending => "waits",
-        MemberState::Assigned => "assigned",
-        MemberState::Committed => "committed",
-        MemberState::Failed => "failed",
-        MemberState::Reverted => "reverted",
-        MemberState::Skipped => "skipped",
+    fn set_wake(&mut self, holds: &[Hold]) {
+        let Input { policy, heard_since, now, .. } = self.input;
+        let members = &self.plan.members;
+        let deadlines = members.iter().filter_map(|member| deadline(member, policy, heard_since));
+        let health = members.iter().filter_map(|member| health_due(member, policy, heard_since));
+        let running = self.plan.status.state == State::Running;
+        let closed_at = self.plan.status.wave_closed_at.filter(|_| running);
+        let waits = policy.gates.iter().map(|gate| gate.wait_ms).chain([policy.pause_ms]);
+        let waits = closed_at.into_iter().flat_map(|at| waits.clone().map(move |ms| at.plus_ms(ms)));
+        // What was due and is not through waits for something else.
+        let waits = waits.filter(|at| *at > now);
+        let holds = holds.iter().filter_map(Hold::until);
+        let times = deadlines.chain(health).chain(waits).chain(holds).chain(self.returning_until());
+        self.plan.wake_at = times.min();
     }
 }

@@ -1,11 +1,15 @@
-//! How a rollout goes on, and the waves that follow from it.
+//! How a rollout goes on.
 
-use super::{Member, MemberState};
+use super::{
+    disruption::Disruption,
+    gate::{self, Gate, Signal},
+    rate::Rate,
+    wave::{self, Wave, WaveSize},
+    windows::{WINDOWS_MAX, Window},
+};
 use serde::{Deserialize, Serialize};
-use shared::{DeviceId, wire::TrialPolicy};
+use shared::wire::TrialPolicy;
 
-/// Most waves of one rollout.
-const WAVES_MAX: usize = 32;
 /// Longest pause and longest device time-out: a week.
 pub const WAIT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Most devices of one rollout.
@@ -13,21 +17,31 @@ pub const MEMBERS_MAX: usize = 100_000;
 /// What a device gets at least to fetch and test a bundle, beside the trial.
 pub(super) const INSTALL_MS_MIN: u64 = 10_000;
 
-/// How many devices a wave takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who is a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum WaveSize {
-    Count(u32),
-    /// Of all eligible devices, rounded up, at least one.
-    Percent(u32),
+pub enum Membership {
+    /// Whom the selector named when the rollout was made, in the wave of then.
+    #[default]
+    Fixed,
+    /// Whom the selector names: new devices join; of those that were not asked yet, who is named no more is skipped, and
+    /// who got the label of another wave moves there.
+    Follow,
 }
 
-/// How a rollout goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl Membership {
+    fn is_fixed(&self) -> bool {
+        *self == Self::Fixed
+    }
+}
+
+/// How a rollout goes on. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// In order; the last takes all the rest, whatever its size.
-    pub waves: Vec<WaveSize>,
+    /// In order; the last takes all the rest, unless it is one of a label. Written as a list, or as rings.
+    #[serde(deserialize_with = "wave::read")]
+    pub waves: Vec<Wave>,
     /// Between the close of a wave and the opening of the next.
     pub pause_ms: u64,
     /// Failed devices in a thousand of a wave that are still accepted.
@@ -38,19 +52,35 @@ pub struct Policy {
     pub rollback_committed: bool,
     /// Most chunk bytes that a device may receive for this version; none is as many as it takes. Where it does not
     /// suffice the device waits, and has not failed.
-    #[serde(default)]
     pub update_bytes_max: Option<u64>,
+    #[serde(skip_serializing_if = "Membership::is_fixed")]
+    pub membership: Membership,
+    /// None is as many as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// When devices may be asked; none is always. Gates, time-outs and a rollback wait for no window.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<Disruption>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            waves: vec![WaveSize::Percent(10), WaveSize::Percent(100)],
+            waves: vec![WaveSize::Percent(10).into(), WaveSize::Percent(100).into()],
             pause_ms: 10_000,
             failed_permille_max: 0,
             device_timeout_ms: 15 * 60 * 1000,
             rollback_committed: false,
             update_bytes_max: None,
+            membership: Membership::Fixed,
+            rate: None,
+            windows: Vec::new(),
+            disruption: None,
+            gates: Vec::new(),
         }
     }
 }
@@ -59,20 +89,7 @@ impl Policy {
     /// Names the field that is out of range and what is allowed. A device that takes all of its trial must not run
     /// out of time.
     pub fn validate(&self, trial: &TrialPolicy) -> Result<(), String> {
-        if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
-            return Err(format!("policy.waves has {} waves, allowed are 1 to {WAVES_MAX}", self.waves.len()));
-        }
-        for wave in &self.waves {
-            match wave {
-                WaveSize::Count(0) => {
-                    return Err("policy.waves has a wave of 0 devices, at least 1".to_owned());
-                }
-                WaveSize::Percent(percent) if !(1..=100).contains(percent) => {
-                    return Err(format!("policy.waves has a wave of {percent} %, allowed are 1 to 100"));
-                }
-                WaveSize::Count(_) | WaveSize::Percent(_) => {}
-            }
-        }
+        wave::validate(&self.waves)?;
         if self.pause_ms > WAIT_MS_MAX {
             return Err(format!("policy.pause_ms is {}, at most {WAIT_MS_MAX}", self.pause_ms));
         }
@@ -95,36 +112,29 @@ impl Policy {
                 self.device_timeout_ms, trial.duration_ms
             ));
         }
-        Ok(())
-    }
-}
-
-/// Puts devices, in the order of their ids, into waves.
-pub fn divide(policy: &Policy, mut devices: Vec<DeviceId>) -> Vec<Member> {
-    devices.sort();
-    devices.dedup();
-    let total = devices.len();
-    let mut rest = devices.into_iter();
-    let mut members = Vec::with_capacity(total);
-    for (wave, size) in policy.waves.iter().enumerate() {
-        let last = wave + 1 == policy.waves.len();
-        let size = match size {
-            _ if last => total,
-            WaveSize::Count(count) => *count as usize,
-            WaveSize::Percent(percent) => (total * *percent as usize).div_ceil(100).max(1),
-        };
-        for device in rest.by_ref().take(size) {
-            members.push(Member {
-                device,
-                wave: u32::try_from(wave).unwrap_or(u32::MAX),
-                state: MemberState::Pending,
-                reason: "waits for its wave".to_owned(),
-                generation: None,
-                assigned_at: None,
-                waited_until: None,
-                finished_at: None,
-            });
+        if let Some(rate) = &self.rate {
+            rate.validate()?;
         }
+        if self.windows.len() > WINDOWS_MAX {
+            return Err(format!("policy.windows has {} windows, at most {WINDOWS_MAX}", self.windows.len()));
+        }
+        for (at, window) in self.windows.iter().enumerate() {
+            window.validate(at)?;
+        }
+        if let Some(disruption) = &self.disruption {
+            disruption.validate()?;
+        }
+        gate::validate(&self.gates, self.waves.len(), trial)
     }
-    members
+
+    /// Does the wave, from 0, need an operator's approval?
+    pub(super) fn needs_approval(&self, wave: u32) -> bool {
+        let wave = usize::try_from(wave).ok().and_then(|at| self.waves.get(at));
+        wave.is_some_and(|wave| wave.approval)
+    }
+
+    /// The gate on the health of devices, where there is one.
+    pub fn health(&self) -> Option<&Gate> {
+        self.gates.iter().find(|gate| gate.signal == Signal::Health)
+    }
 }

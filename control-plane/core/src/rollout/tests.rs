@@ -1,8 +1,14 @@
+mod documented;
+mod policies;
+mod previews;
+mod properties;
+mod replay;
+
 use super::*;
 use proptest::prelude::*;
 use shared::{
     Digest, RolloutId,
-    wire::{Attempt, Outcome, Phase, Refusal, TrialPolicy, VersionRef, WaitsFor},
+    wire::{Attempt, Outcome, Phase, Refusal, TrialCounts, TrialPolicy, VersionRef, WaitsFor},
 };
 
 fn id(number: usize) -> DeviceId {
@@ -22,7 +28,8 @@ fn uuid(number: u128) -> uuid::Uuid {
 }
 
 fn policy(waves: &[WaveSize]) -> Policy {
-    Policy { waves: waves.to_vec(), pause_ms: 100, device_timeout_ms: 1000, ..Policy::default() }
+    let waves = waves.iter().cloned().map(Wave::from).collect();
+    Policy { waves, pause_ms: 100, device_timeout_ms: 1000, ..Policy::default() }
 }
 
 /// A rollout with the fleet that it sees.
@@ -32,44 +39,60 @@ struct World {
     members: Vec<Member>,
     fleet: Fleet,
     assigned: BTreeMap<DeviceId, usize>,
+    candidates: Vec<Candidate>,
+    evidence: Evidence,
     heard_since: Timestamp,
     now: Timestamp,
 }
 
 impl World {
     fn new(policy: Policy, devices: usize) -> Self {
-        let ids: Vec<_> = (0..devices).map(id).collect();
-        let seen = Observed {
-            online: true,
-            revoked: false,
+        Self::labelled(policy, (0..devices).map(|number| (id(number), Labels::new())))
+    }
+
+    fn labelled(policy: Policy, devices: impl IntoIterator<Item = (DeviceId, Labels)>) -> Self {
+        let seen = |labels| Observed {
             desired_generation: 3,
             reported_generation: 3,
-            slot: None,
+            labels,
+            ..Observed::default()
         };
+        let fleet: Fleet = devices.into_iter().map(|(device, labels)| (device, seen(labels))).collect();
+        let candidates = fleet
+            .iter()
+            .map(|(device, seen)| Candidate { device: device.clone(), labels: seen.labels.clone() });
         Self {
-            members: divide(&policy, ids.clone()),
+            members: divide(&policy.waves, candidates),
             policy,
             status: Status::default(),
-            fleet: ids.into_iter().map(|id| (id, seen.clone())).collect(),
+            fleet,
+            candidates: Vec::new(),
+            evidence: Evidence::default(),
             assigned: BTreeMap::new(),
             heard_since: Timestamp(1_000_000),
             now: Timestamp(1_000_000),
         }
     }
 
-    fn step(&mut self, order: Option<Order>) -> Result<Plan, Rejected> {
-        let plan = plan(Input {
+    fn input(&self, order: Option<Order>) -> Input<'_> {
+        Input {
             rollout: rollout(),
             bundle: bundle(),
             policy: &self.policy,
             status: &self.status,
             members: &self.members,
             fleet: &self.fleet,
+            candidates: &self.candidates,
+            evidence: &self.evidence,
             order,
             created_at: Timestamp(1_000_000),
             heard_since: self.heard_since,
             now: self.now,
-        })?;
+        }
+    }
+
+    fn step(&mut self, order: Option<Order>) -> Result<Plan, Rejected> {
+        let plan = plan(self.input(order))?;
         self.status = plan.status.clone();
         self.members = plan.members.clone();
         for action in &plan.actions {
@@ -85,7 +108,11 @@ impl World {
     }
 
     fn report(&mut self, number: usize, outcome: Outcome) {
-        let seen = self.fleet.get_mut(&id(number)).unwrap();
+        self.report_of(&id(number), outcome, None);
+    }
+
+    fn report_of(&mut self, device: &DeviceId, outcome: Outcome, trial: Option<TrialCounts>) {
+        let seen = self.fleet.get_mut(device).unwrap();
         seen.reported_generation = seen.desired_generation;
         let version = VersionRef {
             model: "m".parse().unwrap(),
@@ -106,6 +133,7 @@ impl World {
                 version,
                 outcome,
                 at: self.now,
+                trial,
             }),
         });
     }
@@ -116,9 +144,8 @@ impl World {
 
     /// What whoever looks is told.
     fn explained(&self) -> (Status, Vec<Member>) {
-        let (mut status, mut members) = (self.status.clone(), self.members.clone());
-        explain(&mut status, &mut members, &self.fleet);
-        (status, members)
+        let explained = explain(self.input(None));
+        (explained.status, explained.members)
     }
 
     fn states(&self) -> Vec<MemberState> {
@@ -135,7 +162,7 @@ use MemberState::{Assigned, Committed, Failed, Pending, Reverted, Skipped};
 #[test]
 fn waves_are_rounded_up_and_the_last_takes_the_rest() {
     let sizes = |waves: &[WaveSize], devices: usize| {
-        let members = divide(&policy(waves), (0..devices).map(id).collect());
+        let members = divide(&policy(waves).waves, (0..devices).map(id));
         assert_eq!(members.len(), devices);
         (0..waves.len() as u32)
             .map(|wave| members.iter().filter(|m| m.wave == wave).count())
@@ -384,7 +411,8 @@ fn a_paused_rollout_asks_nobody_and_an_aborted_one_gives_back() {
     world.now = world.now.plus_ms(10_000);
     world.step(None).unwrap();
     assert_eq!(world.states(), [Committed, Pending]);
-    assert_eq!(world.step(Some(Order::Pause)).unwrap_err().state, State::Paused);
+    let again = world.step(Some(Order::Pause)).unwrap_err();
+    assert_eq!(again, Rejected::State { state: State::Paused, order: Order::Pause });
     world.step(Some(Order::Resume)).unwrap();
     world.now = world.now.plus_ms(100);
     world.step(None).unwrap();
@@ -440,6 +468,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 fn policies() -> impl Strategy<Value = Policy> {
     let wave = prop_oneof![(1u32..6).prop_map(WaveSize::Count), (1u32..=100).prop_map(WaveSize::Percent)];
     (prop::collection::vec(wave, 1..4), 0u16..600, any::<bool>()).prop_map(|(waves, permille, rollback)| {
+        let waves = waves.into_iter().map(Wave::from).collect();
         Policy { waves, failed_permille_max: permille, rollback_committed: rollback, ..policy(&[]) }
     })
 }

@@ -3,7 +3,7 @@
 use super::{Member, MemberState, Observed};
 use shared::{
     Digest,
-    wire::{Outcome, Phase, Refusal, VersionRef},
+    wire::{Attempt, Outcome, Phase, Refusal, VersionRef},
 };
 
 /// Has the device finished, and how?
@@ -15,10 +15,7 @@ pub(super) fn judge(
     let seen = seen?;
     let generation = member.generation?;
     let slot = seen.slot.as_ref()?;
-    if let Some(attempt) = &slot.attempt
-        && attempt.generation >= generation
-        && attempt.version.bundle == bundle
-    {
+    if let Some(attempt) = own_attempt(member, seen, bundle) {
         return Some(match &attempt.outcome {
             Outcome::Committed => (MemberState::Committed, "passed its trial".to_owned()),
             Outcome::Refused { reason, detail } => {
@@ -34,6 +31,13 @@ pub(super) fn judge(
         && holds(&slot.active)
         && holds(&slot.last_good);
     settled.then(|| (MemberState::Committed, "ran it already".to_owned()))
+}
+
+/// The attempt that the member's assignment led to, once it has ended.
+pub(super) fn own_attempt<'a>(member: &Member, seen: &'a Observed, bundle: Digest) -> Option<&'a Attempt> {
+    let generation = member.generation?;
+    let attempt = seen.slot.as_ref()?.attempt.as_ref()?;
+    (attempt.generation >= generation && attempt.version.bundle == bundle).then_some(attempt)
 }
 
 /// The wire's word for a refusal.

@@ -95,13 +95,15 @@ impl World {
     }
 
     async fn roll_out(&self, version: &Version, update_bytes_max: Option<u64>) -> Rollout {
-        let policy = Policy { waves: vec![WaveSize::Percent(100)], update_bytes_max, ..Policy::default() };
+        let policy =
+            Policy { waves: vec![WaveSize::Percent(100).into()], update_bytes_max, ..Policy::default() };
         let new = NewRollout {
             version: VersionName::Id(version.id),
             slot: "default".to_owned(),
             selector: Selector::default(),
             policy,
             trial: TrialPolicy::default(),
+            allow_retired: false,
         };
         self.app.create_rollout(new).await.unwrap()
     }

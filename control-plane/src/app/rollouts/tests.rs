@@ -1,11 +1,14 @@
 //! Rollouts through the application, with a real store; with a real broker where it has to hear of them.
 
+mod policies;
+
 use super::*;
 use crate::{
     app::{
         Parts, Settings,
         testing::{self, Enrolled, wait_for},
         trust::Trust,
+        versions::VersionName,
     },
     broker::{self, Broker, Ingest},
     jobs::Forge,
@@ -14,8 +17,8 @@ use crate::{
     testing as fixtures,
 };
 use control_core::{
-    entity::VersionState,
-    rollout::{MemberState, State, WaveSize},
+    entity::{Selector, Version, VersionState},
+    rollout::{MemberState, Policy, State, WaveSize},
 };
 use rumqttc::{
     Transport,
@@ -29,7 +32,10 @@ use shared::{
     board::Board,
     limits,
     topic::Topic,
-    wire::{self, Attempt, Desired, Outcome, Phase, Presence, Reported, SlotReport, VersionRef},
+    wire::{
+        self, Attempt, Desired, Outcome, Phase, Presence, Reported, SlotReport, TrialCounts, TrialPolicy,
+        VersionRef,
+    },
 };
 use std::net::{SocketAddr, TcpListener};
 
@@ -67,6 +73,17 @@ impl World {
 
     /// The device says that it has accepted what it was told, and where its slot is.
     async fn report(&self, rollout: &Rollout, device: &str, phase: Phase, outcome: Option<Outcome>) {
+        self.report_trial(rollout, device, phase, outcome, None).await;
+    }
+
+    async fn report_trial(
+        &self,
+        rollout: &Rollout,
+        device: &str,
+        phase: Phase,
+        outcome: Option<Outcome>,
+        trial: Option<TrialCounts>,
+    ) {
         let device = self.app.device(&device.parse().unwrap()).await.unwrap();
         let version = self.app.store.version(rollout.version_id).await.unwrap().unwrap();
         let attempt = outcome.map(|outcome| Attempt {
@@ -80,6 +97,7 @@ impl World {
             },
             outcome,
             at: now(),
+            trial,
         });
         let slot = SlotReport {
             slot: rollout.slot.clone(),
@@ -119,8 +137,9 @@ impl World {
             version: VersionName::Id(version.id),
             slot: slot.to_owned(),
             selector,
-            policy: Policy { waves: vec![WaveSize::Percent(100)], ..Policy::default() },
+            policy: Policy { waves: vec![WaveSize::Percent(100).into()], ..Policy::default() },
             trial: TrialPolicy::default(),
+            allow_retired: false,
         };
         self.app.create_rollout(new).await
     }

@@ -10,20 +10,22 @@ use control_core::{
 use shared::{ModelVersionId, wire::TrialPolicy};
 use uuid::Uuid;
 
-fn rollout(version: &Version, devices: &[&str]) -> Rollout {
+pub(crate) fn rollout(version: &Version, devices: &[&str]) -> Rollout {
     let policy = Policy::default();
     Rollout {
         id: RolloutId(Uuid::now_v7()),
         version: version.name.clone(),
         version_id: version.id,
         model: version.model.clone(),
+        board: version.board.clone(),
         slot: "default".parse().unwrap(),
         bundle: version.bundle,
         selector: Selector::default(),
-        devices: divide(&policy, devices.iter().map(|device| id(device)).collect()),
+        devices: divide(&policy.waves, devices.iter().map(|device| id(device))),
         policy,
         trial: TrialPolicy::default(),
         status: Status::default(),
+        gates: Vec::new(),
         history: Vec::new(),
         bytes_published: 0,
         created_at: NOW,

@@ -5,7 +5,7 @@ use crate::trial::{Statistics, Verdict, judge};
 use shared::{
     Digest, Timestamp,
     manifest::Manifest,
-    wire::{self, EventKind, Outcome, VersionRef},
+    wire::{self, EventKind, Outcome, TrialCounts, VersionRef},
 };
 
 impl Slot {
@@ -57,6 +57,7 @@ impl Slot {
         now: Timestamp,
     ) {
         let Some(trial) = &self.saved.trial else { return };
+        let bundle = trial.target.bundle();
         let verdict = judge(&trial.target.assignment.trial, statistics, golden.is_some());
         let asked = statistics.requests;
         match (verdict, golden) {
@@ -64,6 +65,13 @@ impl Slot {
             (Verdict::Failed(detail), _) => self.roll_back(&detail, now),
             (Verdict::AskGolden, Some(Err(detail))) => self.roll_back(&detail, now),
             (Verdict::Passed | Verdict::AskGolden, _) => self.commit(asked, now),
+        }
+        let Statistics { requests, failed, compared, agreed, .. } = *statistics;
+        let ended = self.saved.trial.is_none();
+        if let Some(attempt) = self.saved.attempt.as_mut().filter(|_| ended)
+            && attempt.version.bundle == bundle
+        {
+            attempt.trial = Some(TrialCounts { requests, failed, compared, agreed });
         }
     }
 
