@@ -25,7 +25,7 @@ pub use relaxed::{Form, Mix, Relaxed};
 use crate::{
     answer::Answer,
     batch::Samples,
-    genotype::{Architecture, Dim, Genotype, Layout, Operation, Skeleton},
+    genotype::{Architecture, Genotype, Layout, Operation, Skeleton},
     supernet::{self, Space},
 };
 use bilevel::Bilevel;

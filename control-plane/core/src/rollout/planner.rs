@@ -197,10 +197,10 @@ impl Planner<'_> {
         let (policy, newest) = (self.input.policy, self.plan.status.wave);
         let is_of_wave = |at: usize| policy.gates.get(at).is_some_and(|gate| gate.scope == Scope::Wave);
         let first = if (0..policy.gates.len()).any(is_of_wave) { 0 } else { newest };
-        let stops = (first..=newest).flat_map(|wave| self.readings(wave)).filter(|reading| {
+        let mut stops = (first..=newest).flat_map(|wave| self.readings(wave)).filter(|reading| {
             reading.verdict == Verdict::Stop && (reading.wave == newest || is_of_wave(reading.gate))
         });
-        let stop = stops.last()?;
+        let stop = stops.next_back()?;
         Some(format!("stopped by the gate behind wave {}: {}", stop.wave + 1, stop.text))
     }
 

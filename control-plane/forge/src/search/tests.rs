@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     data::Split,
+    genotype::Dim,
     network::Network,
     params::to_vec,
     seeds::{self, Purpose},
