@@ -171,11 +171,12 @@ fn table(path: &Path, label_column: Option<&str>, hasher: &mut Hasher) -> Result
         .has_headers(false)
         .flexible(true)
         .delimiter(separator(&beginning))
-        .from_reader(Guard::new(plain(), FILE_BYTES_MAX));
+        // With an end of its last line, so that each record is followed by the beginning of the next line.
+        .from_reader(Guard::new(plain().chain(&b"\n"[..]), FILE_BYTES_MAX));
     let mut found: Option<(Layout, Table)> = None;
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| told(path, &error))? {
-        let line = record.position().map_or(0, |at| usize::try_from(at.line()).unwrap_or(usize::MAX));
+        let line = usize::try_from(reader.position().line().saturating_sub(1)).unwrap_or(usize::MAX);
         let (layout, table) = match &mut found {
             Some((layout, table)) => (layout, table),
             None => {

@@ -21,7 +21,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Passes bytes on as long as they are lines of limited length: a quoted field may not go over the end of its line.
+/// Passes bytes on as long as they are lines of limited length: a quoted field may not go over the end of its line. A line
+/// ends with a line feed; a carriage return before it is left out.
 pub(super) struct Guard<R> {
     inner: R,
     left_bytes: u64,
@@ -64,11 +65,23 @@ impl<R: io::Read> Guard<R> {
 
 impl<R: io::Read> io::Read for Guard<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(into)?;
-        self.look(&into[..count]).map_err(|message| {
-            io::Error::new(io::ErrorKind::InvalidData, Fault { line: self.line, message })
-        })?;
-        Ok(count)
+        loop {
+            let count = self.inner.read(into)?;
+            self.look(&into[..count]).map_err(|message| {
+                io::Error::new(io::ErrorKind::InvalidData, Fault { line: self.line, message })
+            })?;
+            let mut kept = 0;
+            for at in 0..count {
+                if into[at] != b'\r' {
+                    into[kept] = into[at];
+                    kept += 1;
+                }
+            }
+            // Nothing but carriage returns is not the end.
+            if kept > 0 || count == 0 {
+                return Ok(kept);
+            }
+        }
     }
 }
 
@@ -92,6 +105,9 @@ mod tests {
             Some((2, "a quoted field goes over the end of its line".to_owned()))
         );
         assert_eq!(fault(b"a\nb\nc", 4).unwrap().1, "unpacked, the file is larger than what is read");
+        let mut kept = Vec::new();
+        Guard::new(&b"1,2\r\n\r\n3,4\r\n"[..], 100).read_to_end(&mut kept).unwrap();
+        assert_eq!(kept, b"1,2\n\n3,4\n");
         let long = [b"a\n".to_vec(), vec![b'1'; LINE_BYTES_MAX as usize + 1]].concat();
         assert_eq!(fault(&long, u64::MAX).unwrap().0, 2);
     }

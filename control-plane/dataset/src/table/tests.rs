@@ -132,6 +132,8 @@ fn what_is_no_number_or_no_table_is_refused_with_its_line() {
     for (text, said) in [
         ("a,b,c\n1,2,0\n1,NaN,1\n", "a.csv:3: column 2 is \"NaN\", expected a finite number"),
         ("1,2,0\n\n1,inf,1\n", "a.csv:3: column 2 is \"inf\", expected a finite number"),
+        ("1,2,0\r\n\r\n1,inf,1\r\n", "a.csv:3: column 2 is \"inf\", expected a finite number"),
+        ("1,2,0\n1,inf,1", "a.csv:2: column 2 is \"inf\", expected a finite number"),
         ("1,2,0\n1,1e39,1\n", "a.csv:2: column 2 is \"1e39\", expected a finite number"),
         ("1,2,0\n1,,1\n", "a.csv:2: column 2 is \"\", expected a finite number"),
         ("1,2,0\n1,2\n", "a.csv:2: 2 fields, the first row has 3"),

@@ -34,7 +34,7 @@ fn a_share_is_compared_with_that_of_the_version_before() {
     assert_eq!(judge(sample(30, 3000), sample(0, 0)), Verdict::More, "nothing to compare with");
     assert_eq!(judge(sample(400, 20_000), sample(400, 20_000)), Verdict::Open);
     assert_eq!(judge(sample(500, 5000), sample(100, 5000)), Verdict::Stop);
-    assert_eq!(judge(sample(10, 50), sample(100, 5000)), Verdict::More);
+    assert_eq!(judge(sample(4, 50), sample(100, 5000)), Verdict::More);
     let ctr = Gate { min: None, worse_by_max: Some(0.05), ..Gate::new(Signal::Ctr, 0.5) };
     assert_eq!(ctr.judge(sample(6000, 20_000), sample(6000, 20_000), 1).0, Verdict::Open);
     assert_eq!(ctr.judge(sample(500, 5000), sample(1500, 5000), 1).0, Verdict::Stop);
