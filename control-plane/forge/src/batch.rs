@@ -196,6 +196,13 @@ pub fn picked(split: &Split, shape: &[usize], indices: impl IntoIterator<Item = 
     picked
 }
 
+/// Series shorter than this are not moved along time: it would be by less than two positions, which only blurs them, and
+/// where so little is seen the place itself says much.
+const MOVED_FROM: i64 = 64;
+/// They are so many times as noisy instead: `ItalyPowerDemand`, 24 positions and 67 samples, was told at 0.950 when moved, at 0.958
+/// when not, and at 0.965 with the noise (a network of residual blocks, four seeds).
+const STILL_JITTER: f32 = 4.0;
+
 /// How far samples are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augment {
@@ -269,6 +276,11 @@ impl Augment {
         if size[2] * w == 1 {
             // A row of a table: nothing to move along, and no gain that all columns share.
             return self.jittered(x.copy(), deviation, rng);
+        }
+        if dim == Dim::Series && w < MOVED_FROM && self.stretch.max(self.shift).max(self.warp) > 0.0 {
+            let jitter = self.jitter * STILL_JITTER;
+            let still = Self { stretch: 0.0, shift: 0.0, warp: 0.0, jitter, ..*self };
+            return still.apply(dim, x, deviation, rng);
         }
         let symmetric = |limit: f32, rng: &mut ChaCha8Rng| {
             if limit > 0.0 { rng.random_range(-limit..limit) } else { 0.0 }
@@ -460,6 +472,20 @@ mod tests {
             erased.chunks(100).map(|image| image.iter().filter(|value| **value == 0.0).count()).collect();
         assert!(dark.contains(&0) && dark.iter().any(|count| *count > 0), "{dark:?}");
         assert!(dark.iter().all(|count| *count <= 25));
+    }
+
+    #[test]
+    fn a_short_series_is_not_moved_along_time() {
+        let moved = |length: usize| {
+            let values: Vec<f32> = (0..2 * length).map(|at| (at as f32 * 0.37).sin()).collect();
+            let split = Split { samples: values, labels: vec![0, 1], ..Split::default() };
+            let samples = Samples::new(&split, &[1, length]);
+            let augment = Augment { gain: 0.0, jitter: 0.0, ..Augment::for_dim(Dim::Series) };
+            let (x, _) = samples.augmented(&[0, 1], &augment, &mut seeds::stream(5, Purpose::Augment, 0));
+            (x - samples.batch(&[0, 1]).0).abs().max().double_value(&[])
+        };
+        assert!(moved(24) < 1e-4, "{}", moved(24));
+        assert!(moved(64) > 1e-2, "{}", moved(64));
     }
 
     /// A data set of two splits of `count` series each, in a file where memory has no room for it.
