@@ -242,7 +242,7 @@ fn explain(why: &Why) -> String {
         ("rollout", why.rollout.clone()),
     ]);
     for reason in &why.waits_for {
-        text.push_str(&facts(&[("waits", reason.clone())]));
+        text.push_str(&facts(&[("held", reason.clone())]));
     }
     text + &gates(&why.gates)
 }
