@@ -106,7 +106,7 @@ impl Blob {
 
 fn play(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let size: u16 = input.int_in_range(1..=SIZE_BYTES_MAX)?;
-    let content: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+    let content: Vec<u8> = (0..u32::from(size)).map(|at| (at * 31 % 251) as u8).collect();
     let chunk_bytes = input.int_in_range(1..=CHUNK_BYTES_MAX)?;
     let digest = Digest::of(&content);
     let mut blob = Blob { content, digest, chunk_bytes, come: BTreeMap::new(), open: false, whole: false };
