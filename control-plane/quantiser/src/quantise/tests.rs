@@ -177,9 +177,9 @@ proptest! {
         let seen = Samples { shape: &[3, 12, 12], values: &values };
         let done = quantise(&net, seen, &ort, &Options { reduce_range, ..OPTIONS }).unwrap();
         prop_assert!(done.closeness.sqnr_db > 18.0, "{:?}", done.tried);
-        // The entropy rule clips what a random network has as much of as of anything.
+        // Others may be far off: the entropy rule clips what a random network has as much of as of anything.
         for tried in &done.tried {
-            prop_assert!(tried.closeness.sqnr_db > 5.0, "{tried:?}");
+            prop_assert!(tried.closeness.sqnr_db <= done.closeness.sqnr_db, "{tried:?}");
         }
     }
 }
