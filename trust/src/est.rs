@@ -5,7 +5,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cms::{cert::CertificateChoices, content_info::ContentInfo, signed_data::SignedData};
-use der::{Decode, DecodePem, Encode, asn1::ObjectIdentifier, pem::LineEnding};
+use der::{Decode, Encode, asn1::ObjectIdentifier, pem::LineEnding};
 use shared::Timestamp;
 use x509_cert::{Certificate, ext::pkix::BasicConstraints};
 
@@ -134,7 +134,11 @@ fn load(pem: &str) -> Result<Vec<Certificate>, Error> {
     while let Some(start) = rest.find(PEM_BEGIN) {
         let block = &rest[start..];
         let end = block.find(PEM_END).map_or(block.len(), |end| end + PEM_END.len());
-        certificates.push(Certificate::from_pem(&block[..end]).map_err(Error::Certificate)?);
+        // Decoded whole before it is read: reading certificates out of PEM piece by piece, `der` 0.7 does not end on some that
+        // are cut short.
+        let (_, bytes) = der::pem::decode_vec(&block.as_bytes()[..end])
+            .map_err(|error| Error::Certificate(error.into()))?;
+        certificates.push(Certificate::from_der(&bytes).map_err(Error::Certificate)?);
         if certificates.len() > CERTIFICATES_MAX {
             return Err(Error::Count(certificates.len()));
         }

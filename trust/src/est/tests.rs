@@ -63,6 +63,15 @@ fn what_is_no_message_is_refused() {
 }
 
 #[test]
+fn a_certificate_that_is_cut_short_inside_whole_pem_is_an_error_and_no_endless_loop() {
+    let der = certificate("one", true).der().to_vec();
+    for length in [0, 1, 2, 3, 47, 48, 49, der.len() - 1] {
+        let pem = der::pem::encode_string("CERTIFICATE", LineEnding::LF, &der[..length]).unwrap();
+        assert!(matches!(from_pem(&pem), Err(Error::Certificate(_))), "{length}");
+    }
+}
+
+#[test]
 fn credentials_go_there_and_back_and_a_password_may_hold_a_colon() {
     let header = write_basic("cam-01", "a:b");
     assert_eq!(read_basic(&header), Some(("cam-01".to_owned(), "a:b".to_owned())));
