@@ -414,82 +414,33 @@ impl Budget {
 
     /// Minutes on two cores; what the demo takes.
     pub fn quick(task: Task) -> Self {
+        let usual = Self {
+            search_steps: 100,
+            search_batch: 32,
+            train_epochs: 150,
+            channels: 16,
+            cells: 3,
+            nodes: 2,
+            teachers: 0,
+            pretext: None,
+            pretext_epochs: None,
+            labelled_percent: None,
+            seconds: None,
+            compress: Compression::Int8,
+            accuracy_loss_permille: None,
+        };
         match task {
-            Task::ImageClassification => Self {
-                search_steps: 120,
-                search_batch: 64,
-                train_epochs: 3,
-                channels: 8,
-                cells: 3,
-                nodes: 2,
-                teachers: 0,
-                pretext: None,
-                pretext_epochs: None,
-                labelled_percent: None,
-                seconds: None,
-                compress: Compression::Int8,
-                accuracy_loss_permille: None,
-            },
-            Task::SeriesClassification => Self {
-                search_steps: 100,
-                search_batch: 32,
-                train_epochs: 150,
-                channels: 16,
-                cells: 3,
-                nodes: 2,
-                teachers: 0,
-                pretext: None,
-                pretext_epochs: None,
-                labelled_percent: None,
-                seconds: None,
-                compress: Compression::Int8,
-                accuracy_loss_permille: None,
-            },
-            Task::IntentSlots => Self {
-                search_steps: 150,
-                search_batch: 32,
-                train_epochs: 10,
-                channels: 24,
-                cells: 2,
-                nodes: 2,
-                teachers: 0,
-                pretext: None,
-                pretext_epochs: None,
-                labelled_percent: None,
-                seconds: None,
-                compress: Compression::Int8,
-                accuracy_loss_permille: None,
-            },
-            Task::AnomalyDetection => Self {
-                search_steps: 100,
-                search_batch: 64,
-                train_epochs: 30,
-                channels: 8,
-                cells: 3,
-                nodes: 2,
-                teachers: 0,
-                pretext: None,
-                pretext_epochs: None,
-                labelled_percent: None,
-                seconds: None,
-                compress: Compression::Int8,
-                accuracy_loss_permille: None,
-            },
-            Task::TextGeneration => Self {
-                search_steps: 300,
-                search_batch: 16,
-                train_epochs: 1,
-                channels: 24,
-                cells: 2,
-                nodes: 2,
-                teachers: 0,
-                pretext: None,
-                pretext_epochs: None,
-                labelled_percent: None,
-                seconds: None,
-                compress: Compression::Int8,
-                accuracy_loss_permille: None,
-            },
+            Task::SeriesClassification => usual,
+            Task::ImageClassification => {
+                Self { search_steps: 120, search_batch: 64, train_epochs: 3, channels: 8, ..usual }
+            }
+            Task::IntentSlots => {
+                Self { search_steps: 150, train_epochs: 10, channels: 24, cells: 2, ..usual }
+            }
+            Task::AnomalyDetection => Self { search_batch: 64, train_epochs: 30, channels: 8, ..usual },
+            Task::TextGeneration => {
+                Self { search_steps: 300, search_batch: 16, train_epochs: 1, channels: 24, cells: 2, ..usual }
+            }
         }
     }
 

@@ -179,8 +179,13 @@ impl Samples {
             return made.batch(self, indices, augment, rng);
         }
         let (x, labels) = self.batch(indices);
+        (no_grad(|| channels_last(&self.changed(&x, augment, rng))), labels)
+    }
+
+    /// `x` changed at random by `augment`, which adds noise by the deviation of all values.
+    fn changed(&self, x: &Tensor, augment: &Augment, rng: &mut ChaCha8Rng) -> Tensor {
         let deviation = if augment.jitter > 0.0 { self.moments().1.sqrt() } else { 0.0 };
-        (no_grad(|| channels_last(&augment.apply(self.dim, &x, deviation, rng))), labels)
+        augment.apply(self.dim, x, deviation, rng)
     }
 }
 

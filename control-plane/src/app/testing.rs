@@ -4,7 +4,9 @@ use super::{
     App, Parts, Settings,
     enrol::{Credentials, NewToken, Registration},
     now,
+    rollouts::NewRollout,
     trust::Trust,
+    versions::VersionName,
 };
 use crate::{
     jobs::Forge,
@@ -14,10 +16,26 @@ use crate::{
     },
     store::Store,
 };
-use shared::{DeviceId, board::Board};
+use control_core::{
+    entity::{Selector, Version},
+    rollout::Policy,
+};
+use shared::{DeviceId, board::Board, wire::TrialPolicy};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 const BOARD: &str = include_str!("../../../firmware-configs/x86-64.toml");
+
+/// A rollout of `version` to every device, into the slot `default`.
+pub(crate) fn rollout_of(version: &Version, policy: Policy) -> NewRollout {
+    NewRollout {
+        version: VersionName::Id(version.id),
+        slot: "default".to_owned(),
+        selector: Selector::default(),
+        policy,
+        trial: TrialPolicy::default(),
+        allow_retired: false,
+    }
+}
 
 /// What the stand-in for the worker answers to `inspect`.
 pub(crate) fn schema() -> serde_json::Value {

@@ -36,8 +36,7 @@ impl Made {
         let sources: Vec<i64> = indices.iter().map(source).collect();
         let (x, _) = samples.batch(&sources);
         no_grad(|| {
-            let deviation = if augment.jitter > 0.0 { samples.moments().1.sqrt() } else { 0.0 };
-            let x = augment.apply(samples.dim, &x, deviation, rng);
+            let x = samples.changed(&x, augment, rng);
             let pool = to_vec(&x);
             let mut values = pool.clone();
             let each = (values.len() / indices.len().max(1)).max(1);

@@ -1,7 +1,10 @@
 use super::*;
 use crate::genotype::{self, Dim};
 use rand::RngExt;
-use shared::job::{Budget, Compression, DataFormat, DatasetRef, Pretext, Reading};
+use shared::{
+    job::{Budget, Compression, DataFormat, DatasetRef, Pretext, Reading},
+    manifest::Task,
+};
 use std::{fmt::Write, fs};
 
 const BOARD: &str = r#"
@@ -65,13 +68,7 @@ fn spec(data: &Path) -> JobSpec {
             channels: 4,
             cells: 2,
             nodes: 2,
-            teachers: 0,
-            pretext: None,
-            pretext_epochs: None,
-            labelled_percent: None,
-            seconds: None,
-            compress: Compression::Int8,
-            accuracy_loss_permille: None,
+            ..Budget::quick(Task::SeriesClassification)
         },
         space: None,
     }

@@ -6,6 +6,7 @@ use crate::{
     params::to_vec,
     seeds::{self, Purpose},
 };
+use shared::manifest::Task;
 
 const BOARD: &str = include_str!("../../../../firmware-configs/x86-64.toml");
 pub(super) const SIDE: usize = 8;
@@ -46,13 +47,7 @@ impl World {
             channels: 4,
             cells: 2,
             nodes: 3,
-            teachers: 0,
-            pretext: None,
-            pretext_epochs: None,
-            labelled_percent: None,
-            seconds: None,
-            compress: shared::job::Compression::Int8,
-            accuracy_loss_permille: None,
+            ..Budget::quick(Task::ImageClassification)
         };
         let choices = SearchSpace::usual(Dim::Image);
         Self { samples: Samples::new(split, &[1, SIDE, SIDE]), board: board(), budget, choices, seed: 7 }

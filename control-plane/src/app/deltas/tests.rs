@@ -2,25 +2,20 @@ use super::*;
 use crate::{
     app::{
         delivery,
-        rollouts::NewRollout,
         testing::{self, CHUNK_BYTES, wait_for},
-        versions::VersionName,
     },
     broker::Ingest,
     testing as fixtures,
 };
 use control_core::{
-    entity::{Rollout, Selector},
+    entity::Rollout,
     rollout::{MemberState, Policy, WaveSize},
 };
 use shared::{
     DeviceId,
     manifest::GOLDEN_FILE,
     topic::Topic,
-    wire::{
-        self, Assignment, Desired, Phase, Presence, Reported, SlotReport, TrialPolicy, VersionRef, WaitsFor,
-        Want,
-    },
+    wire::{self, Assignment, Desired, Phase, Presence, Reported, SlotReport, VersionRef, WaitsFor, Want},
 };
 
 struct World {
@@ -97,15 +92,7 @@ impl World {
     async fn roll_out(&self, version: &Version, update_bytes_max: Option<u64>) -> Rollout {
         let policy =
             Policy { waves: vec![WaveSize::Percent(100).into()], update_bytes_max, ..Policy::default() };
-        let new = NewRollout {
-            version: VersionName::Id(version.id),
-            slot: "default".to_owned(),
-            selector: Selector::default(),
-            policy,
-            trial: TrialPolicy::default(),
-            allow_retired: false,
-        };
-        self.app.create_rollout(new).await.unwrap()
+        self.app.create_rollout(testing::rollout_of(version, policy)).await.unwrap()
     }
 
     /// What the device is told, once it is told anything.

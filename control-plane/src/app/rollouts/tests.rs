@@ -8,7 +8,6 @@ use crate::{
         Parts, Settings,
         testing::{self, Enrolled, wait_for},
         trust::Trust,
-        versions::VersionName,
     },
     broker::{self, Broker, Ingest},
     jobs::Forge,
@@ -32,10 +31,7 @@ use shared::{
     board::Board,
     limits,
     topic::Topic,
-    wire::{
-        self, Attempt, Desired, Outcome, Phase, Presence, Reported, SlotReport, TrialCounts, TrialPolicy,
-        VersionRef,
-    },
+    wire::{self, Attempt, Desired, Outcome, Phase, Presence, Reported, SlotReport, TrialCounts, VersionRef},
 };
 use std::net::{SocketAddr, TcpListener};
 
@@ -133,14 +129,8 @@ impl World {
             devices: devices.iter().map(|device| device.parse().unwrap()).collect(),
             ..Selector::default()
         };
-        let new = NewRollout {
-            version: VersionName::Id(version.id),
-            slot: slot.to_owned(),
-            selector,
-            policy: Policy { waves: vec![WaveSize::Percent(100).into()], ..Policy::default() },
-            trial: TrialPolicy::default(),
-            allow_retired: false,
-        };
+        let policy = Policy { waves: vec![WaveSize::Percent(100).into()], ..Policy::default() };
+        let new = NewRollout { slot: slot.to_owned(), selector, ..testing::rollout_of(version, policy) };
         self.app.create_rollout(new).await
     }
 

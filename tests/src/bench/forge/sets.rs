@@ -2,7 +2,10 @@
 
 use crate::harness;
 use anyhow::{Result, ensure};
-use shared::job::{Budget, Compression, DataFormat, DatasetRef, Reading};
+use shared::{
+    job::{Budget, DataFormat, DatasetRef, Reading},
+    manifest::Task,
+};
 use std::path::PathBuf;
 
 /// One data set.
@@ -68,13 +71,7 @@ fn all() -> Vec<Set> {
         channels,
         cells: 3,
         nodes: 2,
-        teachers: 0,
-        pretext: None,
-        pretext_epochs: None,
-        labelled_percent: None,
-        seconds: None,
-        compress: Compression::Int8,
-        accuracy_loss_permille: None,
+        ..Budget::quick(Task::ImageClassification)
     };
     let image = |train_epochs, channels| budget(64, 200, train_epochs, channels);
     let series = |search_steps, train_epochs, channels| budget(32, search_steps, train_epochs, channels);

@@ -10,17 +10,6 @@ fn policy(toml: &str) -> Policy {
 }
 
 impl World {
-    fn asked(&self, version: &Version, policy: Policy) -> NewRollout {
-        NewRollout {
-            version: VersionName::Id(version.id),
-            slot: "default".to_owned(),
-            selector: Selector::default(),
-            policy,
-            trial: TrialPolicy::default(),
-            allow_retired: false,
-        }
-    }
-
     async fn label(&self, device: &str, key: &str, value: &str) {
         let labels = [(key.to_owned(), value.to_owned())].into();
         self.app.label_device(&device.parse().unwrap(), labels).await.unwrap();
@@ -68,7 +57,7 @@ async fn a_gate_opens_by_what_devices_said_and_a_wave_by_its_approval() {
     world.enrol_online("cam-01").await;
     world.enrol_online("cam-02").await;
     let version = world.version("v1.0", BOARDS[0]).await;
-    let rollout = world.app.create_rollout(world.asked(&version, policy(GATED))).await.unwrap();
+    let rollout = world.app.create_rollout(testing::rollout_of(&version, policy(GATED))).await.unwrap();
     world.app.look().await.unwrap();
     world.report(&rollout, "cam-01", Phase::Idle, Some(Outcome::Committed)).await;
     world.app.look().await.unwrap();
@@ -105,7 +94,7 @@ async fn what_trials_counted_comes_with_the_report() {
     let version = world.version("v1.0", BOARDS[0]).await;
     let policy =
         Policy { gates: vec![Gate::new(Signal::Agreement, 0.8)], ..policy("waves = [{ percent = 100 }]") };
-    let rollout = world.app.create_rollout(world.asked(&version, policy)).await.unwrap();
+    let rollout = world.app.create_rollout(testing::rollout_of(&version, policy)).await.unwrap();
     world.app.look().await.unwrap();
     let trial = Some(TrialCounts { requests: 500, failed: 0, compared: 400, agreed: 396 });
     world.report_trial(&rollout, "cam-01", Phase::Idle, Some(Outcome::Committed), trial).await;
@@ -124,7 +113,7 @@ async fn a_followed_fleet_brings_devices_that_come_later_unless_their_slot_is_ta
         membership: Membership::Follow,
         ..policy("waves = { label = 'ring', order = ['canary', 'broad'] }")
     };
-    let rollout = world.app.create_rollout(world.asked(&version, rings)).await.unwrap();
+    let rollout = world.app.create_rollout(testing::rollout_of(&version, rings)).await.unwrap();
     world.app.look().await.unwrap();
     for device in ["cam-02", "cam-03", "cam-04"] {
         world.enrol_online(device).await;
@@ -163,7 +152,7 @@ async fn a_budget_counts_devices_of_other_boards_and_rollouts() {
     world.enrol("jet-01", BOARDS[1]).await;
     let version = world.version("v1.0", BOARDS[0]).await;
     let budget = policy("waves = [{ percent = 100 }]\ndisruption = { unavailable_max = { count = 1 } }");
-    let rollout = world.app.create_rollout(world.asked(&version, budget)).await.unwrap();
+    let rollout = world.app.create_rollout(testing::rollout_of(&version, budget)).await.unwrap();
     world.app.look().await.unwrap();
     let reason = world.app.rollout(rollout.id).await.unwrap().devices[0].reason.clone();
     assert_eq!(
@@ -180,17 +169,17 @@ async fn a_plan_says_what_would_come_and_keeps_nothing() {
     world.enrol_online("cam-01").await;
     world.enrol_online("cam-02").await;
     let version = world.version("v1.0", BOARDS[0]).await;
-    let preview = world.app.plan_rollout(world.asked(&version, policy(GATED))).await.unwrap();
+    let preview = world.app.plan_rollout(testing::rollout_of(&version, policy(GATED))).await.unwrap();
     let sizes: Vec<usize> = preview.waves.iter().map(|wave: &WavePreview| wave.devices.len()).collect();
     assert_eq!(sizes, [1, 1]);
     assert!(preview.waves[1].starts_at > preview.waves[0].starts_at && preview.problems.is_empty());
     assert!(world.app.rollouts(Page::default()).await.unwrap().is_empty());
     assert_eq!(world.state_of(&version).await, VersionState::Draft);
     let ring = policy("waves = { label = 'ring', order = ['canary'] }");
-    let refused = world.app.create_rollout(world.asked(&version, ring.clone())).await.unwrap_err();
+    let refused = world.app.create_rollout(testing::rollout_of(&version, ring.clone())).await.unwrap_err();
     assert!(matches!(&refused, Error::Invalid(text) if text.contains("wave 1 matches nothing")), "{refused}");
     let follow = Policy { membership: Membership::Follow, ..ring };
-    let refused = world.app.create_rollout(world.asked(&version, follow)).await.unwrap_err();
+    let refused = world.app.create_rollout(testing::rollout_of(&version, follow)).await.unwrap_err();
     assert!(refused.to_string().contains("no wave takes any device"), "{refused}");
 }
 
@@ -209,6 +198,6 @@ async fn a_retired_version_is_rolled_out_only_where_that_is_meant() {
     assert_eq!(world.state_of(&versions[0]).await, VersionState::Retired);
     let refused = world.create(&versions[0], "default", &[]).await.unwrap_err();
     assert!(matches!(&refused, Error::Conflict(text) if text.contains("was retired")), "{refused}");
-    let asked = world.asked(&versions[0], Policy::default());
+    let asked = testing::rollout_of(&versions[0], Policy::default());
     world.app.create_rollout(NewRollout { allow_retired: true, ..asked }).await.unwrap();
 }
