@@ -1,6 +1,7 @@
 //! From a trained network to measured files: fold, quantise, check on both runtimes, time.
 
 mod alarm;
+mod fallback;
 mod measure;
 mod steps;
 
@@ -245,20 +246,33 @@ pub fn export(
         }
         None => {
             rows.push(plain_row);
-            let remarks = vec![way.clone()];
-            let compressed = Compressed {
-                graph,
-                onnx: plain_onnx,
-                form: ModelForm::Int8,
-                way,
-                tensors: plain.tensors,
-                structures: Vec::new(),
-                tried: Vec::new(),
-                remarks,
-                seconds: 0.0,
-                loss_max: INT8_LOSS_MAX,
-            };
-            (compressed, plain_line)
+            let lowered = |x: &Tensor| alarm::lowered(answers(x), plain_line);
+            let sure = golden(&lowered, set, seed).map_err(Error::Golden)?;
+            match fallback::disagreement(&plain_onnx, &sure, ort)? {
+                Some(why) => {
+                    let mut half = fallback::half(graph, &why)?;
+                    let line;
+                    (half.onnx, line) = alarm::drawn(half.onnx, held, ort)?;
+                    rows.push((half.way.clone(), half.graph.clone(), half.onnx.clone()));
+                    (half, line)
+                }
+                None => {
+                    let remarks = vec![way.clone()];
+                    let compressed = Compressed {
+                        graph,
+                        onnx: plain_onnx,
+                        form: ModelForm::Int8,
+                        way,
+                        tensors: plain.tensors,
+                        structures: Vec::new(),
+                        tried: Vec::new(),
+                        remarks,
+                        seconds: 0.0,
+                        loss_max: INT8_LOSS_MAX,
+                    };
+                    (compressed, plain_line)
+                }
+            }
         }
     };
     let needed = onnx::constant_bytes(&chosen.onnx)?;

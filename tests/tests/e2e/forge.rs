@@ -41,7 +41,7 @@ pub(crate) fn a_data_set_becomes_a_model_in_the_time_that_it_is_given(world: &mu
     let other =
         front.last().map(|point| format!("{}:{}", job["id"].as_str().unwrap_or_default(), point["index"]));
     let other = other.context("the front is empty")?;
-    let trained = control.cli_shown(&["search", "train", &other, "--epochs", "5", "--wait"])?;
+    let trained = control.cli_shown(&["search", "train", &other, "--epochs", "20", "--wait"])?;
     ensure!(text_of(&trained, "/version")? == "gunpoint@v1.1", "it gave {trained}");
 
     for (arguments, said) in [
