@@ -2,9 +2,9 @@
 
 darts_step.py VARIANT THREADS START METHOD, VARIANT one of default, channels_last, restructured, METHOD one of darts,
 darts-second-order, gdas, partial-channels. START is the file that `edgewright-forge bench-step --start` writes for that
-method: weights and batches that the first step begins from. One JSON object a line on standard input, {"run": N}; the
-answer is a line with {"ms": [...], "loss": [...], "version": PyTorch's}, one number a step, the loss that of the weight
-step.
+method: weights and batches that the first step begins from, or with its --images the images that it goes through. One JSON
+object a line on standard input: {"run": N} is answered with {"ms": [...], "loss": [...], "version": PyTorch's}, one number a
+step, the loss that of the weight step; {"until": ACCURACY, "most": N, "each": N} with {"seconds", "steps", "accuracy"}.
 
 The step is the one that `control-plane/forge/src/bench_step.rs` describes, number by number. All variants compute the same
 loss and the same gradients; they differ in how:
@@ -35,6 +35,8 @@ METHODS = ("darts", "darts-second-order", "gdas", "partial-channels")
 PARTIAL = 4
 WEIGHT_RATE, GRADIENT_NORM_MAX, DIFFERENCE_NORM = 0.025, 5.0, 0.01
 GUMBEL_TEMPERATURE = 5.05
+# Images of one look at the accuracy.
+LOOK = 256
 EDGES = [(start, node) for node in range(2, NODES + 2) for start in range(node - FAN_IN, node)]
 
 
@@ -223,12 +225,18 @@ class Bench:
         tensors = read_safetensors(start)
         self.noise, self.passes = tensors.pop("noise", [None]), 0
         inputs = [tensors.pop("x_weights"), tensors.pop("x_arch")]
+        parts = [
+            [tensors.pop(f"images.{part}.{of}", None) for of in ("x", "labels")] for part in ("weights", "arch", "held")
+        ]
         self.network = Network(variant == "restructured", method)
         self.network.load(tensors)
         layout = torch.contiguous_format if variant == "default" else torch.channels_last
         self.network.to(memory_format=layout)
         assert all(x.shape == (BATCH, 1, SIZE, SIZE) for x in inputs), "batches of another shape"
         self.batches = [(x.to(memory_format=layout), torch.arange(BATCH) % CLASSES) for x in inputs]
+        self.steps, self.images = 0, None
+        if parts[0][0] is not None:
+            self.images = [(x.to(memory_format=layout), labels.long()) for x, labels in parts]
         weights = self.network.weights()
         groups = [
             {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": 3e-4},
@@ -237,8 +245,36 @@ class Bench:
         self.sgd = torch.optim.SGD(groups, WEIGHT_RATE, momentum=0.9, nesterov=True)
         self.adam = torch.optim.AdamW([self.network.alpha], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
+    def batch(self, part):
+        if self.images is None:
+            return self.batches[part]
+        images, labels = self.images[part]
+        first = self.steps % (len(images) // BATCH) * BATCH
+        return images[first : first + BATCH], labels[first : first + BATCH]
+
+    def until(self, accuracy, most, each):
+        done = {"seconds": 0.0, "steps": 0, "accuracy": 0.0}
+        while done["steps"] < most and done["accuracy"] < accuracy:
+            now = max(1, min(each, most - done["steps"]))
+            began = time.perf_counter()
+            for _ in range(now):
+                self.step()
+            done["seconds"] += time.perf_counter() - began
+            done["steps"] += now
+            done["accuracy"] = self.accuracy()
+        return done
+
+    def accuracy(self):
+        images, labels = self.images[2]
+        right = 0
+        with torch.no_grad():
+            mix = self.network.mix(self.network.alpha, self.noise[self.passes % len(self.noise)])
+            for x, of in zip(images.split(LOOK), labels.split(LOOK)):
+                right += (self.network(x, mix).argmax(1) == of).sum().item()
+        return right / len(labels)
+
     def loss(self, batch, alpha):
-        images, labels = self.batches[batch]
+        images, labels = self.batch(batch)
         mix = self.network.mix(alpha, self.noise[self.passes % len(self.noise)])
         return F.cross_entropy(self.network(images, mix), labels)
 
@@ -258,6 +294,7 @@ class Bench:
         for weight, gradient in zip(weights, gradients):
             weight.grad = torch.zeros_like(weight) if gradient is None else gradient
         self.sgd.step()
+        self.steps += 1
         return loss.item()
 
     def second_order(self):
@@ -295,8 +332,12 @@ def main():
     torch.set_num_interop_threads(1)
     bench = Bench(variant, start, method)
     for line in sys.stdin:
+        request = json.loads(line)
+        if "until" in request:
+            print(json.dumps(bench.until(request["until"], request["most"], request["each"])), flush=True)
+            continue
         times, losses = [], []
-        for _ in range(json.loads(line)["run"]):
+        for _ in range(request["run"]):
             began = time.perf_counter()
             losses.append(bench.step())
             times.append((time.perf_counter() - began) * 1e3)

@@ -36,6 +36,15 @@
 //! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.conv3.*` (`weight`, `gamma`, `beta`) and `cell0.edgeF_T.sep5.*` (`depthwise`,
 //! `weight` of the pointwise convolution, `gamma`, `beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
 //! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`.
+//!
+//! # Real images
+//! With [`Images`] step `i` takes the `i`-th 64 of `images.weights.x` and of `images.arch.x` with their `labels`, round and
+//! round, in place of the two batches, and [`StepBench::until`] goes on until the share of right answers on
+//! `images.held`, in batches of 256 with statistics of their own, mixed as the next pass would be, reaches an aim.
+
+mod images;
+
+pub use images::{Images, Unfit};
 
 use crate::{
     answer::Answer,
@@ -78,6 +87,18 @@ pub struct StepBench {
     x_weights: Tensor,
     x_arch: Tensor,
     labels: Tensor,
+    images: Option<Images>,
+    steps: usize,
+}
+
+/// How far it is to an accuracy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Until {
+    /// Seconds of the steps alone.
+    pub seconds: f64,
+    pub steps: usize,
+    /// At the last look, 0 to 1.
+    pub accuracy: f64,
 }
 
 /// Some steps, in order.
@@ -127,20 +148,32 @@ impl StepBench {
             x_weights,
             x_arch,
             labels: Tensor::from_slice(&labels),
+            images: None,
+            steps: 0,
         }
+    }
+
+    /// The same, which learns from images.
+    #[must_use]
+    pub fn with_images(self, images: Images) -> Self {
+        Self { images: Some(images), ..self }
     }
 
     /// One architecture step and one weight step; the loss of the latter.
     pub fn step(&mut self) -> f64 {
         let batch = |x: &Tensor| (x.shallow_clone(), self.labels.shallow_clone());
-        let (training, validation) = (batch(&self.x_weights), batch(&self.x_arch));
+        let (training, validation) = match &self.images {
+            Some(images) => (images.weights.batch(self.steps), images.arch.batch(self.steps)),
+            None => (batch(&self.x_weights), batch(&self.x_arch)),
+        };
+        self.steps += 1;
         let ahead = (self.form == Form::SecondOrder).then_some((&training, WEIGHT_RATE));
         let (_, gradient) = self.relaxed().gradient(|| self.mix(), &validation, ahead, None);
         self.passes += 1;
         let decay = self.alpha.ones_like().view(-1);
         self.adam.step(&mut self.alpha.detach().view(-1), &gradient.reshape([-1]), &decay, 3e-4);
         let (weights, left) = tch::no_grad(|| self.mix());
-        let loss = self.net.loss(&self.x_weights, &self.labels, &weights, &left);
+        let loss = self.net.loss(&training.0, &training.1, &weights, &left);
         self.passes += 1;
         let gradient = self.net.params.gradients(&loss);
         self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), WEIGHT_RATE);
@@ -172,6 +205,29 @@ impl StepBench {
         done
     }
 
+    /// Steps until `accuracy` of the held images is reached, looked at after every `each` of them; `most` at the most.
+    /// Without images the accuracy stays 0.
+    pub fn until(&mut self, accuracy: f64, most: usize, each: usize) -> Until {
+        let mut done = Until::default();
+        while done.steps < most && done.accuracy < accuracy {
+            let now = each.clamp(1, most - done.steps);
+            done.seconds += self.run(now).ms.iter().sum::<f64>() / 1e3;
+            done.steps += now;
+            done.accuracy = self.accuracy();
+        }
+        done
+    }
+
+    fn accuracy(&self) -> f64 {
+        let Some(Images { held, .. }) = &self.images else { return 0.0 };
+        let (mix, candidates) = tch::no_grad(|| self.mix());
+        let looks = held.x.split(images::LOOK, 0).into_iter().zip(held.labels.split(images::LOOK, 0));
+        let right = looks.map(|(x, labels)| {
+            self.net.accuracy(&channels_last(&x), &labels, &mix, &candidates) * labels.numel() as f64
+        });
+        right.sum::<f64>() / held.labels.numel().max(1) as f64
+    }
+
     /// What the next step begins from, optimisers aside, as the module describes it.
     ///
     /// # Errors
@@ -190,6 +246,7 @@ impl StepBench {
             let shape = tensor.size().iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
             tensors.push((name.to_owned(), shape, to_vec(tensor)));
         }
+        tensors.extend(self.images.iter().flat_map(Images::named));
         let bytes: Vec<Vec<u8>> = tensors
             .iter()
             .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())

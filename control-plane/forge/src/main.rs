@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use forge::{
-    bench_step::StepBench,
+    bench_step::{Images, StepBench},
     data, failure, finish,
     import::{self, Import},
     job::{self, Hooks},
@@ -107,9 +107,12 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Answer lines {"run": N} on the standard input with {"ms": [...], "loss": [...]} of N steps, to be
-        /// measured in turn with others.
+        /// measured in turn with others; and {"until": ACCURACY, "most": N, "each": N} with what that took.
         #[arg(long)]
         serve: bool,
+        /// Learn from the images of this data set of 28 by 28 pixels in place of the two batches.
+        #[arg(long, value_name = "DIR")]
+        images: Option<PathBuf>,
         /// Only write the weights and batches that the first step begins from to this safetensors file.
         #[arg(long, value_name = "FILE", conflicts_with = "serve")]
         start: Option<PathBuf>,
@@ -202,9 +205,12 @@ fn main() -> ExitCode {
         }
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
         Command::Import(args) => take_in(&args),
-        Command::BenchStep { start: Some(file), method, .. } => write_start(&file, method),
-        Command::BenchStep { steps, threads, method, json, serve, start: None } => {
-            step_bench(method).and_then(|bench| bench_step(bench, steps, threads, json, serve))
+        Command::BenchStep { start: Some(file), method, images, .. } => {
+            step_bench(method, images.as_deref()).and_then(|bench| write_start(&bench, &file))
+        }
+        Command::BenchStep { steps, threads, method, json, serve, images, start: None } => {
+            step_bench(method, images.as_deref())
+                .and_then(|bench| bench_step(bench, steps, threads, json, serve))
         }
     };
     match result {
@@ -376,13 +382,15 @@ fn read_board(path: &std::path::Path) -> Result<Board, String> {
     Board::from_toml(&text, &path.display().to_string()).map_err(|error| error.to_string())
 }
 
-fn step_bench(method: SearchMethod) -> anyhow::Result<StepBench> {
+fn step_bench(method: SearchMethod, images: Option<&std::path::Path>) -> anyhow::Result<StepBench> {
     let form = Form::of(method).with_context(|| {
         let allowed = SearchMethod::ALL.into_iter().filter(|method| Form::of(*method).is_some());
         let allowed: Vec<&str> = allowed.map(SearchMethod::name).collect();
         format!("--method {method} has no architecture weights, allowed are {}", allowed.join(", "))
     })?;
-    Ok(StepBench::new(form, BENCH_SEED))
+    let bench = StepBench::new(form, BENCH_SEED);
+    let Some(folder) = images else { return Ok(bench) };
+    Ok(bench.with_images(Images::of(&data::open(folder, None)?)?))
 }
 
 fn bench_step(
@@ -408,14 +416,16 @@ fn bench_step(
     print(&format!("{threads} threads: median {:.1} ms of {steps} steps", times[times.len() / 2]))
 }
 
-fn write_start(file: &std::path::Path, method: SearchMethod) -> anyhow::Result<()> {
-    let bytes = step_bench(method)?.start().context("writing down where the steps start")?;
+fn write_start(bench: &StepBench, file: &std::path::Path) -> anyhow::Result<()> {
+    let bytes = bench.start().context("writing down where the steps start")?;
     std::fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))
 }
 
 #[derive(Debug, Deserialize)]
-struct Request {
-    run: usize,
+#[serde(untagged)]
+enum Request {
+    Run { run: usize },
+    Until { until: f64, most: usize, each: usize },
 }
 
 fn serve_bench(bench: &mut StepBench) -> anyhow::Result<()> {
@@ -426,9 +436,22 @@ fn serve_bench(bench: &mut StepBench) -> anyhow::Result<()> {
         if read.context("reading a request")? == 0 {
             return Ok(());
         }
-        let request: Request = serde_json::from_str(&line).context("a request is {\"run\": N}")?;
-        anyhow::ensure!(request.run <= STEPS_MAX, "run is {}, allowed are 0 to {STEPS_MAX}", request.run);
-        print(&serde_json::to_string(&bench.run(request.run))?)?;
+        let request = serde_json::from_str(&line)
+            .context("a request is {\"run\": N} or {\"until\": ACCURACY, \"most\": N, \"each\": N}")?;
+        let within = |name, steps: usize| {
+            anyhow::ensure!(steps <= STEPS_MAX, "{name} is {steps}, allowed are 0 to {STEPS_MAX}");
+            Ok(())
+        };
+        match request {
+            Request::Run { run } => {
+                within("run", run)?;
+                print(&serde_json::to_string(&bench.run(run))?)?;
+            }
+            Request::Until { until, most, each } => {
+                within("most", most)?;
+                print(&serde_json::to_string(&bench.until(until, most, each))?)?;
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! Milliseconds of one step of a search by gradients: ours against PyTorch eager, default layout, channels last, and,
-//! for DARTS, restructured.
+//! Milliseconds of one step of each search by gradients, and seconds to one validation accuracy: ours against PyTorch eager,
+//! default layout, channels last, and, for DARTS, restructured.
 //!
 //! All begin from the same weights and batches, and have to lose the same in the first steps: what is compared is
 //! the time of one computation.
+
+pub mod until;
 
 use super::{machine::Machine, peer::Peer, spread::Spread, turns::Turns};
 use crate::harness::{binary, cache, root};
@@ -24,14 +26,24 @@ pub struct Options {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     pub threads: Vec<usize>,
-    /// darts, darts-second-order, gdas or partial-channels.
-    #[arg(long, default_value_t)]
-    pub method: SearchMethod,
+    /// Only these of darts, darts-second-order, gdas and partial-channels.
+    #[arg(long = "method", value_delimiter = ',', default_values_t = METHODS)]
+    pub methods: Vec<SearchMethod>,
+    /// Share of right answers on images that nobody learns from, to which the time is taken, 0 to 1.
+    #[arg(long, default_value_t = 0.9)]
+    pub accuracy: f64,
+    /// Steps after which nobody goes on to that; 0 leaves it out.
+    #[arg(long, default_value_t = 300)]
+    pub accuracy_steps: usize,
 }
+
+/// The methods with architecture weights.
+const METHODS: [SearchMethod; 4] =
+    [SearchMethod::Darts, SearchMethod::DartsSecondOrder, SearchMethod::Gdas, SearchMethod::PartialChannels];
 
 impl Options {
     fn validate(&self) -> Result<()> {
-        let Self { steps, turn, threads, method } = self;
+        let Self { steps, turn, threads, methods, accuracy, accuracy_steps } = self;
         ensure!(*steps >= STEPS_MIN, "--steps is {steps}, allowed are {STEPS_MIN} and more");
         ensure!(
             (1..=steps / TURNS_MIN).contains(turn),
@@ -42,9 +54,16 @@ impl Options {
             !threads.is_empty() && threads.iter().all(|count| (1..=THREADS_MAX).contains(count)),
             "--threads is {threads:?}, allowed are 1 to {THREADS_MAX}"
         );
+        for method in methods {
+            ensure!(
+                !peers(*method).is_empty(),
+                "--method is {method}, which has no step of a supernet to compare"
+            );
+        }
+        ensure!((0.0..1.0).contains(accuracy), "--accuracy is {accuracy}, allowed is 0 to below 1");
         ensure!(
-            !peers(*method).is_empty(),
-            "--method is {method}, which has no step of a supernet to compare"
+            *accuracy_steps <= ACCURACY_STEPS_MAX,
+            "--accuracy-steps is {accuracy_steps}, allowed are 0 to {ACCURACY_STEPS_MAX}"
         );
         Ok(())
     }
@@ -56,6 +75,7 @@ const STEPS_MIN: usize = 50;
 const TURNS_MIN: usize = 5;
 /// What `edgewright-forge bench-step` takes.
 const THREADS_MAX: usize = 256;
+const ACCURACY_STEPS_MAX: usize = 100_000;
 /// Steps before the clock counts, on which the losses have to agree: the first shows that the forward passes are the
 /// same, the later ones the gradients and the optimisers.
 const WARM_UP: usize = 3;
@@ -66,10 +86,20 @@ const LOSS_DIFFERENCE_MAX: f64 = 1e-4;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub machine: Machine,
-    pub method: SearchMethod,
     /// What each did in a step.
     pub work: String,
+    /// To which the time was taken.
+    pub accuracy: f64,
+    pub methods: Vec<OfMethod>,
+}
+
+/// One method.
+#[derive(Debug, Serialize)]
+pub struct OfMethod {
+    pub method: SearchMethod,
     pub steps: Vec<Line>,
+    /// With the most threads; empty where it was left out.
+    pub to_accuracy: Vec<until::Way>,
 }
 
 /// One number of threads. The first four figures are medians in milliseconds.
@@ -139,32 +169,58 @@ const WORK: &str =
 /// Runs every variant in turn.
 pub fn run(options: &Options) -> Result<Report> {
     options.validate()?;
-    let folder = tempfile::tempdir().context("making a folder")?;
-    let start = folder.path().join("start.safetensors");
-    write_start(&start, options.method)?;
-    let mut steps = Vec::new();
-    for &threads in &options.threads {
-        steps.push(measure(options, threads, &start)?);
+    let mut methods = Vec::new();
+    for &method in &options.methods {
+        methods.push(one(options, method)?);
     }
-    let report = Report { machine: Machine::this(), method: options.method, work: WORK.to_owned(), steps };
+    let report =
+        Report { machine: Machine::this(), work: WORK.to_owned(), accuracy: options.accuracy, methods };
     print!("{}", table(&report));
     Ok(report)
 }
 
+fn one(options: &Options, method: SearchMethod) -> Result<OfMethod> {
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let start = folder.path().join("start.safetensors");
+    write_start(&start, method, None)?;
+    let mut steps = Vec::new();
+    for &threads in &options.threads {
+        steps.push(measure(options, method, threads, &start)?);
+    }
+    let threads = options.threads.iter().copied().max().unwrap_or(1);
+    let to_accuracy = match options.accuracy_steps {
+        0 => Vec::new(),
+        most => until::measure(method, threads, options.accuracy, most)?,
+    };
+    Ok(OfMethod { method, steps, to_accuracy })
+}
+
 /// Where all begin, as the forge writes it.
-fn write_start(path: &Path, method: SearchMethod) -> Result<()> {
+fn write_start(path: &Path, method: SearchMethod, images: Option<&Path>) -> Result<()> {
     let mut command = Command::new(binary("edgewright-forge")?);
-    let status = command.args(["bench-step", "--method", method.name(), "--start"]).arg(path).status();
-    let status = status.context("running edgewright-forge")?;
+    command.args(["bench-step", "--method", method.name(), "--start"]).arg(path);
+    if let Some(images) = images {
+        command.arg("--images").arg(images);
+    }
+    let status = command.status().context("running edgewright-forge")?;
     ensure!(status.success(), "edgewright-forge bench-step --start ended with {status}");
     Ok(())
 }
 
-fn start_peer(variant: &str, method: SearchMethod, threads: usize, start: &Path) -> Result<Peer> {
+fn start_peer(
+    variant: &str,
+    method: SearchMethod,
+    threads: usize,
+    start: &Path,
+    images: Option<&Path>,
+) -> Result<Peer> {
     let (method, threads) = (method.name(), threads.to_string());
     if variant == OURS {
         let mut command = Command::new(binary("edgewright-forge")?);
         command.args(["bench-step", "--serve", "--method", method, "--threads", &threads]);
+        if let Some(images) = images {
+            command.arg("--images").arg(images);
+        }
         return Peer::start(variant, &mut command);
     }
     let mut command = Command::new(cache()?.join("venv-torch/bin/python"));
@@ -172,11 +228,11 @@ fn start_peer(variant: &str, method: SearchMethod, threads: usize, start: &Path)
     Peer::start(&format!("PyTorch, {variant}"), &mut command)
 }
 
-fn measure(options: &Options, threads: usize, start: &Path) -> Result<Line> {
-    let variants: Vec<&str> = [OURS].iter().chain(peers(options.method)).copied().collect();
+fn measure(options: &Options, method: SearchMethod, threads: usize, start: &Path) -> Result<Line> {
+    let variants: Vec<&str> = [OURS].iter().chain(peers(method)).copied().collect();
     let mut peers: Vec<Peer> = variants
         .iter()
-        .map(|variant| start_peer(variant, options.method, threads, start))
+        .map(|variant| start_peer(variant, method, threads, start, None))
         .collect::<Result<_>>()?;
     let mut firsts = Vec::new();
     for peer in &mut peers {
@@ -190,7 +246,11 @@ fn measure(options: &Options, threads: usize, start: &Path) -> Result<Line> {
         for variant in turns.order(variants.len()) {
             turns.push(variant, peers[variant].ask::<Steps>(&request)?.ms)?;
         }
-        eprintln!("{threads} threads: {} of {} steps", turns.count().min(options.steps), options.steps);
+        eprintln!(
+            "{method}, {threads} threads: {} of {} steps",
+            turns.count().min(options.steps),
+            options.steps
+        );
     }
     let torch_version = firsts.pop().map(|first| first.version).unwrap_or_default();
     let restructured = variants.contains(&"restructured");
@@ -248,10 +308,22 @@ fn loss_difference(variants: &[&str], losses: &[&[f64]]) -> Result<f64> {
     Ok(most)
 }
 
-/// Milliseconds and ratios for people, medians with the middle half.
+/// Milliseconds, ratios and seconds for people; medians with the middle half.
 fn table(report: &Report) -> String {
-    let Report { machine, method, work, .. } = report;
-    let mut text = format!("{} ({} cores); {method}: {work}\n", machine.cpu, machine.cores);
+    let Report { machine, work, accuracy, methods } = report;
+    let mut text = format!("{} ({} cores); {work}\n", machine.cpu, machine.cores);
+    for OfMethod { method, steps, to_accuracy } in methods {
+        text += &format!("\n{method}\n{}", rows(steps));
+        if !to_accuracy.is_empty() {
+            text += &until::table(*accuracy, to_accuracy);
+        }
+    }
+    text
+}
+
+/// The steps of one method.
+fn rows(steps: &[Line]) -> String {
+    let mut text = String::new();
     let or_none =
         |spread: Option<Spread>, digits| spread.map_or_else(|| "-".to_owned(), |spread| spread.text(digits));
     let mut row = |cells: [&str; 5]| {
@@ -261,7 +333,7 @@ fn table(report: &Report) -> String {
         text += "\n";
     };
     row(["threads", "ours", "PyTorch default", "channels_last", "restructured"]);
-    for line in &report.steps {
+    for line in steps {
         let Line { threads, spread, ratio, .. } = line;
         row([
             &format!("{threads}, ms"),
@@ -286,7 +358,8 @@ mod tests {
     use super::*;
 
     fn options(steps: usize, turn: usize, threads: &[usize]) -> Options {
-        Options { steps, turn, threads: threads.to_vec(), method: SearchMethod::Darts }
+        let threads = threads.to_vec();
+        Options { steps, turn, threads, methods: METHODS.to_vec(), accuracy: 0.9, accuracy_steps: 300 }
     }
 
     #[test]
@@ -298,8 +371,10 @@ mod tests {
         assert!(refused(options(50, 0, &[1])).starts_with("--turn is 0"));
         assert!(refused(options(50, 5, &[0])).starts_with("--threads is [0]"));
         assert!(refused(options(50, 5, &[])).starts_with("--threads is []"));
-        let random = Options { method: SearchMethod::Random, ..options(50, 5, &[1]) };
+        let random = Options { methods: vec![SearchMethod::Random], ..options(50, 5, &[1]) };
         assert!(refused(random).starts_with("--method is random"));
+        let all = Options { accuracy: 1.0, ..options(50, 5, &[1]) };
+        assert_eq!(refused(all), "--accuracy is 1, allowed is 0 to below 1");
     }
 
     #[test]
@@ -328,13 +403,14 @@ mod tests {
         }
         let machine = Machine { cpu: "A CPU".to_owned(), cores: 2 };
         let steps = vec![line(2, &turns, restructured, 1e-6, "2.13.0".to_owned()).unwrap()];
-        Report { machine, method: SearchMethod::Darts, work: WORK.to_owned(), steps }
+        let methods = vec![OfMethod { method: SearchMethod::Darts, steps, to_accuracy: Vec::new() }];
+        Report { machine, work: WORK.to_owned(), accuracy: 0.9, methods }
     }
 
     #[test]
     fn the_report_holds_medians_spreads_and_ratios_of_each_number_of_threads() {
         let value = serde_json::to_value(report(true)).unwrap();
-        let line = &value["steps"][0];
+        let line = &value["methods"][0]["steps"][0];
         for (key, expected) in [
             ("/threads", 2.0),
             ("/ours_ms", 300.0),
