@@ -17,6 +17,9 @@ pub struct Board {
     pub memory: Memory,
     pub limits: ModelLimits,
     pub runtime: RuntimeChoice,
+    /// What it draws, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
     /// What devices of this kind measured; the control plane adds it, a file has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<BoardLatency>,
@@ -54,6 +57,17 @@ pub struct ModelLimits {
     pub macs_max: u64,
     /// Microseconds of one inference: estimated during the search, measured where the model is made.
     pub latency_us_max: u64,
+    /// Microjoules of one inference: its time multiplied by what the board draws meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_uj_max: Option<u64>,
+}
+
+/// What a board draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Power {
+    /// Milliwatts while it infers, beyond what it draws when idle, with `runtime.threads` threads.
+    pub inference_mw: u32,
 }
 
 /// What the agent may use to run models.
@@ -112,6 +126,11 @@ impl Board {
         Ok(board)
     }
 
+    /// Microjoules of one inference of so many microseconds; `None` where it is not known what the board draws.
+    pub fn energy_uj(&self, us: f64) -> Option<f64> {
+        self.power.map(|power| us * f64::from(power.inference_mw) / 1e3)
+    }
+
     fn check(&self, origin: &str) -> Result<(), Error> {
         let within = |key, value: u64, low: u64, high: u64| {
             if (low..=high).contains(&value) {
@@ -146,6 +165,17 @@ impl Board {
         within("limits.activation_bytes_max", self.limits.activation_bytes_max, 1024, self.memory.ram_bytes)?;
         within("limits.macs_max", self.limits.macs_max, 1000, 1 << 50)?;
         within("limits.latency_us_max", self.limits.latency_us_max, 1, 60_000_000)?;
+        if let Some(power) = &self.power {
+            within("power.inference_mw", power.inference_mw.into(), 1, 1_000_000)?;
+        }
+        if let Some(energy) = self.limits.energy_uj_max {
+            within("limits.energy_uj_max", energy, 1, 1_000_000_000)?;
+            if self.power.is_none() {
+                let allowed =
+                    "a limit only beside power.inference_mw, which says what the board draws".to_owned();
+                return Err(range(origin, "limits.energy_uj_max", energy, allowed));
+            }
+        }
         within("runtime.threads", self.runtime.threads.into(), 1, self.cpu.cores.into())?;
         let mut allowed = self.runtime.allowed.clone();
         allowed.sort_unstable();
@@ -224,5 +254,20 @@ threads = 1
             message("weight_bytes_max = 4194304", "weight_bytes_max = 99999999999999")
                 .contains("limits.weight_bytes_max")
         );
+        let energy = message("latency_us_max = 20000", "latency_us_max = 20000\nenergy_uj_max = 500");
+        assert_eq!(
+            energy,
+            "pi.toml: limits.energy_uj_max is 500, allowed is a limit only beside power.inference_mw, which says what \
+             the board draws"
+        );
+    }
+
+    #[test]
+    fn energy_is_time_by_what_the_board_draws_where_that_is_known() {
+        let board = Board::from_toml(GOOD, "pi.toml").unwrap();
+        assert_eq!(board.energy_uj(200.0), None);
+        let text = GOOD.replace("latency_us_max = 20000", "latency_us_max = 20000\nenergy_uj_max = 500");
+        let board = Board::from_toml(&format!("{text}[power]\ninference_mw = 2500\n"), "pi.toml").unwrap();
+        assert_eq!(board.energy_uj(200.0), Some(500.0));
     }
 }

@@ -119,19 +119,23 @@ pub enum Error {
         /// Of the INT8 model on the worse runtime, 0 to 1.
         int8: f64,
     },
-    /// The model is slower than the board's target on a processor of the board's own kind.
+    /// The model takes more time or energy than the board's target on a processor of the board's own kind.
     #[error(
-        "one inference takes {us:.0} us on this {arch} machine, board {board} allows limits.latency_us_max = {allowed}: \
+        "one inference takes {needed:.0} {unit} on this {arch} machine, board {board} allows {key} = {allowed}: \
          lower the budget's channels, cells or nodes, or raise the limit",
         arch = std::env::consts::ARCH
     )]
     TooSlow {
         /// The board's id.
         board: String,
+        /// Which limit.
+        key: &'static str,
         /// What it allows.
         allowed: u64,
-        /// Microseconds on the best runtime that the board allows.
-        us: f64,
+        /// What the best runtime takes that the board allows.
+        needed: f64,
+        /// Of both.
+        unit: &'static str,
     },
     /// No golden samples could be made.
     #[error("no golden samples")]
@@ -438,7 +442,7 @@ pub(crate) fn where_int8_does_not_pay(table: &LatencyTable) -> impl Iterator<Ite
     pairs.into_iter().filter_map(slower)
 }
 
-/// A remark where the INT8 model is slower here than the board shall be, on the best runtime that the board allows. A
+/// A remark where the INT8 model takes more time or energy here than the board allows, on the best runtime that the board allows. A
 /// worker is at least as fast as a board with its kind of processor, so there it is an error.
 pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Option<String>, Error> {
     let us = |runtime: &RuntimeName| match runtime {
@@ -446,18 +450,27 @@ pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Optio
         RuntimeName::Tract => table.tract_int8,
     };
     let us = board.runtime.allowed.iter().filter_map(us).fold(f64::INFINITY, f64::min);
-    let allowed = board.limits.latency_us_max;
     // Where nothing that the board allows runs the model, there is no time to judge.
-    if us <= allowed as f64 || us.is_infinite() {
+    if us.is_infinite() {
         return Ok(None);
     }
+    let limits = &board.limits;
+    let limits = [
+        ("limits.latency_us_max", Some(us), Some(limits.latency_us_max), "us"),
+        ("limits.energy_uj_max", board.energy_uj(us), limits.energy_uj_max, "uJ"),
+    ];
+    let broken = limits.into_iter().find_map(|(key, needed, allowed, unit)| {
+        let (needed, allowed) = needed.zip(allowed)?;
+        (needed > allowed as f64).then_some((key, needed, allowed, unit))
+    });
+    let Some((key, needed, allowed, unit)) = broken else { return Ok(None) };
     let board_id = board.id.to_string();
     let mut target = board.target.split('-');
     if target.next() == Some(std::env::consts::ARCH) && target.any(|part| part == std::env::consts::OS) {
-        return Err(Error::TooSlow { board: board_id, allowed, us });
+        return Err(Error::TooSlow { board: board_id, key, allowed, needed, unit });
     }
     Ok(Some(format!(
-        "one inference takes {us:.0} us even here, board {board_id} allows limits.latency_us_max = {allowed}"
+        "one inference takes {needed:.0} {unit} even here, board {board_id} allows {key} = {allowed}"
     )))
 }
 

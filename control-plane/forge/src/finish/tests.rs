@@ -49,6 +49,14 @@ fn a_model_over_the_boards_latency_gets_a_remark_and_on_the_boards_own_kind_of_p
         remark,
         "one inference takes 300 us even here, board x86-64 allows limits.latency_us_max = 200"
     );
+    board.limits.latency_us_max = 1000;
+    board.power = Some(shared::board::Power { inference_mw: 2000 });
+    assert_eq!(judge_latency(&table, &board).unwrap(), None);
+    board.limits.energy_uj_max = Some(500);
+    assert_eq!(
+        judge_latency(&table, &board).unwrap().unwrap(),
+        "one inference takes 600 uJ even here, board x86-64 allows limits.energy_uj_max = 500"
+    );
 }
 
 #[test]

@@ -104,13 +104,17 @@ fn narrower(channels: usize, lanes: usize) -> usize {
 const WEIGHT_BYTES: &str = "limits.weight_bytes_max";
 
 /// Every limit of a board with what it allows and what the graph needs.
-fn limits(graph: &Graph, board: &Board) -> [BrokenLimit; 4] {
-    let limits = &board.limits;
+fn limits(graph: &Graph, board: &Board) -> [BrokenLimit; 5] {
+    let (limits, us) = (&board.limits, latency::estimate_us(graph, board));
+    let energy = board.energy_uj(us as f64).zip(limits.energy_uj_max);
+    let (energy, energy_max) =
+        energy.map_or((0, u64::MAX), |(needed, allowed)| (needed.ceil() as u64, allowed));
     [
         (WEIGHT_BYTES, limits.weight_bytes_max, quantise::weight_bytes(graph) as u64),
         ("limits.activation_bytes_max", limits.activation_bytes_max, graph.peak_activation_bytes() as u64),
         ("limits.macs_max", limits.macs_max, graph.macs()),
-        ("limits.latency_us_max", limits.latency_us_max, latency::estimate_us(graph, board)),
+        ("limits.latency_us_max", limits.latency_us_max, us),
+        ("limits.energy_uj_max", energy_max, energy),
     ]
 }
 
