@@ -206,7 +206,7 @@ pub struct Parts {
 }
 
 /// What `status` shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Status {
     pub version: String,
     pub started_at: Timestamp,
@@ -223,14 +223,14 @@ pub struct Status {
 }
 
 /// Devices by what is seen of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeviceCounts {
     pub total: u64,
     pub online: u64,
 }
 
 /// What delivery did since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeliveryCounts {
     pub chunks_broadcast: u64,
     pub chunks_unicast: u64,

@@ -155,7 +155,7 @@ pub struct DeviceCertificate {
 }
 
 /// A CA, as others see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuthorityInfo {
     /// Of its certificate.
     pub digest: Digest,

@@ -1,5 +1,7 @@
 //! The store: SQLite for what is known, a folder for blobs. One file per kind of thing; all SQL is here.
 
+mod access;
+mod audit;
 pub mod blobs;
 pub mod certificates;
 pub mod datasets;
@@ -11,9 +13,13 @@ pub mod jobs;
 mod profiles;
 pub mod rollouts;
 pub mod tokens;
+mod users;
 pub mod versions;
 
+pub use access::Holder;
+pub use audit::{AuditFilter, Earlier};
 pub use profiles::PROFILES_MAX;
+pub use users::UserChange;
 
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{Timestamp, limits};

@@ -92,6 +92,9 @@ macro_rules! name_id {
                 f.write_str(&self.0)
             }
         }
+
+        #[cfg(feature = "schema")]
+        $crate::text_schema!($name, stringify!($name), { "pattern": $crate::schema::NAME_PATTERN });
     };
 }
 
@@ -122,6 +125,9 @@ macro_rules! uuid_id {
                 self.0.fmt(f)
             }
         }
+
+        #[cfg(feature = "schema")]
+        $crate::text_schema!($name, stringify!($name), { "format": "uuid" });
     };
 }
 
@@ -145,6 +151,10 @@ name_id!(
     /// A role of the model repository that the targets delegate to: a team that signs models of its own. None of
     /// [`TOP_LEVEL_ROLES`].
     TeamName, "team name", except TOP_LEVEL_ROLES
+);
+name_id!(
+    /// A person or a program that uses the API.
+    UserName, "user name"
 );
 name_id!(
     /// A place on a device that holds one model; the name under which the local API serves it.
@@ -172,6 +182,9 @@ pub struct VersionLabel {
     /// Raised when the same architecture was trained anew.
     pub minor: u32,
 }
+
+#[cfg(feature = "schema")]
+crate::text_schema!(VersionLabel, "VersionLabel", { "pattern": r"^v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})$" });
 
 impl fmt::Display for VersionLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 /// A registered data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Dataset {
     pub id: DatasetId,
     pub path: PathBuf,
@@ -24,6 +25,7 @@ pub struct Dataset {
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobTask {
     Search,
@@ -34,6 +36,7 @@ pub enum JobTask {
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waits for its turn.
@@ -60,6 +63,7 @@ impl JobState {
 
 /// A job of the forge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Job {
     pub id: JobId,
     pub task: JobTask,
@@ -102,6 +106,7 @@ pub struct Job {
 
 /// The newest of what a worker said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobProgress {
     pub stage: Option<Stage>,
     pub step: u64,
@@ -114,6 +119,7 @@ pub struct JobProgress {
 
 /// Where a version of a model is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VersionState {
     /// Signed, on no device yet.
@@ -151,6 +157,7 @@ impl VersionState {
 
 /// A version of a model: one signed bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     pub id: ModelVersionId,
     /// As in `mnist@v1.0`.
@@ -195,6 +202,7 @@ impl Version {
 
 /// A device of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Device {
     pub id: DeviceId,
     pub board: BoardId,
@@ -221,6 +229,7 @@ pub const BOARD_UNKNOWN: &str = "unknown";
 
 /// A one-time token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Token {
     pub id: Uuid,
     /// The one device that may use it.
@@ -234,6 +243,7 @@ pub struct Token {
 
 /// Something that a device told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceEvent {
     pub id: Uuid,
     pub device: DeviceId,
@@ -247,6 +257,7 @@ pub struct DeviceEvent {
 
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SecurityEvent {
     pub at: Timestamp,
     /// Who tried, as far as known.
@@ -261,6 +272,7 @@ pub struct SecurityEvent {
 
 /// Whom a rollout is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
     /// These devices; empty is every device.
@@ -281,6 +293,7 @@ impl Selector {
 
 /// A rollout with everything that is known of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rollout {
     pub id: RolloutId,
     /// As in `mnist@v1.0`.
@@ -309,6 +322,7 @@ pub struct Rollout {
 
 /// One thing that happened in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryEntry {
     pub at: Timestamp,
     pub text: String,
@@ -316,6 +330,7 @@ pub struct HistoryEntry {
 
 /// What ingest has counted since the store was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IngestCounts {
     /// Events, feedback and telemetry that were stored.
     pub events: u64,

@@ -44,7 +44,7 @@ struct Filter {
 }
 
 /// An upload that has begun.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Upload {
     upload: Uuid,
 }
@@ -70,7 +70,7 @@ async fn lineage(
 }
 
 /// The public keys with which bundles are checked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Keys {
     /// Of manifests, lineages and desired states.
     pub keyring: Keyring,

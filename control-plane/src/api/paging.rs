@@ -27,7 +27,7 @@ impl Paging {
 }
 
 /// A page of a list.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct List<T> {
     pub items: Vec<T>,
     /// The offset of the next page; none on the last.

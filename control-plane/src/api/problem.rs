@@ -10,7 +10,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 /// A problem, as `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {
     /// The same for all problems of a kind.
     pub title: String,

@@ -51,7 +51,7 @@ async fn plan(State(app): State<Arc<App>>, Body(new): Body<NewRollout>) -> Resul
 }
 
 /// The wave, from 0, that an operator speaks of; none is the one that waits.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfWave {
     #[serde(default)]

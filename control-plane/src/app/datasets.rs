@@ -10,7 +10,7 @@ use shared::{
 use std::path::PathBuf;
 
 /// A data set to register.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDataset {
     pub id: DatasetId,

@@ -18,7 +18,7 @@ pub const TTL_S_DEFAULT: u64 = 3600;
 pub const TTL_S_MAX: u64 = 30 * 24 * 3600;
 
 /// A token to make.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// The one device that may use it.
@@ -29,7 +29,7 @@ pub struct NewToken {
 }
 
 /// A token as it is shown once.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CreatedToken {
     #[serde(flatten)]
     pub token: Token,
@@ -54,14 +54,14 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// What a device says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Registration {
     pub board: BoardId,
     pub agent_version: String,
 }
 
 /// What a device is told.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Registered {
     pub device: DeviceId,
     pub mqtt_host: String,

@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use trust::est;
 
 /// A broker's certificate to make.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBrokerCertificate {
     /// The certificate request (PKCS #10, DER) as base64; nothing but its key is taken.
@@ -23,7 +23,7 @@ pub struct NewBrokerCertificate {
 }
 
 /// What a broker needs of the control plane.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BrokerCertificate {
     pub certificate_pem: String,
     pub names: Vec<String>,
@@ -36,7 +36,7 @@ pub struct BrokerCertificate {
 }
 
 /// The lists of revoked certificates.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RevocationLists {
     /// One list of each CA.
     pub crl_pem: String,

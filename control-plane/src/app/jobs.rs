@@ -36,7 +36,7 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(5);
 
 /// A search to start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSearch {
     pub dataset: DatasetId,
@@ -52,7 +52,7 @@ pub struct NewSearch {
 }
 
 /// A training of a network that a search judged, for that search's data set and board.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTraining {
     pub point: FrontRef,
@@ -64,7 +64,7 @@ pub struct NewTraining {
 }
 
 /// A retraining to start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRetrain {
     /// The version whose architecture and weights it starts from.
@@ -75,7 +75,7 @@ pub struct NewRetrain {
 }
 
 /// How much work a job may do; what is not given is as in the quick budget.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Effort {
     #[serde(default)]
     pub seed: Option<u64>,

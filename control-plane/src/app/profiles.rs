@@ -21,7 +21,7 @@ const DURATION_MS: u64 = 10 * 60 * 1000;
 const TELL_PERIOD: Duration = Duration::from_secs(5);
 
 /// Who shall measure.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewProfile {
     /// Devices of the board; where none is named, those that are there.

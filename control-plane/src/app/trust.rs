@@ -37,7 +37,7 @@ pub struct Trust {
 }
 
 /// One role as `edgewright trust status` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RoleStatus {
     pub role: String,
     pub version: u64,
@@ -47,7 +47,7 @@ pub struct RoleStatus {
 }
 
 /// The state of trust.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TrustStatus {
     pub roles: Vec<RoleStatus>,
     /// Versions that are vouched for, as in `models/mnist/v1.0`.
@@ -61,13 +61,13 @@ pub struct TrustStatus {
 }
 
 /// Metadata as files, by the names that TUF gives them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Metadata {
     pub files: BTreeMap<String, serde_json::Value>,
 }
 
 /// Signed metadata of an offline role.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMetadata {
     pub role: String,

@@ -51,6 +51,11 @@ pub enum VersionName {
     Id(ModelVersionId),
 }
 
+shared::text_schema!(VersionName, "VersionName", {
+    "description": "MODEL@vMAJOR.MINOR, or the version's id.",
+    "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}@v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+});
+
 impl FromStr for VersionName {
     type Err = String;
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -82,7 +87,7 @@ impl From<VersionName> for String {
 }
 
 /// A version to publish from files that were uploaded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVersion {
     pub upload: Uuid,

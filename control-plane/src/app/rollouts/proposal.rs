@@ -11,7 +11,7 @@ use shared::{RolloutId, SlotName, wire::TrialPolicy};
 use uuid::Uuid;
 
 /// A rollout to create, or to look at before.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRollout {
     /// As in `mnist@v1.0`, or the version's id.
