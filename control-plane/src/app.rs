@@ -1,6 +1,9 @@
 //! The application: what the control plane does, tying store, broker, signer and worker together.
 
+pub mod access;
+pub mod audit;
 pub mod authorities;
+pub mod changes;
 pub mod datasets;
 pub mod delivery;
 pub mod deltas;
@@ -29,6 +32,7 @@ use std::{
     },
     time::SystemTime,
 };
+use subtle::ConstantTimeEq;
 use tokio::sync::{Mutex, Notify, watch};
 
 pub use crate::store::Page;
@@ -54,6 +58,12 @@ pub enum Error {
     /// Too often.
     #[error("{0}")]
     Busy(String),
+    /// More requests than anybody may send; there is room again after `wait_ms`.
+    #[error("too many requests; try again in {} s", wait_ms.div_ceil(1000))]
+    Throttled { wait_ms: u64 },
+    /// An idempotency key that came with another request.
+    #[error("{0}")]
+    Mismatch(String),
     /// No room on the disk.
     #[error("the control plane's disk is full; free some space under its data folder")]
     Full,
@@ -178,6 +188,10 @@ pub struct App {
     refusals: std::sync::Mutex<Refusals>,
     /// Who may try to enrol.
     admission: std::sync::Mutex<Admission>,
+    /// Who has asked how often.
+    access: access::Access,
+    /// What was told to listeners.
+    changes: changes::Changes,
     /// Running jobs and how to end them.
     running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
     /// Versions that ended rollouts may have left nowhere, to be vouched for no more.
@@ -262,6 +276,8 @@ impl App {
             inbox: delivery::Inbox::default(),
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
+            access: access::Access::default(),
+            changes: changes::Changes::new(now()),
             running: Mutex::new(HashMap::new()),
             withdrawals: std::sync::Mutex::default(),
             published: std::sync::Mutex::new(HashMap::new()),
@@ -314,8 +330,7 @@ impl App {
     pub fn is_admin(&self, token: &str) -> bool {
         let (ours, theirs) =
             (shared::Digest::of(self.signer.admin_token().as_bytes()), shared::Digest::of(token.as_bytes()));
-        // Digests of secrets: how far two of them agree says nothing of the secret.
-        ours == theirs
+        ours.as_bytes().as_slice().ct_eq(theirs.as_bytes().as_slice()).into()
     }
 
     /// The boards that models can be made for.

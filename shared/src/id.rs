@@ -173,6 +173,13 @@ uuid_id!(
     ModelVersionId, "model version id"
 );
 
+impl UserName {
+    /// The user who is always there: whoever has the administrator's token.
+    pub fn administrator() -> Self {
+        Self("admin".to_owned())
+    }
+}
+
 /// What people call a version of a model: `v1.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
