@@ -4,8 +4,11 @@ mod style;
 mod view;
 
 use crate::{
-    api::{COOKIE, Problem, token_of},
-    app::{App, Page},
+    api::{Peer, Problem, set_cookie, token_of},
+    app::{
+        App, Page,
+        access::{Login, Secret},
+    },
 };
 use axum::{
     Form, Router,
@@ -15,6 +18,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
+use shared::{UserName, limits::SESSION_MS};
 use std::sync::Arc;
 
 /// Devices, rollouts, jobs and events that are shown.
@@ -33,7 +37,11 @@ struct Token {
 }
 
 async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    if !token_of(&headers).is_some_and(|token| app.is_admin(token)) {
+    let known = match token_of(&headers) {
+        Some(token) => app.principal(token).await?.is_some(),
+        None => false,
+    };
+    if !known {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
     let page = Page { limit: SHOWN, offset: 0 };
@@ -57,14 +65,18 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     Ok((headers, Html(view::page(&shown).into_string())).into_response())
 }
 
-/// Exchanges a token for a cookie that scripts cannot read. It comes in a form only, never in an address: those stay in
-/// histories and logs.
-async fn login(State(app): State<Arc<App>>, Form(form): Form<Token>) -> Response {
+/// Exchanges the administrator's token for the cookie of a session. It comes in a form only, never in an address: those
+/// stay in histories and logs.
+async fn login(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    Form(form): Form<Token>,
+) -> Response {
     let token = form.token.unwrap_or_default();
-    let token = token.trim();
-    if !app.is_admin(token) {
+    let login = Login { user: UserName::administrator(), password: Secret::new(token.trim()) };
+    let Ok(session) = app.login(&login, peer.address).await else {
         return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
-    }
-    let cookie = format!("{COOKIE}={token}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age=604800");
+    };
+    let cookie = set_cookie(session.token.reveal(), SESSION_MS / 1000);
     ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
 }

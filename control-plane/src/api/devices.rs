@@ -1,6 +1,7 @@
 //! Devices, their tokens and events, and what was refused.
 
 use super::{
+    operation::{Routes, get, post, put},
     paging::{List, Paging},
     problem::{Body, Path, Problem, Query},
 };
@@ -8,26 +9,58 @@ use crate::app::{
     App,
     enrol::{CreatedToken, NewToken},
 };
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post, put},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use control_core::entity::{Device, DeviceEvent, SecurityEvent, Token};
 use shared::DeviceId;
 use std::{collections::BTreeMap, sync::Arc};
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/devices", get(list))
-        .route("/devices/{device}", get(show))
-        .route("/devices/{device}/events", get(events))
-        .route("/devices/{device}/labels", put(label))
-        .route("/devices/{device}/revoke", post(revoke))
-        .route("/events", get(all_events))
-        .route("/security-events", get(security_events))
-        .route("/tokens", get(tokens).post(create_token))
+pub(super) fn routes() -> Routes {
+    Routes::of("Devices")
+        .add(get("/devices", "list_devices", "Devices by id").paged().gives::<List<Device>>(), list)
+        .add(get("/devices/{device}", "show_device", "One device").gives::<Device>(), show)
+        .add(
+            get("/devices/{device}/events", "list_device_events", "What a device told, the newest first")
+                .paged()
+                .gives::<List<DeviceEvent>>(),
+            events,
+        )
+        .add(
+            put("/devices/{device}/labels", "label_device", "Replaces a device's labels")
+                .takes::<BTreeMap<String, String>>()
+                .gives::<Device>(),
+            label,
+        )
+        .add(
+            post("/devices/{device}/revoke", "revoke_device", "Refuses a device's certificates from now on")
+                .gives::<Device>(),
+            revoke,
+        )
+        .add(
+            get("/events", "list_events", "What all devices told, the newest first")
+                .paged()
+                .gives::<List<DeviceEvent>>(),
+            all_events,
+        )
+        .add(
+            get("/security-events", "list_security_events", "What was refused, the newest first")
+                .paged()
+                .gives::<List<SecurityEvent>>(),
+            security_events,
+        )
+        .add(
+            get("/enrolment-tokens", "list_enrolment_tokens", "Tokens with which devices enrol, the newest first")
+                .paged()
+                .gives::<List<Token>>(),
+            tokens,
+        )
+        .add(
+            post("/enrolment-tokens", "create_enrolment_token", "Makes a token with which a device enrols once")
+                .creates()
+                .takes::<NewToken>()
+                .gives::<CreatedToken>()
+                .secret(),
+            create_token,
+        )
 }
 
 async fn list(

@@ -28,6 +28,7 @@ impl Paging {
 
 /// A page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub struct List<T> {
     pub items: Vec<T>,
     /// The offset of the next page; none on the last.

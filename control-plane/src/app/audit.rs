@@ -53,10 +53,14 @@ impl App {
         }
     }
 
-    /// Puts on record that somebody was refused, unless many are: those are counted among the security events.
-    pub async fn audit_refusal(&self, attempt: &Attempt, status: u16) {
+    /// Counts a refused request among the security events.
+    pub fn note_refused(&self, attempt: &Attempt) {
         let subject = attempt.by.as_ref().map_or_else(|| attempt.from.to_string(), |by| by.user.to_string());
         self.note_refusal(&subject, "request_refused", &format!("{}: {}", attempt.operation, attempt.detail));
+    }
+
+    /// Puts on record that somebody was refused, unless many are.
+    pub async fn audit_refusal(&self, attempt: &Attempt, status: u16) {
         if !self.access.is_audited_refusal(now()) {
             return;
         }

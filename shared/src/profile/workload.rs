@@ -17,6 +17,7 @@ pub struct Workload {
 /// One operation. Kernels are odd, the same along each spatial axis, and padded so that a stride of one keeps the axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "WorkloadStep"))]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Step {
     /// A convolution with bias. As many groups as channels make it depthwise.

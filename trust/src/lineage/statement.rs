@@ -86,7 +86,6 @@ pub struct Parent {
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(rename = "LineageStep"))]
 pub struct Step {
     pub step: StepKind,
     /// What it gave.
