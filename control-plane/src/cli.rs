@@ -9,6 +9,7 @@ mod compression;
 mod datasets;
 mod devices;
 mod models;
+mod openapi;
 mod output;
 mod provenance;
 mod rollouts;
@@ -85,6 +86,8 @@ pub enum Command {
     /// Boards that models can be made for
     #[command(subcommand)]
     Board(boards::BoardCommand),
+    /// The document of the server's API (OpenAPI 3.1)
+    Openapi(openapi::OpenapiArgs),
     /// The control plane at a glance
     Status,
 }
@@ -134,6 +137,7 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Rollout(command) => rollouts::run(command, &client()?),
         Command::Trust(command) => trust::run(command, global),
         Command::Board(command) => boards::run(command, &client()?),
+        Command::Openapi(args) => openapi::run(args),
         Command::Status => status::run(&client()?),
     }
 }

@@ -67,11 +67,7 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
 
 /// Exchanges the administrator's token for the cookie of a session. It comes in a form only, never in an address: those
 /// stay in histories and logs.
-async fn login(
-    State(app): State<Arc<App>>,
-    peer: Peer,
-    Form(form): Form<Token>,
-) -> Response {
+async fn login(State(app): State<Arc<App>>, peer: Peer, Form(form): Form<Token>) -> Response {
     let token = form.token.unwrap_or_default();
     let login = Login { user: UserName::administrator(), password: Secret::new(token.trim()) };
     let Ok(session) = app.login(&login, peer.address).await else {

@@ -25,8 +25,8 @@ pub mod wire;
 pub use causes::causes;
 pub use digest::Digest;
 pub use id::{
-    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName,
-    UserName, VersionLabel,
+    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName, UserName,
+    VersionLabel,
 };
 pub use signing::{Signed, Verified};
 pub use time::Timestamp;

@@ -108,6 +108,10 @@ pub const AUDITED_REFUSALS_BURST: u64 = 100;
 pub const AUDITED_REFUSALS_PER_S: u64 = 5;
 /// Changes that whoever lost the connection to the stream is told again.
 pub const CHANGES_KEPT: usize = 1024;
+/// Changes of one kind that are told one by one, at once and a second after that; beyond them they are told together.
+pub const CHANGES_PER_KIND_BURST: u64 = 200;
+/// See [`CHANGES_PER_KIND_BURST`].
+pub const CHANGES_PER_KIND_PER_S: u64 = 50;
 /// Streams of changes at one time.
 pub const STREAMS_MAX: usize = 256;
 /// Most bytes of one progress line of a worker.

@@ -125,6 +125,17 @@ pub enum State {
 }
 
 impl State {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Stopped => "stopped",
+            Self::Aborted => "aborted",
+        }
+    }
+
     /// Will nothing change any more?
     pub fn is_final(self) -> bool {
         match self {

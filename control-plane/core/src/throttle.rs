@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn names_without_end_share_one_bucket_and_calm_ones_are_forgotten() {
         let mut throttle = Throttle::new(1, 1);
-        let taken = (0..COUNTED_MAX + 100).filter(|name| throttle.take(*name, 1, Timestamp(0)).is_ok()).count();
+        let taken =
+            (0..COUNTED_MAX + 100).filter(|name| throttle.take(*name, 1, Timestamp(0)).is_ok()).count();
         assert_eq!(taken, COUNTED_MAX + 1);
         assert_eq!(throttle.take(usize::MAX, 1, Timestamp(1000)), Ok(()));
         assert!(throttle.names.len() < 10);

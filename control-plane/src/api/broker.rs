@@ -14,10 +14,14 @@ use std::sync::Arc;
 pub(super) fn routes() -> Routes {
     Routes::of("Broker")
         .add(
-            post("/broker/certificate", "create_broker_certificate", "Signs the certificate of a broker elsewhere")
-                .creates()
-                .takes::<NewBrokerCertificate>()
-                .gives::<BrokerCertificate>(),
+            post(
+                "/broker/certificate",
+                "create_broker_certificate",
+                "Signs the certificate of a broker elsewhere",
+            )
+            .creates()
+            .takes::<NewBrokerCertificate>()
+            .gives::<BrokerCertificate>(),
             certificate,
         )
         .add(

@@ -48,17 +48,25 @@ pub(super) fn routes() -> Routes {
             security_events,
         )
         .add(
-            get("/enrolment-tokens", "list_enrolment_tokens", "Tokens with which devices enrol, the newest first")
-                .paged()
-                .gives::<List<Token>>(),
+            get(
+                "/enrolment-tokens",
+                "list_enrolment_tokens",
+                "Tokens with which devices enrol, the newest first",
+            )
+            .paged()
+            .gives::<List<Token>>(),
             tokens,
         )
         .add(
-            post("/enrolment-tokens", "create_enrolment_token", "Makes a token with which a device enrols once")
-                .creates()
-                .takes::<NewToken>()
-                .gives::<CreatedToken>()
-                .secret(),
+            post(
+                "/enrolment-tokens",
+                "create_enrolment_token",
+                "Makes a token with which a device enrols once",
+            )
+            .creates()
+            .takes::<NewToken>()
+            .gives::<CreatedToken>()
+            .secret(),
             create_token,
         )
 }

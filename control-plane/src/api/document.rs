@@ -169,8 +169,7 @@ fn describe(operation: &Operation, given: &mut SchemaGenerator, taken: &mut Sche
         Content::Nothing => {}
         Content::Json(schema) => {
             let schema = schema(taken).to_value();
-            described["requestBody"] =
-                json!({ "required": true, "content": { "application/json": { "schema": schema } }, MARK: true });
+            described["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } }, MARK: true });
         }
         Content::Other(kind) => {
             described["requestBody"] = json!({ "required": true, "content": { kind: binary() } });

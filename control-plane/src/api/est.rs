@@ -22,13 +22,11 @@ const CHALLENGE: &str = "Basic realm=\"edgewright: device id and enrolment token
 
 pub(super) fn routes() -> Routes {
     let refused = [StatusCode::CONFLICT, StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::SERVICE_UNAVAILABLE];
-    let at_root = |operation: Operation| operation.at_root().plain_errors().gives_other(est::CERTIFICATES_TYPE);
+    let at_root =
+        |operation: Operation| operation.at_root().plain_errors().gives_other(est::CERTIFICATES_TYPE);
     let limit = DefaultBodyLimit::max(BODY_BYTES_MAX);
     Routes::of("Enrolment")
-        .add(
-            at_root(get("/.well-known/est/cacerts", "list_est_authorities", "The fleet's CAs")),
-            authorities,
-        )
+        .add(at_root(get("/.well-known/est/cacerts", "list_est_authorities", "The fleet's CAs")), authorities)
         .add_limited(
             at_root(post("/.well-known/est/simpleenroll", "enrol_device", "A device's first certificate"))
                 .takes_other(est::REQUEST_TYPE)

@@ -107,7 +107,8 @@ impl Gate {
             return Err(Refused::unknown(Problem::new(StatusCode::UNAUTHORIZED, text)));
         };
         let Some(by) = self.app.principal(token).await.map_err(Refused::unknown)? else {
-            let text = "the token is wrong or has expired; log in, or see context.json in the server's data folder";
+            let text =
+                "the token is wrong or has expired; log in, or see context.json in the server's data folder";
             return Err(Refused::unknown(Problem::new(StatusCode::UNAUTHORIZED, text)));
         };
         let refused = |problem: Problem| Refused { by: Some(by.clone()), problem };
@@ -175,9 +176,12 @@ impl Gate {
             return Ok(None);
         }
         let bytes = value.as_bytes();
-        let good = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+        let good =
+            (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
         if !good {
-            let text = format!("Idempotency-Key is not valid: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable characters");
+            let text = format!(
+                "Idempotency-Key is not valid: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable characters"
+            );
             return Err(Problem::new(StatusCode::BAD_REQUEST, text));
         }
         let key = String::from_utf8_lossy(bytes).into_owned();
@@ -207,9 +211,14 @@ impl Gate {
         if self.operation.creates && matches!(self.operation.gives, Content::Json(_)) {
             let (parts, body) = response.into_parts();
             let bytes = to_bytes(body, IDEMPOTENCY_ANSWER_BYTES_MAX).await;
-            let bytes = bytes.map_err(|error| Error::Internal(format!("an answer is too large to keep: {error}")))?;
+            let bytes =
+                bytes.map_err(|error| Error::Internal(format!("an answer is too large to keep: {error}")))?;
             if let Some(made) = made(&bytes).filter(|_| status.is_success()) {
-                attempt.target = [attempt.target, made].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                attempt.target = [attempt.target, made]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("/");
             }
             answer = Some(bytes.clone());
             response = Response::from_parts(parts, Body::from(bytes));
@@ -241,7 +250,9 @@ impl Gate {
 /// Reads a body within the router's limit.
 async fn take_in(parts: &request::Parts, body: Body) -> Result<Bytes, Problem> {
     let request = Request::from_parts(parts.clone(), body);
-    Bytes::from_request(request, &()).await.map_err(|rejected| Problem::new(rejected.status(), rejected.body_text()))
+    Bytes::from_request(request, &())
+        .await
+        .map_err(|rejected| Problem::new(rejected.status(), rejected.body_text()))
 }
 
 /// What makes two requests the same.

@@ -22,7 +22,8 @@ pub(super) async fn complete(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     problem::place(&mut response, &path);
     let headers = response.headers_mut();
-    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     let mut say = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     };

@@ -12,7 +12,9 @@ pub(super) fn routes() -> Routes {
     Routes::of("Server")
         .add(get("/status", "show_status", "The control plane at a glance").gives::<Status>(), status)
         .add(
-            get("/healthz", "health", "Whether the server answers").at_root().gives_other("text/plain; charset=utf-8"),
+            get("/healthz", "health", "Whether the server answers")
+                .at_root()
+                .gives_other("text/plain; charset=utf-8"),
             || async { "ok" },
         )
 }

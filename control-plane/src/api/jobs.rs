@@ -24,7 +24,9 @@ pub(super) fn routes() -> Routes {
         .add(get("/jobs", "list_jobs", "Jobs, the newest first").paged().gives::<List<Job>>(), list)
         .add(get("/jobs/{job}", "show_job", "One job").gives::<Job>(), show)
         .add(
-            post("/jobs/{job}/cancel", "cancel_job", "Ends a job").gives::<Job>().may(&[StatusCode::CONFLICT]),
+            post("/jobs/{job}/cancel", "cancel_job", "Ends a job")
+                .gives::<Job>()
+                .may(&[StatusCode::CONFLICT]),
             cancel,
         )
         .add(

@@ -14,7 +14,9 @@ use std::{fmt::Write, sync::Arc};
 
 pub(super) fn routes() -> Routes {
     Routes::of("Server").add(
-        get("/metrics", "show_metrics", "Numbers for Prometheus").at_root().gives_other("text/plain; version=0.0.4"),
+        get("/metrics", "show_metrics", "Numbers for Prometheus")
+            .at_root()
+            .gives_other("text/plain; version=0.0.4"),
         metrics,
     )
 }

@@ -41,11 +41,18 @@ pub(super) fn routes() -> Routes {
             download,
         )
         .add(
-            get("/versions/{version}/lineage", "show_lineage", "How a version and those before it came to be")
-                .gives::<Vec<VersionLineage>>(),
+            get(
+                "/versions/{version}/lineage",
+                "show_lineage",
+                "How a version and those before it came to be",
+            )
+            .gives::<Vec<VersionLineage>>(),
             lineage,
         )
-        .add(get("/keys", "list_keys", "The public keys with which bundles are checked").gives::<Keys>(), keys)
+        .add(
+            get("/keys", "list_keys", "The public keys with which bundles are checked").gives::<Keys>(),
+            keys,
+        )
         .add(
             post("/models/{model}/versions", "publish_version", "Signs what was uploaded as a version")
                 .creates()
@@ -55,11 +62,15 @@ pub(super) fn routes() -> Routes {
             publish,
         )
         .add(
-            post("/models/{model}/imports", "import_version", "Quantises a model from elsewhere and signs it as a version")
-                .creates()
-                .takes::<NewImport>()
-                .gives::<Version>()
-                .may(&made),
+            post(
+                "/models/{model}/imports",
+                "import_version",
+                "Quantises a model from elsewhere and signs it as a version",
+            )
+            .creates()
+            .takes::<NewImport>()
+            .gives::<Version>()
+            .may(&made),
             import,
         )
         .add(post("/uploads", "begin_upload", "Begins an upload").creates().gives::<Upload>(), begin_upload)

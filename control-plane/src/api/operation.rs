@@ -238,9 +238,7 @@ impl Operation {
 
     /// Takes what every list in pages takes.
     pub(super) fn paged(self) -> Self {
-        let limit: SchemaOf = |_| {
-            json_schema!({ "type": "integer", "minimum": 1, "maximum": shared::limits::PAGE_MAX, "default": shared::limits::PAGE_DEFAULT })
-        };
+        let limit: SchemaOf = |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": shared::limits::PAGE_MAX, "default": shared::limits::PAGE_DEFAULT });
         let text = "Most entries of the page";
         self.parameter(Parameter { name: "limit", text, schema: limit, repeated: false, required: false })
             .query::<String>("cursor", "The page after this: `next_cursor` of the page before")
@@ -295,11 +293,9 @@ impl Operation {
         match self.need() {
             Need::Nothing => {}
             Need::Device => all.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]),
-            Need::Role(_) => all.extend([
-                StatusCode::UNAUTHORIZED,
-                StatusCode::FORBIDDEN,
-                StatusCode::SERVICE_UNAVAILABLE,
-            ]),
+            Need::Role(_) => {
+                all.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE])
+            }
         }
         if takes {
             all.push(StatusCode::PAYLOAD_TOO_LARGE);
@@ -369,7 +365,12 @@ impl Routes {
     }
 
     /// Adds an operation that takes a body of another size than usual.
-    pub(super) fn add_limited<H, T>(mut self, operation: Operation, handler: H, limit: DefaultBodyLimit) -> Self
+    pub(super) fn add_limited<H, T>(
+        mut self,
+        operation: Operation,
+        handler: H,
+        limit: DefaultBodyLimit,
+    ) -> Self
     where
         H: Handler<T, Arc<App>>,
         T: 'static,

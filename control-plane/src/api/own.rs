@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 pub(super) fn routes() -> Routes {
     Routes::of("Devices themselves").add(
-        put("/self", "register_device", "What a device says of itself, and is told").takes::<Registration>().gives::<Registered>(),
+        put("/self", "register_device", "What a device says of itself, and is told")
+            .takes::<Registration>()
+            .gives::<Registered>(),
         register,
     )
 }

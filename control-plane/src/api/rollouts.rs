@@ -17,7 +17,10 @@ use std::sync::Arc;
 
 pub(super) fn routes() -> Routes {
     Routes::of("Rollouts")
-        .add(get("/rollouts", "list_rollouts", "Rollouts, the newest first").paged().gives::<List<Rollout>>(), list)
+        .add(
+            get("/rollouts", "list_rollouts", "Rollouts, the newest first").paged().gives::<List<Rollout>>(),
+            list,
+        )
         .add(
             post("/rollouts", "create_rollout", "Begins to roll a version out")
                 .creates()
@@ -43,14 +46,19 @@ pub(super) fn routes() -> Routes {
             approve,
         )
         .add(
-            post("/rollouts/{rollout}/waive", "waive_rollout", "Lets the gates behind a wave do without more evidence")
-                .takes::<OfWave>()
-                .gives::<Rollout>()
-                .may(&[StatusCode::CONFLICT]),
+            post(
+                "/rollouts/{rollout}/waive",
+                "waive_rollout",
+                "Lets the gates behind a wave do without more evidence",
+            )
+            .takes::<OfWave>()
+            .gives::<Rollout>()
+            .may(&[StatusCode::CONFLICT]),
             waive,
         )
         .add(
-            get("/rollouts/{rollout}/why/{device}", "why", "Why a device is where it is in a rollout").gives::<Why>(),
+            get("/rollouts/{rollout}/why/{device}", "why", "Why a device is where it is in a rollout")
+                .gives::<Why>(),
             why,
         )
         .add(

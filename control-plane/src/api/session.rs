@@ -33,13 +33,14 @@ pub(super) fn routes() -> Routes {
         .add(get("/me", "acting_user", "Who one is").gives::<Me>(), me)
 }
 
-async fn login(State(app): State<Arc<App>>, peer: Peer, Body(login): Body<Login>) -> Result<Response, Problem> {
+async fn login(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    Body(login): Body<Login>,
+) -> Result<Response, Problem> {
     let session = app.login(&login, peer.address).await?;
-    let by = Principal {
-        user: session.user.clone(),
-        role: session.role,
-        expires_at: Some(session.expires_at),
-    };
+    let by =
+        Principal { user: session.user.clone(), role: session.role, expires_at: Some(session.expires_at) };
     let cookie = set_cookie(session.token.reveal(), SESSION_MS / 1000);
     let mut response = ([(header::SET_COOKIE, cookie)], Json(session)).into_response();
     response.extensions_mut().insert(by);

@@ -29,9 +29,13 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) fn routes() -> Routes {
     Routes::of("Changes").add(
-        get("/stream", "stream_changes", "What changes, as server-sent events; `event: reset` says that some were missed")
-            .query_as("kinds", "Only of these kinds, as in `rollout,job`", change_kinds)
-            .gives_other("text/event-stream"),
+        get(
+            "/stream",
+            "stream_changes",
+            "What changes, as server-sent events; `event: reset` says that some were missed",
+        )
+        .query_as("kinds", "Only of these kinds, as in `rollout,job`", change_kinds)
+        .gives_other("text/event-stream"),
         stream_changes,
     )
 }

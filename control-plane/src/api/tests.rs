@@ -133,7 +133,8 @@ async fn a_change_by_cookie_needs_a_header_that_no_other_site_can_send() {
     for (guard, status) in
         [(None, StatusCode::FORBIDDEN), (Some("0"), StatusCode::FORBIDDEN), (Some("1"), StatusCode::CREATED)]
     {
-        let change = with(Request::post("/api/v1/enrolment-tokens")).header(header::CONTENT_TYPE, "application/json");
+        let change =
+            with(Request::post("/api/v1/enrolment-tokens")).header(header::CONTENT_TYPE, "application/json");
         let change = guard.into_iter().fold(change, |change, guard| change.header("X-Edgewright", guard));
         let response = world.send(change.body(Body::from("{}")).unwrap()).await;
         assert_eq!(response.status(), status, "{guard:?}");
@@ -427,6 +428,7 @@ async fn uploads_take_known_names_only() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
+mod access;
 mod est;
 
 #[tokio::test]

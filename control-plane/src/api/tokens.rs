@@ -17,7 +17,9 @@ use uuid::Uuid;
 pub(super) fn routes() -> Routes {
     Routes::of("API tokens")
         .add(
-            get("/tokens", "list_api_tokens", "API tokens, the newest first").paged().gives::<List<ApiToken>>(),
+            get("/tokens", "list_api_tokens", "API tokens, the newest first")
+                .paged()
+                .gives::<List<ApiToken>>(),
             list,
         )
         .add(

@@ -14,7 +14,10 @@ use std::sync::Arc;
 pub(super) fn routes() -> Routes {
     Routes::of("Trust")
         .add(get("/trust", "show_trust", "The state of the trust metadata").gives::<TrustStatus>(), status)
-        .add(get("/trust/metadata", "show_trust_metadata", "The metadata in force").gives::<Metadata>(), metadata)
+        .add(
+            get("/trust/metadata", "show_trust_metadata", "The metadata in force").gives::<Metadata>(),
+            metadata,
+        )
         .add(
             post("/trust/metadata", "accept_trust_metadata", "Takes what offline keys have signed")
                 .takes::<NewMetadata>()

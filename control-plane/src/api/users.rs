@@ -18,7 +18,11 @@ pub(super) fn routes() -> Routes {
     Routes::of("Users")
         .add(get("/users", "list_users", "Users by name").paged().gives::<List<User>>(), list)
         .add(
-            post("/users", "create_user", "Adds a user").creates().takes::<NewUser>().gives::<User>().secret(),
+            post("/users", "create_user", "Adds a user")
+                .creates()
+                .takes::<NewUser>()
+                .gives::<User>()
+                .secret(),
             create,
         )
         .add(get("/users/{user}", "show_user", "One user").gives::<User>(), show)

@@ -131,7 +131,9 @@ impl App {
             return Ok(Some(Principal { user, role: Role::Admin, expires_at: None }));
         }
         let now = now();
-        let Some(holder) = self.store.holder(&Digest::of(token.as_bytes()), now).await? else { return Ok(None) };
+        let Some(holder) = self.store.holder(&Digest::of(token.as_bytes()), now).await? else {
+            return Ok(None);
+        };
         let Holder { user, role, expires_at, token } = holder;
         if let Some(id) = token.filter(|id| self.access.is_use_due(*id, now))
             && let Err(error) = self.store.note_token_uses(&[(id, now)]).await
@@ -152,7 +154,11 @@ impl App {
             || self.access.check(password, self.store.password(user).await?).await?;
         let known = if good { self.store.user(user).await? } else { None };
         let Some(known) = known.filter(|known| !known.disabled) else {
-            self.note_refusal(user.as_str(), "login_refused", &format!("user or password is wrong, from {peer}"));
+            self.note_refusal(
+                user.as_str(),
+                "login_refused",
+                &format!("user or password is wrong, from {peer}"),
+            );
             return Err(Error::Unauthorized("user or password is wrong".to_owned()));
         };
         self.access.end_login(user, peer);

@@ -49,7 +49,10 @@ impl App {
         let (target, detail) = (wire::cut(&attempt.target), wire::cut(&attempt.detail));
         if let Err(error) = self.store.end_audit(id, status, &target, &detail).await {
             let operation = attempt.operation;
-            tracing::error!("{operation} of {target:?} gave {status}, which is not on record: {}", chain(&error));
+            tracing::error!(
+                "{operation} of {target:?} gave {status}, which is not on record: {}",
+                chain(&error)
+            );
         }
     }
 

@@ -1,10 +1,14 @@
 //! What changes, told to whoever listens, with a memory for those who lost the connection.
 
 use super::{App, now};
+use control_core::throttle::Throttle;
 use serde::{Deserialize, Serialize};
-use shared::{Timestamp, limits::CHANGES_KEPT};
+use shared::{
+    Timestamp,
+    limits::{CHANGES_KEPT, CHANGES_PER_KIND_BURST, CHANGES_PER_KIND_PER_S},
+};
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt::Display,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,7 +16,7 @@ use std::{
 use tokio::sync::broadcast;
 
 /// What has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     Rollout,
@@ -53,11 +57,17 @@ impl FromStr for ChangeKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Change {
     pub kind: ChangeKind,
+    /// [`MANY`] where more change than are told one by one.
     pub id: String,
     pub at: Timestamp,
     /// What happened to it, as in `created`.
     pub change: String,
 }
+
+/// The id where many things of a kind change at once: whoever shows them looks at all of them anew.
+pub const MANY: &str = "*";
+/// Many changes are told at most this often.
+const MANY_PERIOD_MS: u64 = 1000;
 
 /// A change with its place in the order of all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +85,9 @@ pub struct Changes {
 
 #[derive(Debug)]
 struct Kept {
+    /// Changes of each kind that are told one by one.
+    told: Throttle<ChangeKind>,
+    many_told_at: HashMap<ChangeKind, Timestamp>,
     next: u64,
     newest: VecDeque<Arc<Told>>,
 }
@@ -91,12 +104,26 @@ pub struct Listening {
 impl Changes {
     /// Numbers begin with the time of the start, so that no number of an earlier start is one of this.
     pub(super) fn new(started_at: Timestamp) -> Self {
-        let kept = Kept { next: started_at.0.saturating_mul(1000), newest: VecDeque::new() };
+        let kept = Kept {
+            told: Throttle::new(CHANGES_PER_KIND_PER_S, CHANGES_PER_KIND_BURST),
+            many_told_at: HashMap::new(),
+            next: started_at.0.saturating_mul(1000),
+            newest: VecDeque::new(),
+        };
         Self { kept: Mutex::new(kept), sender: broadcast::channel(CHANGES_KEPT).0 }
     }
 
-    fn tell(&self, change: Change) {
+    fn tell(&self, mut change: Change) {
         let mut kept = self.kept();
+        let (kind, at) = (change.kind, change.at);
+        if kept.told.take(kind, 1, at).is_err() {
+            let earlier = kept.many_told_at.get(&kind);
+            if earlier.is_some_and(|earlier| at.since_ms(*earlier) < MANY_PERIOD_MS) {
+                return;
+            }
+            kept.many_told_at.insert(kind, at);
+            (change.id, change.change) = (MANY.to_owned(), "many".to_owned());
+        }
         let told = Arc::new(Told { number: kept.next, change });
         kept.next += 1;
         if kept.newest.len() >= CHANGES_KEPT {
@@ -168,7 +195,9 @@ mod tests {
     fn whoever_was_away_too_long_or_comes_from_another_start_begins_anew() {
         let changes = Changes::new(Timestamp(7));
         for number in 0..=CHANGES_KEPT {
-            changes.tell(change(&number.to_string()));
+            // Not so fast that they are told together.
+            let at = Timestamp(1000 * number as u64);
+            changes.tell(Change { at, ..change(&number.to_string()) });
         }
         assert!(!changes.listen(Some(7000)).reset);
         assert_eq!(changes.listen(Some(7000)).missed.len(), CHANGES_KEPT);
@@ -176,5 +205,18 @@ mod tests {
             let listening = changes.listen(Some(last));
             assert!(listening.reset && listening.missed.is_empty(), "{last}");
         }
+    }
+
+    #[test]
+    fn a_whole_fleet_that_changes_at_once_is_told_of_in_one_word() {
+        let changes = Changes::new(Timestamp(0));
+        for _ in 0..10_000 {
+            changes.tell(change("a"));
+        }
+        changes.tell(Change { kind: ChangeKind::Rollout, ..change("r") });
+        let told: Vec<_> = changes.kept().newest.iter().map(|told| told.change.clone()).collect();
+        assert_eq!(told.len() as u64, CHANGES_PER_KIND_BURST + 2);
+        assert_eq!(told[told.len() - 2].id, MANY);
+        assert_eq!(told[told.len() - 1].id, "r");
     }
 }

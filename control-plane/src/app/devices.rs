@@ -1,6 +1,6 @@
 //! Devices: showing, labelling, revoking.
 
-use super::{App, Error, Page, Result, now, unknown};
+use super::{App, Error, Page, Result, changes::ChangeKind, now, unknown};
 use control_core::entity::{Device, DeviceEvent, SecurityEvent};
 use shared::DeviceId;
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ impl App {
         }
         self.device(id).await?;
         self.store.set_labels(id, &labels).await?;
+        self.tell(ChangeKind::Device, id, "labelled");
         self.device(id).await
     }
 
@@ -64,6 +65,7 @@ impl App {
     pub async fn revoke_device(&self, id: &DeviceId) -> Result<Device> {
         self.device(id).await?;
         self.store.revoke_device(id, now()).await?;
+        self.tell(ChangeKind::Device, id, "revoked");
         self.revocations.notify_one();
         if let Some(broker) = self.broker.get() {
             broker.kick(id).await;

@@ -1,6 +1,6 @@
 //! One-time tokens, how a device gets its certificates (EST, RFC 7030), and what it is told once it has one.
 
-use super::{App, Error, Page, Result, chain, now, unknown};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, unknown};
 use crate::{
     signer::{self, DeviceCertificate},
     store::{certificates::Issued, tokens::TokenRefused},
@@ -197,6 +197,7 @@ impl App {
             return Err(Error::Invalid(unknown("board", board.as_str(), known, "edgewright board list")));
         }
         self.store.set_board(&device, board, &registration.agent_version).await?;
+        self.tell(ChangeKind::Device, &device, "registered");
         self.planner_wake.notify_one();
         let root = serde_json::from_slice(&self.root_metadata().await);
         let root = root.map_err(|error| Error::Internal(error.to_string()))?;

@@ -2,7 +2,7 @@
 
 mod load;
 
-use super::{App, Error, Page, Result, chain, now, versions::VersionName};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, versions::VersionName};
 use crate::{jobs as worker, store::jobs::JobEnd};
 use control_core::{
     entity::{Job, JobProgress, JobState, JobTask},
@@ -259,6 +259,7 @@ impl App {
             finished_at: None,
         };
         self.store.add_job(&job).await?;
+        self.tell(ChangeKind::Job, job.id, "queued");
         self.jobs_wake.notify_one();
         Ok(job)
     }
@@ -296,6 +297,7 @@ impl App {
         if !self.store.end_job(id, &JobEnd::Cancelled, now()).await? {
             return Err(Error::Conflict(format!("job {id} is {:?} already", job.state).to_lowercase()));
         }
+        self.tell(ChangeKind::Job, id, "cancelled");
         if let Some(cancel) = self.running.lock().await.get(&id) {
             cancel.send_replace(true);
         }
@@ -385,6 +387,12 @@ impl App {
         if let Err(error) = self.store.end_job(id, &end, now()).await {
             tracing::error!("the end of job {id} is not on record: {}", chain(&error));
         }
+        let change = match &end {
+            JobEnd::Done { .. } => "done",
+            JobEnd::Failed { .. } => "failed",
+            JobEnd::Cancelled => "cancelled",
+        };
+        self.tell(ChangeKind::Job, id, change);
     }
 
     async fn try_job(&self, job: Job, cancelled: watch::Receiver<bool>) -> Result<JobEnd> {
@@ -497,11 +505,13 @@ impl App {
             {
                 tracing::warn!("the worker of job {job} is not on record: {}", chain(&error));
             }
+            self.tell(ChangeKind::Job, job, "running");
             while progress.changed().await.is_ok() {
                 let Some(newest) = progress.borrow_and_update().clone() else { continue };
                 if let Err(error) = self.store.set_job_progress(job, &progress_of(newest)).await {
                     tracing::warn!("the progress of job {job} is not on record: {}", chain(&error));
                 }
+                self.tell(ChangeKind::Job, job, "progress");
                 tokio::time::sleep(PROGRESS_PERIOD).await;
             }
         };

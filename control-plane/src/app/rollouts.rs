@@ -8,7 +8,7 @@ pub use proposal::NewRollout;
 
 pub(super) use evidence::Gathered;
 
-use super::{App, Error, Page, Result, chain, deltas::LOOK_MS, now};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, deltas::LOOK_MS, now};
 use control_core::{
     entity::{Rollout, VersionState},
     rollout::{self, Fleet, Order, Plan, Why},
@@ -189,7 +189,9 @@ impl App {
         self.flush_published().await?;
         let chunk_bytes = self.settings.chunk_bytes;
         self.store.execute(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
+        self.tell(ChangeKind::Rollout, rollout.id, plan.status.state.as_str());
         if plan.status.state.is_final() {
+            self.tell(ChangeKind::Version, rollout.version_id, "rollout_ended");
             self.withdrawals().insert(rollout.version_id);
             self.withdraw_unused().await;
         }

@@ -3,7 +3,7 @@
 mod import;
 mod lineage;
 
-use super::{App, Error, Page, Result, chain, now, unknown};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, unknown};
 use crate::{jobs as worker, signer, store::blobs::Blobs};
 use control_core::entity::{Dataset, Job, JobTask, Version, VersionState};
 use serde::{Deserialize, Serialize};
@@ -335,6 +335,7 @@ impl App {
             created_at: manifest.created_at,
         };
         self.store.add_version(&version).await?;
+        self.tell(ChangeKind::Version, version.id, "published");
         Ok(version)
     }
 

@@ -71,7 +71,10 @@ impl Store {
 
     /// Ends a session.
     pub async fn delete_session(&self, hash: &Digest) -> Result<()> {
-        sqlx::query("DELETE FROM sessions WHERE hash = $1").bind(hash.to_string()).execute(&self.writer).await?;
+        sqlx::query("DELETE FROM sessions WHERE hash = $1")
+            .bind(hash.to_string())
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 
@@ -80,7 +83,8 @@ impl Store {
         let mut tx = self.begin().await?;
         let count = sqlx::query("SELECT count(*) AS n FROM api_tokens").fetch_one(&mut *tx).await?;
         if Reader::new("api_tokens", &count).number("n")? >= API_TOKENS_MAX {
-            let text = format!("there are {API_TOKENS_MAX} tokens, which is the most there may be; delete some");
+            let text =
+                format!("there are {API_TOKENS_MAX} tokens, which is the most there may be; delete some");
             return Err(Error::Conflict(text));
         }
         sqlx::query(
@@ -112,8 +116,10 @@ impl Store {
 
     /// Removes an API token; gives whether there was one.
     pub async fn delete_api_token(&self, id: Uuid) -> Result<bool> {
-        let gone =
-            sqlx::query("DELETE FROM api_tokens WHERE id = $1").bind(id.to_string()).execute(&self.writer).await?;
+        let gone = sqlx::query("DELETE FROM api_tokens WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await?;
         Ok(gone.rows_affected() > 0)
     }
 
@@ -121,11 +127,13 @@ impl Store {
     pub async fn note_token_uses(&self, uses: &[(Uuid, Timestamp)]) -> Result<()> {
         let mut tx = self.begin().await?;
         for (id, at) in uses {
-            sqlx::query("UPDATE api_tokens SET used_at = $1 WHERE id = $2 AND (used_at IS NULL OR used_at < $1)")
-                .bind(time(*at))
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE api_tokens SET used_at = $1 WHERE id = $2 AND (used_at IS NULL OR used_at < $1)",
+            )
+            .bind(time(*at))
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
         }
         tx.commit().await?;
         Ok(())

@@ -38,10 +38,13 @@ fn read(row: &AnyRow) -> Result<AuditEntry> {
         id: row.parse("id", "id")?,
         at: row.time("at")?,
         user: row.text("actor")?,
-        role: role.map(|role| role.parse().map_err(|error| row.corrupt("role", "role", error))).transpose()?,
+        role: role
+            .map(|role| role.parse().map_err(|error| row.corrupt("role", "role", error)))
+            .transpose()?,
         operation: row.text("operation")?,
         target: row.text("target")?,
-        status: u16::try_from(row.number("status")?).map_err(|error| row.corrupt("status", "status", error))?,
+        status: u16::try_from(row.number("status")?)
+            .map_err(|error| row.corrupt("status", "status", error))?,
         from: row.text("peer")?,
         detail: row.text("detail")?,
     })
@@ -99,7 +102,8 @@ impl Store {
 
     /// Removes entries from before `before`; gives how many there were.
     pub async fn delete_audit(&self, before: Timestamp) -> Result<u64> {
-        let gone = sqlx::query("DELETE FROM audit WHERE at < $1").bind(time(before)).execute(&self.writer).await?;
+        let gone =
+            sqlx::query("DELETE FROM audit WHERE at < $1").bind(time(before)).execute(&self.writer).await?;
         Ok(gone.rows_affected())
     }
 
@@ -132,11 +136,12 @@ impl Store {
             tx.commit().await?;
             return Ok(Earlier::None);
         }
-        let row = sqlx::query("SELECT request, status, answer FROM idempotency WHERE owner = $1 AND idem_key = $2")
-            .bind(user.as_str())
-            .bind(key)
-            .fetch_one(&mut *tx)
-            .await?;
+        let row =
+            sqlx::query("SELECT request, status, answer FROM idempotency WHERE owner = $1 AND idem_key = $2")
+                .bind(user.as_str())
+                .bind(key)
+                .fetch_one(&mut *tx)
+                .await?;
         let row = Reader::new("idempotency", &row);
         let earlier: Digest = row.parse("request", "digest")?;
         Ok(match row.number_option("status")? {

@@ -42,7 +42,8 @@ impl Store {
     /// One user.
     pub async fn user(&self, name: &UserName) -> Result<Option<User>> {
         let sql = format!("SELECT {COLUMNS} FROM users WHERE name = $1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name.as_str()).fetch_optional(&self.readers).await?;
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name.as_str()).fetch_optional(&self.readers).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -60,7 +61,9 @@ impl Store {
         let mut tx = self.begin().await?;
         let count = sqlx::query("SELECT count(*) AS n FROM users").fetch_one(&mut *tx).await?;
         if Reader::new("users", &count).number("n")? >= USERS_MAX {
-            return Err(Error::Conflict(format!("there are {USERS_MAX} users, which is the most there may be")));
+            return Err(Error::Conflict(format!(
+                "there are {USERS_MAX} users, which is the most there may be"
+            )));
         }
         let added = sqlx::query(
             "INSERT INTO users (name, role, password, created_at, disabled) VALUES ($1, $2, $3, $4, 0) \
@@ -94,7 +97,10 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         if changed.rows_affected() > 0 && (change.password.is_some() || change.disabled == Some(true)) {
-            sqlx::query("DELETE FROM sessions WHERE owner = $1").bind(name.as_str()).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM sessions WHERE owner = $1")
+                .bind(name.as_str())
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         Ok(changed.rows_affected() > 0)
@@ -107,7 +113,8 @@ impl Store {
             let sql = format!("DELETE FROM {table} WHERE owner = $1");
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name.as_str()).execute(&mut *tx).await?;
         }
-        let gone = sqlx::query("DELETE FROM users WHERE name = $1").bind(name.as_str()).execute(&mut *tx).await?;
+        let gone =
+            sqlx::query("DELETE FROM users WHERE name = $1").bind(name.as_str()).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(gone.rows_affected() > 0)
     }

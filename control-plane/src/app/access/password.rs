@@ -63,7 +63,8 @@ impl Access {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let broken = |error: &dyn std::fmt::Display| Error::Internal(format!("a password's check broke off: {error}"));
+        let broken =
+            |error: &dyn std::fmt::Display| Error::Internal(format!("a password's check broke off: {error}"));
         let permit = Arc::clone(&self.checks).acquire_owned().await.map_err(|error| broken(&error))?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();

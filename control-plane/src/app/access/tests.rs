@@ -21,7 +21,10 @@ async fn a_session_is_good_until_it_ends_and_its_secret_is_nowhere() {
     let session = app.login(&login("ada", "correct horse"), HERE).await.unwrap();
     let token = session.token.reveal().to_owned();
     let who = app.principal(&token).await.unwrap().unwrap();
-    assert_eq!((who.user.as_str(), who.role, who.expires_at), ("ada", Role::Operator, Some(session.expires_at)));
+    assert_eq!(
+        (who.user.as_str(), who.role, who.expires_at),
+        ("ada", Role::Operator, Some(session.expires_at))
+    );
     assert!(app.user(&who.user).await.unwrap().last_login_at.is_some());
     assert!(!format!("{session:?}").contains(&token));
     for entry in std::fs::read_dir(folder.path()).unwrap() {

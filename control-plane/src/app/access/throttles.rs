@@ -102,9 +102,9 @@ impl Access {
 
     /// Room for one more stream.
     pub(super) fn admit_stream(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_| Error::Busy(format!("{STREAMS_MAX} streams are open, which is the most there may be")))
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Error::Busy(format!("{STREAMS_MAX} streams are open, which is the most there may be"))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rollouts before they run: what is asked for, what would come of it, and making them.
 
 use super::{App, Error, Result, now, scene::observed};
-use crate::app::versions::VersionName;
+use crate::app::{changes::ChangeKind, versions::VersionName};
 use control_core::{
     entity::{Device, Rollout, Selector, Version, VersionState},
     rollout::{self, Candidate, Fleet, MEMBERS_MAX, Policy, Preview, Proposal, Severity, Status, divide},
@@ -98,6 +98,8 @@ impl App {
             finished_at: None,
         };
         self.store.add_rollout(&rollout).await?;
+        self.tell(ChangeKind::Rollout, rollout.id, "created");
+        self.tell(ChangeKind::Version, version.id, "rolled_out");
         self.planner_wake.notify_one();
         self.rollout(rollout.id).await
     }
