@@ -69,6 +69,11 @@ pub fn python_program() -> Result<PathBuf> {
     Ok(cache()?.join("venv-tools/bin/python"))
 }
 
+/// Schemathesis, which tests an API against its document.
+pub fn schemathesis_program() -> Result<PathBuf> {
+    Ok(cache()?.join("venv-api/bin/schemathesis"))
+}
+
 /// Runs a script of `tests/peers`; it prints one JSON value.
 pub fn python(script: &str, arguments: &[&str]) -> Result<Value> {
     let python = python_program()?;

@@ -4,6 +4,8 @@
 //! no room for two trainings. This program has a `main` of its own so that the world ends with it: what a
 //! `static` holds is never dropped, and its processes would go on.
 
+#[path = "e2e/api.rs"]
+mod api;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/board.rs"]
@@ -91,10 +93,16 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
+    // Last: it leaves users and tokens behind.
+    (
+        "api::nothing_is_answered_that_the_document_does_not_say",
+        api::nothing_is_answered_that_the_document_does_not_say,
+    ),
 ];
 
 /// Tests that bring all they need.
 const ALONE: &[(&str, Alone)] = &[
+    ("api::the_document_needs_no_server_and_no_token", api::the_document_needs_no_server_and_no_token),
     (
         "board::what_a_device_measures_is_what_a_search_reckons_with",
         board::what_a_device_measures_is_what_a_search_reckons_with,
