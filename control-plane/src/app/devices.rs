@@ -65,7 +65,7 @@ impl App {
         self.device(id).await?;
         self.store.revoke_device(id, now()).await?;
         self.revocations.notify_one();
-        if let Some(broker) = self.broker.get() {
+        if let Some(broker) = self.broker() {
             broker.kick(id).await;
         }
         self.planner_wake.notify_one();
