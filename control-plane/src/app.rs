@@ -10,6 +10,7 @@ pub mod enrol;
 pub mod external;
 mod ingest;
 pub mod jobs;
+mod listing;
 pub mod profiles;
 mod refusals;
 pub mod rollouts;
@@ -32,6 +33,7 @@ use std::{
 use tokio::sync::{Mutex, Notify, watch};
 
 pub use crate::store::{DeviceFilter, Page};
+pub use listing::Keyed;
 
 /// Why something was not done. The API gives each a status of its own.
 #[derive(Debug, thiserror::Error)]

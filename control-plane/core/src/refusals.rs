@@ -10,7 +10,7 @@ const ENTRIES_PER_KIND_MAX: usize = 64;
 /// The subject of entries that found no room.
 pub const OTHERS: &str = "others";
 
-/// What was refused since the last [`Refusals::drain`].
+/// What was refused since the last [`Refusals::take`].
 #[derive(Debug, Default)]
 pub struct Refusals {
     entries: BTreeMap<(&'static str, String), Entry>,

@@ -104,7 +104,7 @@ impl App {
     }
 
     /// Tokens, the newest first.
-    pub async fn tokens(&self, page: Page) -> Result<Vec<Token>> {
+    pub async fn tokens(&self, page: &Page) -> Result<Vec<Token>> {
         Ok(self.store.tokens(page).await?)
     }
 

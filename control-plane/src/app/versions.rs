@@ -119,7 +119,7 @@ impl App {
         match found {
             Some(version) => Ok(version),
             None => {
-                let known = self.store.versions(None, Page { limit: limits::PAGE_MAX, offset: 0 }).await?;
+                let known = self.store.versions(None, &Page::first(limits::PAGE_MAX)).await?;
                 let known = known.iter().map(|version| version.name.as_str());
                 let name = String::from(name.clone());
                 Err(Error::NotFound(unknown("version", &name, known, "edgewright model list")))
@@ -128,7 +128,7 @@ impl App {
     }
 
     /// Versions by model, the newest first; all models or one.
-    pub async fn versions(&self, model: Option<&ModelName>, page: Page) -> Result<Vec<Version>> {
+    pub async fn versions(&self, model: Option<&ModelName>, page: &Page) -> Result<Vec<Version>> {
         Ok(self.store.versions(model, page).await?)
     }
 

@@ -182,6 +182,7 @@ impl Store {
 
     /// Events of one device or of all, the last that came first: a device's clock and ids say nothing of the order.
     pub async fn device_events(&self, id: Option<&DeviceId>, page: &Page) -> Result<Vec<DeviceEvent>> {
+        page.key(uuid::Uuid::nil())?;
         // Of an event that has gone since, older ones have gone before it.
         const BEFORE: &str = "number < CASE WHEN $1 = '' THEN 9223372036854775807 \
                               ELSE (SELECT number FROM events WHERE id = $1) END ORDER BY number DESC LIMIT $2";
