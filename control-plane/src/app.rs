@@ -315,6 +315,23 @@ impl App {
         self.broker.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Begins to act for the fleet: nobody is connected until they say so.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn take_up(&self) -> Result<()> {
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
+        Ok(self.store.set_all_offline().await?)
+    }
+
+    /// Puts into the store what was counted on the way.
+    pub async fn settle(&self) {
+        self.flush_refusals().await;
+        if let Err(error) = self.flush_published().await {
+            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
+        }
+    }
+
     /// Forgets what only a server knows that acts for the fleet, whose loops have ended: another one acts from here on,
     /// and when this one does again it begins as after a start.
     pub async fn lay_down(&self) {
@@ -352,10 +369,7 @@ impl App {
 
     /// Ends the store's connections.
     pub async fn close(&self) {
-        self.flush_refusals().await;
-        if let Err(error) = self.flush_published().await {
-            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
-        }
+        self.settle().await;
         self.store.close().await;
     }
 
