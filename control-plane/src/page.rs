@@ -6,7 +6,7 @@ mod view;
 use crate::{
     api::{Peer, Problem, set_cookie, token_of},
     app::{
-        App, Page,
+        App, DeviceFilter, Page,
         access::{Login, Secret},
     },
 };
@@ -33,7 +33,7 @@ pub fn routes() -> Router<Arc<App>> {
 
 #[derive(Debug, Deserialize)]
 struct Token {
-    token: Option<String>,
+    token: Option<Secret>,
 }
 
 async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -44,15 +44,14 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     if !known {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
-    let page = Page { limit: SHOWN, offset: 0 };
     let shown = view::Shown {
         status: app.status().await?,
-        devices: app.devices(page).await?,
-        rollouts: app.rollouts(Page { limit: 6, offset: 0 }).await?,
-        jobs: app.jobs(Page { limit: 4, offset: 0 }).await?,
-        datasets: app.datasets(Page { limit: DATASETS_SHOWN, offset: 0 }).await?,
-        events: app.device_events(None, Page { limit: 20, offset: 0 }).await?,
-        security: app.security_events(Page { limit: 5, offset: 0 }).await?,
+        devices: app.devices(&DeviceFilter::default(), &Page::first(SHOWN)).await?,
+        rollouts: app.rollouts(&Page::first(6)).await?,
+        jobs: app.jobs(&Page::first(4)).await?,
+        datasets: app.datasets(&Page::first(DATASETS_SHOWN)).await?,
+        events: app.device_events(None, &Page::first(20)).await?,
+        security: app.security_events(&Page::first(5)).await?,
         now: crate::app::now(),
     };
     let headers = [
@@ -68,8 +67,9 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
 /// Exchanges the administrator's token for the cookie of a session. It comes in a form only, never in an address: those
 /// stay in histories and logs.
 async fn login(State(app): State<Arc<App>>, peer: Peer, Form(form): Form<Token>) -> Response {
-    let token = form.token.unwrap_or_default();
-    let login = Login { user: UserName::administrator(), password: Secret::new(token.trim()) };
+    let token = form.token.unwrap_or_else(|| Secret::new(""));
+    let password = Secret::new(token.reveal().trim());
+    let login = Login { user: UserName::administrator(), password };
     let Ok(session) = app.login(&login, peer.address).await else {
         return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
     };

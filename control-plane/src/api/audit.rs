@@ -41,5 +41,5 @@ async fn list(
     let Filter { user, operation, since, until } = filter;
     let page = paging.page()?;
     let entries = app.audit(&AuditFilter { user, operation, since, until }, &page).await?;
-    Ok(Json(List::new(entries, page)))
+    Ok(Json(List::new(entries, &page)))
 }

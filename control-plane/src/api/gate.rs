@@ -15,7 +15,7 @@ use crate::app::{
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRequest, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -28,7 +28,7 @@ use shared::{
 use std::sync::Arc;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const REPLAYED: &str = "idempotency-replayed";
 
 /// The gate of one operation.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Refused {
 
 /// A request under an idempotency key.
 #[derive(Clone)]
-struct Keyed {
+struct KeyedRequest {
     user: Principal,
     key: String,
 }
@@ -170,7 +170,7 @@ impl Gate {
     }
 
     /// The idempotency key of a request to an operation that takes one.
-    fn key(&self, attempt: &Attempt, headers: &HeaderMap) -> Result<Option<Keyed>, Problem> {
+    fn key(&self, attempt: &Attempt, headers: &HeaderMap) -> Result<Option<KeyedRequest>, Problem> {
         let (Some(value), Some(by)) = (headers.get(IDEMPOTENCY_KEY), &attempt.by) else { return Ok(None) };
         if !self.operation.creates {
             return Ok(None);
@@ -185,11 +185,11 @@ impl Gate {
             return Err(Problem::new(StatusCode::BAD_REQUEST, text));
         }
         let key = String::from_utf8_lossy(bytes).into_owned();
-        Ok(Some(Keyed { user: by.clone(), key }))
+        Ok(Some(KeyedRequest { user: by.clone(), key }))
     }
 
-    async fn forget(&self, keyed: Option<&Keyed>) {
-        if let Some(Keyed { user, key }) = keyed {
+    async fn forget(&self, keyed: Option<&KeyedRequest>) {
+        if let Some(KeyedRequest { user, key }) = keyed {
             self.app.end_idempotent(&user.user, key, StatusCode::INTERNAL_SERVER_ERROR.as_u16(), None).await;
         }
     }
@@ -199,7 +199,7 @@ impl Gate {
         &self,
         mut attempt: Attempt,
         record: Option<uuid::Uuid>,
-        keyed: Option<Keyed>,
+        keyed: Option<KeyedRequest>,
         asked: Bytes,
         mut response: Response,
     ) -> Result<Response, Problem> {
@@ -238,7 +238,7 @@ impl Gate {
                 }
             }
         }
-        if let Some(Keyed { user, key }) = keyed {
+        if let Some(KeyedRequest { user, key }) = keyed {
             let kept = answer.filter(|_| !self.operation.secret || !status.is_success());
             let kept = kept.as_deref().map(String::from_utf8_lossy);
             self.app.end_idempotent(&user.user, &key, status.as_u16(), kept.as_deref()).await;

@@ -60,6 +60,7 @@ impl From<Error> for Problem {
             Error::Busy(_) | Error::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::Mismatch(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Forge(_) => StatusCode::BAD_GATEWAY,
             Error::Internal(reason) => {
                 tracing::error!("a request failed: {reason}");

@@ -38,7 +38,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<ApiToken>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.api_tokens(&page).await?, page)))
+    Ok(Json(List::new(app.api_tokens(&page).await?, &page)))
 }
 
 async fn create(

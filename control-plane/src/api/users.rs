@@ -47,7 +47,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<User>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.users(&page).await?, page)))
+    Ok(Json(List::new(app.users(&page).await?, &page)))
 }
 
 async fn create(

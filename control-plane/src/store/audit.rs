@@ -1,7 +1,7 @@
 //! Who changed what, and answers that are given again where a request comes twice.
 
 use super::{Page, Reader, Result, Store, number, time, word};
-use control_core::access::AuditEntry;
+use control_core::access::{AuditEntry, Role};
 use shared::{
     Digest, Timestamp, UserName,
     limits::{IDEMPOTENCY_MS, IDEMPOTENCY_RUNNING_MS},
@@ -39,7 +39,7 @@ fn read(row: &AnyRow) -> Result<AuditEntry> {
         at: row.time("at")?,
         user: row.text("actor")?,
         role: role
-            .map(|role| role.parse().map_err(|error| row.corrupt("role", "role", error)))
+            .map(|role| role.parse::<Role>().map_err(|error| row.corrupt("role", "role", error)))
             .transpose()?,
         operation: row.text("operation")?,
         target: row.text("target")?,

@@ -108,7 +108,7 @@ async fn whoever_guesses_passwords_waits_and_is_on_record() {
         assert!(refused < 1000);
     }
     assert!(refused >= limits::FAILED_LOGINS_BURST);
-    let events = app.security_events(Page::default()).await.unwrap();
+    let events = app.security_events(&Page::default()).await.unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert!(kinds.contains(&"login_refused") && kinds.contains(&"login_flood"), "{kinds:?}");
 }
