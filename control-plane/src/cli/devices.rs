@@ -163,7 +163,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
     match command {
         TokenCommand::Create { device, ttl_s, out } => {
             let new = NewToken { device: device.clone(), ttl_s: Some(*ttl_s) };
-            let created: CreatedToken = client.post("/tokens", &new)?;
+            let created: CreatedToken = client.post("/enrolment-tokens", &new)?;
             let enrol = json!({
                 "server": created.server,
                 "ca_pem": created.ca_pem,
@@ -185,7 +185,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             })
         }
         TokenCommand::List(page) => {
-            let list: List<Token> = page.list(client, "/tokens", "")?;
+            let list: List<Token> = page.list(client, "/enrolment-tokens", "")?;
             show(client.json, &list, |list| {
                 let now = crate::app::now();
                 let rows = list.items.iter().map(|token| {
