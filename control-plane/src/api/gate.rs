@@ -23,10 +23,12 @@ use control_core::access::Need;
 use serde_json::Value;
 use shared::{
     Digest, digest,
-    limits::{IDEMPOTENCY_ANSWER_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX},
+    limits::{IDEMPOTENCY_ANSWER_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, REASON_BYTES_MAX},
 };
 use std::sync::Arc;
 
+/// Largest answer to a request that makes something; a rollout to the whole of a large fleet is some megabytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const REPLAYED: &str = "idempotency-replayed";
 
@@ -44,8 +46,8 @@ struct Refused {
 }
 
 impl Refused {
-    fn unknown(problem: impl Into<Problem>) -> Self {
-        Self { by: None, problem: problem.into() }
+    fn unknown(problem: impl Into<Problem>) -> Box<Self> {
+        Box::new(Self { by: None, problem: problem.into() })
     }
 }
 
@@ -68,7 +70,8 @@ pub(super) async fn pass(State(gate): State<Gate>, peer: Peer, request: Request,
     };
     match gate.admit(&peer, &parts.headers).await {
         Ok(by) => attempt.by = by,
-        Err(Refused { by, problem }) => {
+        Err(refused) => {
+            let Refused { by, problem } = *refused;
             let status = problem.status();
             if gate.operation.changes && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 (attempt.by, attempt.detail) = (by, problem.detail.clone());
@@ -92,7 +95,7 @@ pub(super) async fn pass(State(gate): State<Gate>, peer: Peer, request: Request,
 
 impl Gate {
     /// Who asks, if the operation is for them.
-    async fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Principal>, Refused> {
+    async fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Principal>, Box<Refused>> {
         let role = match self.operation.need() {
             Need::Device => return Ok(None),
             Need::Nothing => {
@@ -111,7 +114,7 @@ impl Gate {
                 "the token is wrong or has expired; log in, or see context.json in the server's data folder";
             return Err(Refused::unknown(Problem::new(StatusCode::UNAUTHORIZED, text)));
         };
-        let refused = |problem: Problem| Refused { by: Some(by.clone()), problem };
+        let refused = |problem: Problem| Box::new(Refused { by: Some(by.clone()), problem });
         self.app.admit(Some(&by.user), peer.address).map_err(|error| refused(error.into()))?;
         if by.role < role {
             let text = format!("{} is for role {role}, {} is {}", self.operation.id, by.user, by.role);
@@ -140,7 +143,7 @@ impl Gate {
             Content::Nothing | Content::Other(_) => (body, Bytes::new()),
         };
         if !self.operation.secret {
-            attempt.detail = String::from_utf8_lossy(&asked).split_whitespace().collect::<Vec<_>>().join(" ");
+            attempt.detail = beginning(&asked);
         }
         let keyed = self.key(&attempt, &parts.headers)?;
         if let Some(keyed) = &keyed {
@@ -210,9 +213,8 @@ impl Gate {
         let mut answer = None;
         if self.operation.creates && matches!(self.operation.gives, Content::Json(_)) {
             let (parts, body) = response.into_parts();
-            let bytes = to_bytes(body, IDEMPOTENCY_ANSWER_BYTES_MAX).await;
-            let bytes =
-                bytes.map_err(|error| Error::Internal(format!("an answer is too large to keep: {error}")))?;
+            let bytes = to_bytes(body, ANSWER_BYTES_MAX).await;
+            let bytes = bytes.map_err(|error| Error::Internal(format!("an answer is too large: {error}")))?;
             if let Some(made) = made(&bytes).filter(|_| status.is_success()) {
                 attempt.target = [attempt.target, made]
                     .into_iter()
@@ -239,7 +241,8 @@ impl Gate {
             }
         }
         if let Some(KeyedRequest { user, key }) = keyed {
-            let kept = answer.filter(|_| !self.operation.secret || !status.is_success());
+            let kept = answer.filter(|answer| answer.len() <= IDEMPOTENCY_ANSWER_BYTES_MAX);
+            let kept = kept.filter(|_| !self.operation.secret || !status.is_success());
             let kept = kept.as_deref().map(String::from_utf8_lossy);
             self.app.end_idempotent(&user.user, &key, status.as_u16(), kept.as_deref()).await;
         }
@@ -279,7 +282,7 @@ fn again(earlier: Earlier) -> Result<Option<Response>, Problem> {
             Err(Error::Conflict(text.to_owned()).into())
         }
         Earlier::Answered { answer: None, .. } => {
-            let text = "the request with this Idempotency-Key was done; its secret was in the answer, and is not kept";
+            let text = "the request with this Idempotency-Key was done; its answer held a secret or much else, and is not kept";
             Err(Error::Conflict(text.to_owned()).into())
         }
         Earlier::Answered { status, answer: Some(answer) } => {
@@ -298,6 +301,12 @@ fn made(answer: &[u8]) -> Option<String> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     let names = [answer.get("name"), answer.get("id"), answer.get("upload"), answer.pointer("/token/id")];
     names.into_iter().flatten().find_map(Value::as_str).map(str::to_owned)
+}
+
+/// The beginning of a body in one line, more than the record keeps of it.
+fn beginning(asked: &[u8]) -> String {
+    let beginning = &asked[..asked.len().min(2 * REASON_BYTES_MAX)];
+    String::from_utf8_lossy(beginning).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whom a log-in names.
