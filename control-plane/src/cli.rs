@@ -2,6 +2,7 @@
 
 mod authorities;
 mod auto;
+mod backup;
 mod boards;
 mod broker;
 mod client;
@@ -87,6 +88,10 @@ pub enum Command {
     /// Boards that models can be made for
     #[command(subcommand)]
     Board(boards::BoardCommand),
+    /// Write a backup of a server's data folder and database into one file, while the server runs
+    Backup(backup::BackupArgs),
+    /// Make a data folder and a database of a backup
+    Restore(backup::RestoreArgs),
     /// The control plane at a glance
     Status,
 }
@@ -136,6 +141,8 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Rollout(command) => rollouts::run(command, &client()?),
         Command::Trust(command) => trust::run(command, global),
         Command::Board(command) => boards::run(command, &client()?),
+        Command::Backup(args) => backup::back_up(args, global.json),
+        Command::Restore(args) => backup::restore(args, global.json),
         Command::Status => status::run(&client()?),
     }
 }

@@ -63,7 +63,9 @@ async fn asked_for(app: &App, asked: Vec<(String, String)>) -> Result<(DeviceFil
             "search" => filter.search = Some(value).filter(|value| !value.is_empty()),
             "board" => filter.board = Some(value.parse::<BoardId>().map_err(|error| wrong(&key, &error))?),
             "online" => filter.online = Some(value.parse::<bool>().map_err(|error| wrong(&key, &error))?),
-            "state" => filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?),
+            "state" => {
+                filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?)
+            }
             "version" => {
                 let name = value.parse::<VersionName>().map_err(|error| wrong(&key, &error))?;
                 let version = app.version(&name).await.map_err(|error| match error {

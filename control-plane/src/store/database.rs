@@ -1,6 +1,6 @@
 //! Which database: SQLite in the data folder, or PostgreSQL at an address. Opening it and bringing it up to date.
 
-use super::{Error, Result};
+use super::{Error, Result, read::Reader};
 use sqlx::{
     AnyPool, Executor,
     any::{AnyConnectOptions, AnyPoolOptions},
@@ -181,6 +181,26 @@ pub(super) async fn open(folder: &Path, database: &Database) -> Result<Pools> {
     })?;
     let readers = pool(READERS, dialect).connect_with(options).await.map_err(opening)?;
     Ok(Pools { readers, writer })
+}
+
+/// One connection to the SQLite file `path`, which is there; its form is left as it is.
+pub(super) async fn sqlite_pool(path: &Path) -> Result<AnyPool> {
+    sqlx::any::install_default_drivers();
+    let opening = |source| Error::Open { database: path.display().to_string(), source };
+    let options = sqlite_url(path).parse().map_err(opening)?;
+    pool(1, Dialect::Sqlite).connect_with(options).await.map_err(opening)
+}
+
+/// Has the database of PostgreSQL no table yet?
+pub(super) async fn is_empty(address: &Address) -> Result<bool> {
+    sqlx::any::install_default_drivers();
+    let opening = |source| Error::Open { database: address.to_string(), source };
+    let pool = pool(1, Dialect::Postgres).connect_with(address.0.clone()).await.map_err(opening)?;
+    let row = sqlx::query("SELECT count(*) AS tables FROM pg_tables WHERE schemaname = current_schema()")
+        .fetch_one(&pool)
+        .await?;
+    pool.close().await;
+    Ok(Reader::new("pg_tables", &row).number("tables")? == 0)
 }
 
 /// Runs one statement outside of any transaction, as those that make databases have to be run.
