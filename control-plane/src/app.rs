@@ -89,10 +89,9 @@ impl From<store::Error> for Error {
             store::Error::Full => Self::Full,
             store::Error::Conflict(text) => Self::Conflict(text),
             store::Error::Cursor(_) => Self::Invalid(error.to_string()),
-            store::Error::Unreachable(_) => Self::Unavailable(format!(
-                "{}; nothing was changed, try again in a moment",
-                chain(&error)
-            )),
+            store::Error::Unreachable(_) => {
+                Self::Unavailable(format!("{}; nothing was changed, try again in a moment", chain(&error)))
+            }
             store::Error::NotLeader => Self::Unavailable(error.to_string()),
             store::Error::Newer { .. }
             | store::Error::Open { .. }

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod auto;
+mod backup;
 mod boards;
 mod broker;
 mod client;
@@ -90,6 +91,10 @@ pub enum Command {
     Board(boards::BoardCommand),
     /// The document of the server's API (OpenAPI 3.1)
     Openapi(openapi::OpenapiArgs),
+    /// Write a backup of a server's data folder and database into one file, while the server runs
+    Backup(backup::BackupArgs),
+    /// Make a data folder and a database of a backup
+    Restore(backup::RestoreArgs),
     /// The control plane at a glance
     Status,
 }
@@ -140,6 +145,8 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Trust(command) => trust::run(command, global),
         Command::Board(command) => boards::run(command, &client()?),
         Command::Openapi(args) => openapi::run(args),
+        Command::Backup(args) => backup::back_up(args, global.json),
+        Command::Restore(args) => backup::restore(args, global.json),
         Command::Status => status::run(&client()?),
     }
 }

@@ -180,10 +180,8 @@ pub async fn start(options: Options) -> Result<Server> {
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
     loops.spawn(named("the taker of CAs", Arc::clone(&app).run_authorities()));
-    loops.spawn(named(
-        "the context file",
-        keep_contexts(contexts, Arc::clone(&app), server.clone(), changes),
-    ));
+    loops
+        .spawn(named("the context file", keep_contexts(contexts, Arc::clone(&app), server.clone(), changes)));
     let ready = Ready { api: server, mqtt: mqtt_told, context };
     let leadership = tokio::spawn(leadership.run());
     Ok(Server { app, ready, api, leadership, loops, _locks: locks })
@@ -263,7 +261,12 @@ fn beside_this_program() -> PathBuf {
 }
 
 /// Writes the files again whenever the CAs have changed.
-async fn keep_contexts(paths: Vec<PathBuf>, app: Arc<App>, server: String, mut changes: watch::Receiver<u64>) {
+async fn keep_contexts(
+    paths: Vec<PathBuf>,
+    app: Arc<App>,
+    server: String,
+    mut changes: watch::Receiver<u64>,
+) {
     loop {
         tokio::select! {
             () = app.stopped() => return,

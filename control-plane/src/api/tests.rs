@@ -240,8 +240,20 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         assert_eq!(got.as_u16(), status, "{path} {body}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(says), "{path} {body}: {problem}");
     }
-    for path in ["/devices?limit=0", "/devices?limit=501", "/devices?cursor=!", "/devices?limit=x", "/devices?online=maybe", "/devices?state=gone",
-        "/devices?label=ring", "/devices?version=m@v9.9", "/devices?board=../x", "/security-events?cursor=Y2Ft", "/jobs/12", "/nowhere"] {
+    for path in [
+        "/devices?limit=0",
+        "/devices?limit=501",
+        "/devices?cursor=!",
+        "/devices?limit=x",
+        "/devices?online=maybe",
+        "/devices?state=gone",
+        "/devices?label=ring",
+        "/devices?version=m@v9.9",
+        "/devices?board=../x",
+        "/security-events?cursor=Y2Ft",
+        "/jobs/12",
+        "/nowhere",
+    ] {
         assert!(world.call("GET", path, None).await.0.is_client_error(), "{path}");
     }
     assert_eq!(world.call("DELETE", "/devices", None).await.0, StatusCode::METHOD_NOT_ALLOWED);

@@ -3,7 +3,7 @@
 
 use super::{App, Error, Result, chain, now};
 use crate::{
-    broker::{Broker, CLIENT_NAME, Identities, Identity},
+    broker::{CLIENT_NAME, Identities, Identity},
     signer::{self, ClientCertificate, Revoked},
 };
 use serde::{Deserialize, Serialize};

@@ -150,7 +150,13 @@ impl Trust {
                 repository
             }
         };
-        Ok(Self { folder, offline, repository: Mutex::new(repository), shared: false, told: Mutex::default() })
+        Ok(Self {
+            folder,
+            offline,
+            repository: Mutex::new(repository),
+            shared: false,
+            told: Mutex::default(),
+        })
     }
 
     /// The same where other servers work on the folder.
@@ -173,7 +179,8 @@ impl Trust {
 
     async fn folder_lock(&self) -> Result<File> {
         let path = self.folder.path().join(LOCK_FILE);
-        let failed = |error: &dyn std::error::Error| Error::Internal(format!("{}: {}", path.display(), chain(error)));
+        let failed =
+            |error: &dyn std::error::Error| Error::Internal(format!("{}: {}", path.display(), chain(error)));
         let file = File::create(&path).map_err(|error| failed(&error))?;
         let look = async {
             loop {

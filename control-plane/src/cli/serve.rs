@@ -25,7 +25,12 @@ pub struct ServeArgs {
     data: PathBuf,
     /// PostgreSQL in place of SQLite in the data folder; several servers can work on one, each with the same data folder
     /// and a broker that all reach
-    #[arg(long, value_name = "postgres://USER@HOST/NAME", env = "EDGEWRIGHT_DATABASE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "postgres://USER@HOST/NAME",
+        env = "EDGEWRIGHT_DATABASE",
+        hide_env_values = true
+    )]
     database: Option<DatabaseAddress>,
     /// File with the password for it; PGPASSWORD and PGPASSFILE are read too
     #[arg(long, value_name = "FILE", requires = "database")]

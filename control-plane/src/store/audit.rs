@@ -1,6 +1,6 @@
 //! Who changed what, and answers that are given again where a request comes twice.
 
-use super::{Page, Reader, Result, Store, number, time, word};
+use super::{Page, Reader, Result, Store, number, plain, time, word};
 use control_core::access::{AuditEntry, Role};
 use shared::{
     Digest, Timestamp, UserName,
@@ -59,13 +59,13 @@ impl Store {
         )
         .bind(entry.id.to_string())
         .bind(time(entry.at))
-        .bind(&entry.user)
+        .bind(plain(&entry.user))
         .bind(entry.role.as_ref().map(word).transpose()?)
         .bind(&entry.operation)
-        .bind(&entry.target)
+        .bind(plain(&entry.target))
         .bind(i64::from(entry.status))
         .bind(&entry.from)
-        .bind(&entry.detail)
+        .bind(plain(&entry.detail))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -75,8 +75,8 @@ impl Store {
     pub async fn end_audit(&self, id: Uuid, status: u16, target: &str, detail: &str) -> Result<()> {
         sqlx::query("UPDATE audit SET status = $1, target = $2, detail = $3 WHERE id = $4")
             .bind(i64::from(status))
-            .bind(target)
-            .bind(detail)
+            .bind(plain(target))
+            .bind(plain(detail))
             .bind(id.to_string())
             .execute(&self.writer)
             .await?;
@@ -90,8 +90,8 @@ impl Store {
              AND ($3 = '' OR operation = $3) AND at >= $4 AND at <= $5 ORDER BY id DESC LIMIT $6",
         )
         .bind(page.before())
-        .bind(filter.user.clone().unwrap_or_default())
-        .bind(filter.operation.clone().unwrap_or_default())
+        .bind(plain(filter.user.as_deref().unwrap_or_default()))
+        .bind(plain(filter.operation.as_deref().unwrap_or_default()))
         .bind(time(filter.since.unwrap_or_default()))
         .bind(time(filter.until.unwrap_or(Timestamp(u64::MAX))))
         .bind(page.sql_limit())
@@ -164,7 +164,7 @@ impl Store {
     ) -> Result<()> {
         sqlx::query("UPDATE idempotency SET status = $1, answer = $2 WHERE owner = $3 AND idem_key = $4")
             .bind(i64::from(status))
-            .bind(answer)
+            .bind(answer.map(plain))
             .bind(user.as_str())
             .bind(key)
             .execute(&self.writer)

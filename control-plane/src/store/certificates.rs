@@ -1,6 +1,6 @@
 //! Certificates of devices: which are good, which of them are in use, who issued them.
 
-use super::{Reader, Result, Store, time};
+use super::{Reader, Result, Store, plain, time};
 use shared::{BoardId, DeviceId, Digest, Timestamp};
 use sqlx::{
     Any,
@@ -141,7 +141,7 @@ impl Store {
     pub async fn set_board(&self, id: &DeviceId, board: &BoardId, agent_version: &str) -> Result<()> {
         sqlx::query("UPDATE devices SET board = $1, agent_version = $2 WHERE id = $3")
             .bind(board.as_str())
-            .bind(agent_version)
+            .bind(plain(agent_version))
             .bind(id.as_str())
             .execute(&self.writer)
             .await?;

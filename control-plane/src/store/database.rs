@@ -1,6 +1,6 @@
 //! Which database: SQLite in the data folder, or PostgreSQL at an address. Opening it and bringing it up to date.
 
-use super::{Error, Result};
+use super::{Error, Result, read::Reader};
 use sqlx::{
     AnyPool, Executor,
     any::{AnyConnectOptions, AnyPoolOptions},
@@ -183,6 +183,26 @@ pub(super) async fn open(folder: &Path, database: &Database) -> Result<Pools> {
     Ok(Pools { readers, writer })
 }
 
+/// One connection to the SQLite file `path`, which is there; its form is left as it is.
+pub(super) async fn sqlite_pool(path: &Path) -> Result<AnyPool> {
+    sqlx::any::install_default_drivers();
+    let opening = |source| Error::Open { database: path.display().to_string(), source };
+    let options = sqlite_url(path).parse().map_err(opening)?;
+    pool(1, Dialect::Sqlite).connect_with(options).await.map_err(opening)
+}
+
+/// Has the database of PostgreSQL no table yet?
+pub(super) async fn is_empty(address: &Address) -> Result<bool> {
+    sqlx::any::install_default_drivers();
+    let opening = |source| Error::Open { database: address.to_string(), source };
+    let pool = pool(1, Dialect::Postgres).connect_with(address.0.clone()).await.map_err(opening)?;
+    let row = sqlx::query("SELECT count(*) AS tables FROM pg_tables WHERE schemaname = current_schema()")
+        .fetch_one(&pool)
+        .await?;
+    pool.close().await;
+    Ok(Reader::new("pg_tables", &row).number("tables")? == 0)
+}
+
 /// Runs one statement outside of any transaction, as those that make databases have to be run.
 #[cfg(test)]
 pub(super) async fn run(address: &Address, sql: &str) -> std::result::Result<(), sqlx::Error> {
@@ -246,7 +266,7 @@ fn sqlite_url(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, testing};
+    use crate::store::{DeviceFilter, Page, Store, testing};
 
     #[test]
     fn what_is_shown_of_an_address_has_no_password() {
@@ -292,6 +312,44 @@ mod tests {
             assert!(matches!(error, Error::Newer { version: 9999, .. }), "{error}");
             assert!(error.to_string().contains("newer than this program"), "{error}");
         }
+    }
+
+    /// The newest form before that with columns for what queries ask of JSON.
+    const EARLIER: i64 = 34;
+    const EARLIER_ROWS: &str = r#"
+        INSERT INTO devices (id, board, agent_version, labels, online, enrolled_at, generation, assignments, reported)
+            VALUES ('a', 'x', '0', '{"ring": "1"}', 0, 1, 2, '[]', NULL),
+                   ('b', 'x', '0', '{}', 0, 1, 1, '[{"slot": "s", "version_id": "00000000-0000-0000-0000-000000000007"}]', NULL);
+        INSERT INTO events VALUES ('00000000-0000-0000-0000-000000000009', 'a', 1, 1, NULL, NULL, 'agent_started', 'first'),
+            ('00000000-0000-0000-0000-000000000001', 'a', 1, 1, NULL, NULL, 'agent_started', 'second');
+        INSERT INTO telemetry VALUES ('t', 'a', 1, 1, 'v',
+            '{"slot": "s", "requests": 18446744073709551615, "failed": 3, "latency_p99_us": 7}');"#;
+
+    #[tokio::test]
+    async fn a_database_of_an_earlier_program_is_brought_up_to_date_with_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = sqlite_pool(&folder.path().join(FILE)).await.unwrap();
+        SQLITE_FORMS.run_to(EARLIER, &pool).await.unwrap();
+        sqlx::raw_sql(EARLIER_ROWS).execute(&pool).await.unwrap();
+        pool.close().await;
+        let store = Store::open(folder.path()).await.unwrap();
+        let events = store.device_events(None, &Page::default()).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.detail.as_str()).collect::<Vec<_>>(), ["second", "first"]);
+        let filters = [
+            DeviceFilter { search: Some("1".to_owned()), ..DeviceFilter::default() },
+            DeviceFilter { labels: [("ring".to_owned(), "1".to_owned())].into(), ..DeviceFilter::default() },
+        ];
+        for filter in filters {
+            let labelled = store.devices(&filter, &Page::default()).await.unwrap();
+            assert_eq!(labelled.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["a"]);
+        }
+        let row = sqlx::query(
+            "SELECT t.requests, t.failed, t.latency_p99_us, s.slot FROM telemetry t JOIN device_slots s ON s.slot = t.slot",
+        );
+        let row = row.fetch_one(&store.readers).await.unwrap();
+        let row = Reader::new("telemetry", &row);
+        let counts = ["requests", "failed", "latency_p99_us"].map(|column| row.number(column).unwrap());
+        assert_eq!((counts, row.text("slot").unwrap().as_str()), ([1_000_000_000, 3, 7], "s"));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ mod filter;
 
 pub use filter::DeviceFilter;
 
-use super::{Page, Reader, Result, Store, json, number, time};
+use super::{Page, Reader, Result, Store, json, number, plain, time};
 use control_core::entity::{Device, DeviceEvent};
 use shared::{DeviceId, ModelVersionId, SlotName, Timestamp, wire::Reported};
 use sqlx::{Any, Transaction, any::AnyRow};
@@ -129,7 +129,7 @@ impl Store {
         )
         .bind(json(reported)?)
         .bind(number(reported.generation))
-        .bind(&reported.agent_version)
+        .bind(plain(&reported.agent_version))
         .bind(seen.map(time))
         .bind(reported.device.as_str())
         .execute(&mut *tx)

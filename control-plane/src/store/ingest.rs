@@ -2,11 +2,11 @@
 //!
 //! What is counted is counted in the transaction that keeps it, so that a look at the counts reads no records.
 
-use super::{Page, Reader, Real, Result, Store, json, number, time, word};
+use super::{Page, Reader, Real, Result, Store, json, number, plain, time, word};
 use control_core::entity::{IngestCounts, SecurityEvent};
 use shared::{
     DeviceId, Timestamp,
-    wire::{Batch, Event, Feedback, Record, Telemetry, cut},
+    wire::{self, Batch, Event, Feedback, Record, Telemetry},
 };
 use sqlx::{Any, Transaction};
 
@@ -55,6 +55,11 @@ const TELEMETRY: Kind = Kind {
 /// Records of the same content as one that was there already, under another id.
 const TWICE: &str = "twice";
 const REFUSED: &str = "refused";
+
+/// Text of a device as it is kept.
+fn cut(text: &str) -> String {
+    plain(&wire::cut(text))
+}
 
 /// What came of a batch.
 #[derive(Default)]

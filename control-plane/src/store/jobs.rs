@@ -1,6 +1,6 @@
 //! Jobs of the forge.
 
-use super::{Page, Reader, Result, Store, json, number, time, word};
+use super::{Page, Reader, Result, Store, json, number, plain, time, word};
 use control_core::entity::{Job, JobProgress, JobState};
 use shared::{
     JobId, Timestamp,
@@ -163,10 +163,10 @@ async fn end_job(mut tx: Transaction<'static, Any>, id: JobId, end: &JobEnd, now
              WHERE id = $7 AND state IN ('queued', 'running')",
         )
         .bind(word(&state)?)
-        .bind(error)
+        .bind(error.map(plain))
         .bind(version)
         .bind(report)
-        .bind(cell)
+        .bind(cell.map(plain))
         .bind(time(now))
         .bind(id.to_string())
         .execute(&mut *tx)

@@ -1,7 +1,7 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
 use super::{
-    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, time, versions, word,
+    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, plain, time, versions, word,
 };
 use control_core::{
     entity::{Device, HistoryEntry, Rollout},
@@ -508,7 +508,7 @@ async fn add_history(
     sqlx::query("INSERT INTO rollout_history (rollout, at, text) VALUES ($1, $2, $3)")
         .bind(rollout.to_string())
         .bind(time(at))
-        .bind(text)
+        .bind(plain(text))
         .execute(&mut **tx)
         .await?;
     Ok(())

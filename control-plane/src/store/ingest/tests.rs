@@ -63,6 +63,22 @@ fn feedback(number: u128, request: &str) -> Feedback {
 }
 
 #[tokio::test]
+async fn text_with_a_zero_in_it_is_kept_on_either_database() {
+    for (_folder, store) in stores().await {
+        let event = Event { detail: "a\0b".to_owned(), ..event(1) };
+        let batch = Batch { device: id("cam-01"), records: vec![event] };
+        assert_eq!(store.ingest_events(&batch, NOW).await.unwrap(), 1);
+        let kept = &store.device_events(None, &Page::default()).await.unwrap()[0];
+        assert_eq!(kept.detail, "a\u{fffd}b");
+        let said = Feedback { label: Some("\0".to_owned()), ..feedback(2, "r\0") };
+        let valued = Feedback { value: Some(1.5), ..feedback(3, "r") };
+        // A number that is missing, and one that is there, by one statement in either order.
+        let records = vec![said, valued, feedback(4, "s")];
+        assert_eq!(store.ingest_feedback(&Batch { device: id("cam-01"), records }, NOW).await.unwrap(), 3);
+    }
+}
+
+#[tokio::test]
 async fn what_is_said_again_under_another_id_is_counted_as_twice() {
     for (_folder, store) in stores().await {
         let batch = |device: &str, records: Vec<Feedback>| Batch { device: id(device), records };
