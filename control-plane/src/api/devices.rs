@@ -13,7 +13,10 @@ use crate::app::{
 use axum::{Json, extract::State, http::StatusCode};
 use control_core::entity::{Device, DeviceEvent, DeviceState, SecurityEvent, Token};
 use shared::{BoardId, DeviceId};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Longest text to search for.
 const SEARCH_BYTES_MAX: usize = 256;
@@ -104,7 +107,11 @@ async fn asked_for(app: &App, asked: Vec<(String, String)>) -> Result<(DeviceFil
     let wrong = |key: &str, reason: &dyn std::fmt::Display| {
         Problem::new(StatusCode::BAD_REQUEST, format!("{key}: {reason}"))
     };
+    let mut seen = BTreeSet::new();
     for (key, value) in asked {
+        if key != "label" && !seen.insert(key.clone()) {
+            return Err(wrong(&key, &"given more than once"));
+        }
         match key.as_str() {
             "limit" => paging.limit = Some(value.parse::<u32>().map_err(|error| wrong(&key, &error))?),
             "cursor" => paging.cursor = Some(value),

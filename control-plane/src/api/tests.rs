@@ -246,6 +246,7 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         "/devices?cursor=!",
         "/devices?limit=x",
         "/devices?online=maybe",
+        "/devices?limit=1&limit=2",
         "/devices?state=gone",
         "/devices?label=ring",
         "/devices?version=m@v9.9",

@@ -38,7 +38,7 @@ fn every_operation_says_who_may_use_it_and_what_it_answers() {
                 .filter(|parameter| parameter["in"] == "path")
                 .map(|parameter| parameter["name"].as_str().unwrap())
                 .collect();
-            let varies =
+            let varies: BTreeSet<&str> =
                 path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
             assert_eq!(described, varies, "{id}");
         }
