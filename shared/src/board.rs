@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A board's description. All limits are upper bounds that a searched model keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     pub id: BoardId,
@@ -27,6 +28,7 @@ pub struct Board {
 
 /// The processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     pub cores: u32,
@@ -39,6 +41,7 @@ pub struct Cpu {
 
 /// Memory of the whole board.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     pub ram_bytes: u64,
@@ -47,6 +50,7 @@ pub struct Memory {
 
 /// What one model may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModelLimits {
     /// Bytes of the INT8 weights.
@@ -72,6 +76,7 @@ pub struct Power {
 
 /// What the agent may use to run models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeChoice {
     /// `tract`, `onnxruntime`, or both; the agent measures and keeps the faster that is right.
@@ -82,6 +87,7 @@ pub struct RuntimeChoice {
 
 /// A runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RuntimeName {
     Tract,
