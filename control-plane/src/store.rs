@@ -6,14 +6,22 @@ pub mod datasets;
 pub mod deltas;
 mod devices;
 mod evidence;
+mod facts;
+mod groups;
+mod incidents;
 pub mod ingest;
 pub mod jobs;
+mod many;
 mod profiles;
 pub mod rollouts;
+mod rollups;
 pub mod tokens;
 pub mod versions;
 
+pub use facts::{OfBoard, OfVersion};
+pub use groups::{GROUPS_MAX, Labelled};
 pub use profiles::PROFILES_MAX;
+pub use rollups::{Asked, Found, READ_MAX};
 
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{Timestamp, limits};

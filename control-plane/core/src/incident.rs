@@ -21,6 +21,8 @@ pub const EVIDENCE_MAX: usize = 20;
 
 /// What kind of thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "IncidentKind"))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A gate, or too many failed devices, stopped a rollout.
@@ -39,6 +41,8 @@ pub enum Kind {
 
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "IncidentSeverity"))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     Warning,
@@ -48,6 +52,8 @@ pub enum Severity {
 
 /// Something that speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "IncidentEvidence"))]
 pub struct Evidence {
     pub at: Timestamp,
     pub text: String,
@@ -58,6 +64,7 @@ pub struct Evidence {
 
 /// Something that somebody should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Incident {
     pub id: Uuid,
     pub kind: Kind,

@@ -15,6 +15,7 @@ const CATCH_UP: u64 = 24;
 
 /// Days that things are kept, each from 1 to [`DAYS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// Events, feedback and telemetry as they came, and the ids by which what comes again is known.

@@ -9,6 +9,8 @@ pub struct Measure(u8);
 
 /// What can be asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "MetricKind"))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Amounts that add up.
@@ -19,6 +21,7 @@ pub enum Kind {
 
 /// A measure as the API names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Metric {
     pub name: String,
     pub unit: String,

@@ -98,6 +98,7 @@ fn named(ms: u64) -> String {
 
 /// How the values of a point become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     Avg,
@@ -257,6 +258,7 @@ pub type Point = (u64, Option<f64>);
 
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Line {
     /// What it is of.
     pub labels: BTreeMap<String, String>,
@@ -265,6 +267,7 @@ pub struct Line {
 
 /// The answer to a question about roll-ups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Series {
     pub metric: String,
     pub unit: String,
