@@ -17,16 +17,14 @@ const ROLLED_BACK_WITHIN_MS: u64 = 24 * 60 * 60 * 1000;
 const FAILED_WITHIN_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Devices of a kind of board.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct OfBoard {
     pub board: String,
     pub devices: u64,
 }
 
 /// Devices that shall run a version in a slot.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct OfVersion {
     /// As in `mnist@v1.0`.
     pub version: String,

@@ -27,8 +27,8 @@ pub struct Folded {
     pub records: u64,
     /// Of those, new ones.
     pub added: u64,
-    /// There is more.
-    pub more: bool,
+    /// Records that still wait.
+    pub waiting: u64,
 }
 
 /// One entry of the journal.
@@ -98,7 +98,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(Folded { records, added: added.iter().sum(), more: self.waiting_records().await? > 0 })
+        Ok(Folded { records, added: added.iter().sum(), waiting: self.waiting_records().await? })
     }
 
     async fn next_entries(&self) -> Result<Vec<Entry>> {

@@ -96,13 +96,23 @@ pub struct Came {
 pub struct Recent(Mutex<BTreeMap<u64, Vec<Message>>>);
 
 impl Recent {
-    fn keep(&self, number: u64, messages: Vec<Message>) {
+    /// Holds what was taken in under a number, where there is room.
+    pub fn keep(&self, number: u64, inputs: Vec<Input>) {
+        let messages = inputs.into_iter().filter_map(|input| match input {
+            Input::Records(message) => Some(message),
+            Input::Reported { .. } | Input::Presence { .. } => None,
+        });
+        let messages: Vec<Message> = messages.collect();
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = |messages: &Vec<Message>| count(messages);
-        let held: u64 = recent.values().map(records).sum();
-        if held + records(&messages) <= RECENT_RECORDS_MAX {
+        let held: u64 = recent.values().map(|messages| count(messages)).sum();
+        if held + count(&messages) <= RECENT_RECORDS_MAX {
             recent.insert(number, messages);
         }
+    }
+
+    /// Holds nothing any more.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn take(&self, number: u64) -> Option<Vec<Message>> {
@@ -110,43 +120,41 @@ impl Recent {
     }
 }
 
-fn count(messages: &[Message]) -> u64 {
-    messages.iter().map(|message| message.records.len() as u64).sum()
+fn count<'a>(messages: impl IntoIterator<Item = &'a Message>) -> u64 {
+    messages.into_iter().map(|message| message.records.len() as u64).sum()
 }
 
 impl Store {
-    /// Keeps all of it or nothing, in its order; it is on the disk when this returns. Gives how many records wait to be taken
-    /// apart by that.
-    pub async fn take_in(&self, inputs: Vec<Input>, came: Came, recent: &Recent) -> Result<u64> {
+    /// Keeps all of it or nothing, in its order; it is on the disk when this returns. Gives the number in the journal, where
+    /// there are records among it: they wait to be taken apart.
+    pub async fn take_in(&self, inputs: &[Input], came: Came) -> Result<Option<u64>> {
         let mut tx = self.begin_as_leader().await?;
         let mut messages = Vec::new();
         for input in inputs {
             match input {
                 Input::Records(message) => messages.push(message),
-                Input::Reported { reported, seen } => write_reported(&mut tx, &reported, seen).await?,
+                Input::Reported { reported, seen } => write_reported(&mut tx, reported, *seen).await?,
                 Input::Presence { device, online, seen } => {
-                    write_presence(&mut tx, &device, online, seen).await?;
+                    write_presence(&mut tx, device, *online, *seen).await?;
                 }
             }
         }
-        let records = count(&messages);
         if messages.is_empty() {
             tx.commit().await?;
-            return Ok(0);
+            return Ok(None);
         }
         let row = sqlx::query(
             "INSERT INTO intake (received_at, steady_at, records, messages) VALUES ($1, $2, $3, $4) RETURNING number",
         )
         .bind(time(came.received))
         .bind(time(came.steady))
-        .bind(number(records))
-        .bind(written(&messages))
+        .bind(number(count(messages.iter().copied())))
+        .bind(written(messages))
         .fetch_one(&mut *tx)
         .await?;
         let at = Reader::new("intake", &row).number("number")?;
         tx.commit().await?;
-        recent.keep(at, messages);
-        Ok(records)
+        Ok(Some(at))
     }
 
     /// Records that wait to be taken apart.
@@ -212,7 +220,7 @@ async fn write_presence(
 }
 
 /// Of each message one byte for its kind, the length of the device's name in two, that of the payload in four, and both.
-fn written(messages: &[Message]) -> Vec<u8> {
+fn written<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for message in messages {
         let kind = match message.records {

@@ -37,8 +37,10 @@ impl Store {
     /// Takes messages in and apart; gives how many records were new.
     pub(crate) async fn ingest(&self, messages: Vec<Message>, now: Timestamp) -> Result<u64> {
         let (recent, came) = (Recent::default(), Came { received: now, steady: now });
-        let inputs = messages.into_iter().map(Input::Records).collect();
-        self.take_in(inputs, came, &recent).await?;
+        let inputs: Vec<Input> = messages.into_iter().map(Input::Records).collect();
+        if let Some(number) = self.take_in(&inputs, came).await? {
+            recent.keep(number, inputs);
+        }
         self.fold_all(&recent).await
     }
 
@@ -48,7 +50,7 @@ impl Store {
         loop {
             let folded = self.fold(recent).await?;
             added += folded.added;
-            if !folded.more {
+            if folded.waiting == 0 {
                 return Ok(added);
             }
         }
