@@ -1,5 +1,6 @@
 //! The HTTP API under `/api/v1`, one file for each resource. It knows the application and nothing below it.
 
+mod asked;
 mod auth;
 mod authorities;
 mod boards;
@@ -7,15 +8,22 @@ mod broker;
 mod datasets;
 mod devices;
 mod est;
+mod feedback;
+mod groups;
 mod health;
+mod incidents;
 mod jobs;
 mod metrics;
 mod models;
+mod overview;
 mod own;
 mod paging;
 mod peer;
 mod problem;
+mod retention;
 mod rollouts;
+mod telemetry;
+mod timing;
 mod trust;
 
 use crate::{app::App, page};
@@ -51,6 +59,12 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(rollouts::routes())
         .merge(trust::routes())
         .merge(health::routes())
+        .merge(feedback::routes())
+        .merge(groups::routes())
+        .merge(incidents::routes())
+        .merge(overview::routes())
+        .merge(retention::routes())
+        .merge(telemetry::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require))
         .merge(own::routes());
     Router::new()
@@ -62,6 +76,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), timing::count))
         .with_state(app)
 }
 

@@ -307,14 +307,14 @@ impl App {
     }
 
     /// Takes up what was left by a server before: the time that was noted, and what devices said and nobody has taken apart.
-    pub async fn take_up(&self) -> Result<()> {
+    pub async fn begin_ingest(&self) -> Result<()> {
         self.numbers.restore_clock(&self.store).await?;
         self.numbers.intake.start();
         Ok(())
     }
 
     /// Has what was acknowledged show where it is looked for, unless that is much at this moment.
-    async fn settle(&self) {
+    async fn see_all(&self) {
         self.numbers.intake.settle().await;
     }
 
@@ -364,7 +364,7 @@ impl App {
     /// What there is to say at a glance.
     pub async fn status(&self) -> Result<Status> {
         self.flush_refusals().await;
-        self.settle().await;
+        self.see_all().await;
         let (total, online) = self.store.count_devices().await?;
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
         let open_jobs = self.store.count_open_jobs().await?;

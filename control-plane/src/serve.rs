@@ -148,6 +148,7 @@ pub async fn start(options: Options) -> Result<Server> {
     let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
     let app = App::new(settings, Parts { store, signer, trust, forge, boards });
     app.clear_uploads()?;
+    app.begin_ingest().await?;
     let broker = start_broker(&app, &mqtt).await?;
     app.attach(broker.clone());
     app.publish_trust().await;
@@ -162,6 +163,8 @@ pub async fn start(options: Options) -> Result<Server> {
     loops.spawn(named("the keeper of trust", Arc::clone(&app).run_trust()));
     loops.spawn(named("the broker's prompter", Arc::clone(&app).run_broker()));
     loops.spawn(named("the list of revoked certificates", Arc::clone(&app).run_revocation_lists()));
+    loops.spawn(named("the watch for incidents", Arc::clone(&app).run_incidents()));
+    loops.spawn(named("the keeper of what is not too old", Arc::clone(&app).run_retention()));
     let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
     let context = data.join("context.json");
     let changes = app.tls_changes();

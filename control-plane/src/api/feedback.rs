@@ -15,7 +15,10 @@ pub(super) fn routes() -> Routes {
     Routes::of("Feedback").add(
         whose(
             get("/feedback/windows", "query_feedback", "Shares of what users did, in windows of time")
-                .required_query::<FeedbackWindow>("kind", "Which share; conversions are in windows of five minutes")
+                .required_query::<FeedbackWindow>(
+                    "kind",
+                    "Which share; conversions are in windows of five minutes",
+                )
                 .repeated_query::<String>("label", "Only devices with this label, as in `site=ulm`"),
         )
         .gives::<Series>(),

@@ -23,13 +23,21 @@ pub(super) fn routes() -> Routes {
         )
         .add(get("/incidents/{incident}", "show_incident", "One incident").gives::<Incident>(), show)
         .add(
-            post("/incidents/{incident}/acknowledge", "acknowledge_incident", "Says that somebody looks at it")
-                .gives::<Incident>(),
+            post(
+                "/incidents/{incident}/acknowledge",
+                "acknowledge_incident",
+                "Says that somebody looks at it",
+            )
+            .gives::<Incident>(),
             acknowledge,
         )
         .add(
-            post("/incidents/{incident}/resolve", "resolve_incident", "Closes it, whether or not its cause is gone")
-                .gives::<Incident>(),
+            post(
+                "/incidents/{incident}/resolve",
+                "resolve_incident",
+                "Closes it, whether or not its cause is gone",
+            )
+            .gives::<Incident>(),
             resolve,
         )
 }

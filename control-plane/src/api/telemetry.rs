@@ -22,7 +22,10 @@ pub(super) fn routes() -> Routes {
             whose(
                 get("/telemetry/query", "query_telemetry", "A metric over time")
                     .required_query::<String>("metric", "One of `GET /telemetry/metrics`")
-                    .query::<Aggregation>("aggregation", "How the values of a point become one; `avg` of gauges, `sum` of counters")
+                    .query::<Aggregation>(
+                        "aggregation",
+                        "How the values of a point become one; `avg` of gauges, `sum` of counters",
+                    )
                     .query::<String>("group_by", "What lines are of: `version`, `device` or `label:KEY`")
                     .repeated_query::<String>("label", "Only devices with this label, as in `site=ulm`"),
             )

@@ -134,7 +134,8 @@ impl App {
                 watch.broker_gone = None;
             }
             standing => {
-                let why = standing.and_then(|standing| standing.trouble).unwrap_or_else(|| "no answer".to_owned());
+                let why =
+                    standing.and_then(|standing| standing.trouble).unwrap_or_else(|| "no answer".to_owned());
                 watch.reached = None;
                 watch.broker_gone.get_or_insert((now(), why));
             }

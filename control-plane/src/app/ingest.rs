@@ -91,8 +91,12 @@ impl App {
         let taken = match topic {
             Topic::Reported(_) => self.take_reported(device, &payload, seen).await,
             Topic::Presence(_) => self.take_presence(device, &payload, seen).await,
-            Topic::Telemetry(_) => self.keep(Input::Records(decode(Message::telemetry(device, payload))?)).await,
-            Topic::Feedback(_) => self.keep(Input::Records(decode(Message::feedback(device, payload))?)).await,
+            Topic::Telemetry(_) => {
+                self.keep(Input::Records(decode(Message::telemetry(device, payload))?)).await
+            }
+            Topic::Feedback(_) => {
+                self.keep(Input::Records(decode(Message::feedback(device, payload))?)).await
+            }
             Topic::Event(_) => self.keep(Input::Records(decode(Message::events(device, payload))?)).await,
             Topic::BlobWant(_) => self.take_want(device, &payload),
             Topic::ProfileReport(_) => self.take_profile(device, &payload).await,

@@ -38,7 +38,9 @@ impl Clock {
     fn restore(&self, saved: Option<Timestamp>) {
         let restored = SteadyClock::new(saved, now(), self.passed_ms());
         if restored.is_stray() {
-            tracing::warn!("the clock of this machine is not near the time that was noted last; it is not believed yet");
+            tracing::warn!(
+                "the clock of this machine is not near the time that was noted last; it is not believed yet"
+            );
         }
         *self.steady.lock().unwrap_or_else(PoisonError::into_inner) = restored;
     }

@@ -124,7 +124,7 @@ impl App {
     }
 
     async fn look_over(&self) -> Result<Overview> {
-        self.settle().await;
+        self.see_all().await;
         self.numbers.seen.note(&self.numbers.intake.taken(), self.numbers.clock.passed_ms());
         let (enrolled, online) = self.store.count_devices().await?;
         let revoked = self.store.count_revoked().await?;

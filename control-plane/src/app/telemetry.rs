@@ -5,7 +5,8 @@ use crate::store::{Asked, Found, READ_MAX};
 use control_core::{
     retention::Retention,
     rollup::{
-        self, Aggregation, Drawing, Line, Measure, Metric, Ratio, SERIES_MAX, Series, Span, Step, divided, drawn,
+        self, Aggregation, Drawing, Line, Measure, Metric, Ratio, SERIES_MAX, Series, Span, Step, divided,
+        drawn,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -180,8 +181,14 @@ impl App {
         rollup::ask(from, to, step, &self.retention().await?, now).map_err(Error::Invalid)
     }
 
-    async fn lines(&self, of: &Where, span: Span, group_by: Option<GroupBy>, draw: Draw) -> Result<Vec<Line>> {
-        self.settle().await;
+    async fn lines(
+        &self,
+        of: &Where,
+        span: Span,
+        group_by: Option<GroupBy>,
+        draw: Draw,
+    ) -> Result<Vec<Line>> {
+        self.see_all().await;
         let version = match &of.version {
             Some(name) => Some(self.version(name).await.map_err(asked_of)?.id),
             None => None,
@@ -225,7 +232,11 @@ impl App {
 
     /// The devices of a question, where it is not about the fleet as a whole, and by whom lines are told apart. A question
     /// about labels that no device has is one about nobody, and is refused.
-    async fn devices_of(&self, of: &Where, group_by: Option<GroupBy>) -> Result<(Option<Vec<DeviceId>>, Names)> {
+    async fn devices_of(
+        &self,
+        of: &Where,
+        group_by: Option<GroupBy>,
+    ) -> Result<(Option<Vec<DeviceId>>, Names)> {
         let apart = match &group_by {
             None | Some(GroupBy::Version) => false,
             Some(GroupBy::Device | GroupBy::Label(_)) => true,

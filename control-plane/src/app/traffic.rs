@@ -1,5 +1,6 @@
 //! How long requests of the API take: counted in buckets, without a lock.
 
+use super::{App, Result};
 use std::{
     fmt::Write,
     sync::atomic::{AtomicU64, Ordering},
@@ -48,7 +49,8 @@ impl Traffic {
             let mut count = 0;
             for (at, bucket) in durations.buckets.iter().enumerate() {
                 count += bucket.load(Ordering::Relaxed);
-                let bound = BOUNDS_MS.get(at).map_or("+Inf".to_owned(), |ms| (*ms as f64 / 1000.0).to_string());
+                let bound =
+                    BOUNDS_MS.get(at).map_or("+Inf".to_owned(), |ms| (*ms as f64 / 1000.0).to_string());
                 let _ = writeln!(text, "{name}_bucket{{method=\"{method}\",le=\"{bound}\"}} {count}");
             }
             let sum = durations.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
@@ -66,6 +68,46 @@ impl Traffic {
     }
 }
 
+/// What waits at this moment, and what was done since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Depths {
+    /// Messages that wait for their commit.
+    pub queued: u64,
+    /// Records that wait to be taken apart.
+    pub waiting: u64,
+    pub commits: u64,
+    pub messages: u64,
+    pub incidents_open: u64,
+    pub incidents_critical: u64,
+}
+
+impl App {
+    /// What waits at this moment.
+    pub async fn depths(&self) -> Result<Depths> {
+        let (incidents_open, incidents_critical) = self.store.count_incidents().await?;
+        let intake = &self.numbers.intake;
+        Ok(Depths {
+            queued: intake.queued() as u64,
+            waiting: intake.waiting(),
+            commits: intake.commits(),
+            messages: intake.taken().messages,
+            incidents_open,
+            incidents_critical,
+        })
+    }
+
+    /// Records that were taken in since the start, by kind.
+    pub fn records_taken(&self) -> [(&'static str, u64); 3] {
+        let taken = self.numbers.intake.taken();
+        [("event", taken.events), ("feedback", taken.feedback), ("telemetry", taken.telemetry)]
+    }
+
+    /// How long requests took, in the text format of Prometheus.
+    pub fn write_traffic(&self, text: &mut String) {
+        self.numbers.traffic.write(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +115,9 @@ mod tests {
     #[test]
     fn buckets_add_up_as_prometheus_wants_them() {
         let traffic = Traffic::default();
-        for (method, status, ms) in [("GET", 200, 1), ("GET", 404, 30), ("GET", 503, 60_000), ("BREW", 418, 1)] {
+        for (method, status, ms) in
+            [("GET", 200, 1), ("GET", 404, 30), ("GET", 503, 60_000), ("BREW", 418, 1)]
+        {
             traffic.add(method, status, Duration::from_millis(ms));
         }
         let mut text = String::new();

@@ -2,7 +2,10 @@
 
 use super::{Reader, Result, Store, number};
 use control_core::{
-    incident::{FailedJob, LOST_WITHIN_MS, Presence, REFUSED_WITHIN_MS, Refused, RolledBack, STOPPED_WITHIN_MS, StoppedRollout},
+    incident::{
+        FailedJob, LOST_WITHIN_MS, Presence, REFUSED_WITHIN_MS, Refused, RolledBack, STOPPED_WITHIN_MS,
+        StoppedRollout,
+    },
     rollout::Status,
 };
 use shared::{Timestamp, VersionLabel};
@@ -229,7 +232,10 @@ impl Store {
     }
 
     /// Of an open rollout, members by state.
-    pub async fn members_by_state(&self, id: shared::RolloutId) -> Result<std::collections::BTreeMap<String, u64>> {
+    pub async fn members_by_state(
+        &self,
+        id: shared::RolloutId,
+    ) -> Result<std::collections::BTreeMap<String, u64>> {
         let rows = sqlx::query(
             "SELECT state, count(*) AS devices FROM rollout_members WHERE rollout = $1 GROUP BY state ORDER BY state",
         )
@@ -283,7 +289,10 @@ mod tests {
             assert!(store.devices_by_board().await.unwrap().is_empty());
             assert!(store.devices_by_version().await.unwrap().is_empty());
             assert!(store.open_rollouts_at_a_glance().await.unwrap().is_empty());
-            assert_eq!((store.count_revoked().await.unwrap(), store.count_jobs().await.unwrap()), (0, (0, 0)));
+            assert_eq!(
+                (store.count_revoked().await.unwrap(), store.count_jobs().await.unwrap()),
+                (0, (0, 0))
+            );
         }
     }
 }

@@ -132,7 +132,8 @@ mod tests {
     #[tokio::test]
     async fn a_group_is_there_once_until_it_is_removed() {
         for (_folder, store) in stores().await {
-            let selector = Selector { labels: [("site".to_owned(), "ulm".to_owned())].into(), ..Selector::default() };
+            let selector =
+                Selector { labels: [("site".to_owned(), "ulm".to_owned())].into(), ..Selector::default() };
             store.add_group("ulm", &selector, NOW).await.unwrap();
             let taken = store.add_group("ulm", &selector, NOW).await.unwrap_err();
             assert_eq!(taken.to_string(), "there is a group \"ulm\" already");

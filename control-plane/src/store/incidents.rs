@@ -59,9 +59,10 @@ impl Store {
 
     /// Those that are open, and those that an operator closed while their cause was there.
     pub async fn known_incidents(&self) -> Result<Vec<Incident>> {
-        let rows = sqlx::query("SELECT incident FROM incidents WHERE resolved_at IS NULL OR muted = 1 ORDER BY id")
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            sqlx::query("SELECT incident FROM incidents WHERE resolved_at IS NULL OR muted = 1 ORDER BY id")
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(read).collect()
     }
 
@@ -149,10 +150,11 @@ impl Store {
 
     /// When the open incident of a kind began, whatever its subject.
     pub async fn open_since(&self, kind: Kind) -> Result<Option<Timestamp>> {
-        let row = sqlx::query("SELECT opened_at FROM incidents WHERE kind = $1 AND resolved_at IS NULL LIMIT 1")
-            .bind(word(&kind)?)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row =
+            sqlx::query("SELECT opened_at FROM incidents WHERE kind = $1 AND resolved_at IS NULL LIMIT 1")
+                .bind(word(&kind)?)
+                .fetch_optional(&self.readers)
+                .await?;
         row.as_ref().map(|row| Reader::new("incidents", row).time("opened_at")).transpose()
     }
 }
@@ -194,8 +196,11 @@ mod tests {
         for (_folder, store) in stores().await {
             let opened = [1, 2, 3].map(|number| Change::Opened(incident(number)));
             store.change_incidents(opened.to_vec()).await.unwrap();
-            let (closed, changed) =
-                store.change_incident(Uuid::from_u128(2), |incident| incident.resolved("kim", NOW)).await.unwrap().unwrap();
+            let (closed, changed) = store
+                .change_incident(Uuid::from_u128(2), |incident| incident.resolved("kim", NOW))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(changed && closed.resolved_at.is_some());
             let ids = |incidents: Vec<Incident>| incidents.iter().map(|i| i.id.as_u128()).collect::<Vec<_>>();
             let page = Page::default();

@@ -89,7 +89,8 @@ impl Store {
         while let Some((first, _)) = increments.peek() {
             let (period, at) = (first.period, first.at);
             let mut group: BTreeMap<(String, String, String), Stats> = BTreeMap::new();
-            while let Some((key, stats)) = increments.next_if(|(key, _)| key.period == period && key.at == at) {
+            while let Some((key, stats)) = increments.next_if(|(key, _)| key.period == period && key.at == at)
+            {
                 group.entry(place(&key)).or_default().merge(&stats);
             }
             let devices: std::collections::BTreeSet<&str> =
@@ -162,7 +163,12 @@ impl Store {
             .map(|row| {
                 let stats = stats(row)?;
                 let row = Reader::new("rollups", row);
-                Ok(Found { at: row.time("at")?, device: row.text("device")?, version: row.text("version")?, stats })
+                Ok(Found {
+                    at: row.time("at")?,
+                    device: row.text("device")?,
+                    version: row.text("version")?,
+                    stats,
+                })
             })
             .collect()
     }
@@ -189,9 +195,8 @@ impl Store {
         let mut tx = self.begin_as_leader().await?;
         let mut gone = 0;
         for (table, kind) in [("events", "events"), ("feedback", "feedback"), ("telemetry", "telemetry")] {
-            let old = format!(
-                "number < (SELECT min(number) FROM {table}) + {RETIRED_MAX} AND stored_at < $1"
-            );
+            let old =
+                format!("number < (SELECT min(number) FROM {table}) + {RETIRED_MAX} AND stored_at < $1");
             let kept = format!(
                 "UPDATE kept_records SET kept = kept - (SELECT count(*) FROM {table} t WHERE t.device = kept_records.device \
                  AND t.{old}) WHERE kind = $2 AND device IN (SELECT device FROM {table} WHERE {old})"
@@ -222,7 +227,8 @@ impl Store {
 fn values(dialect: super::Dialect, place: usize) -> String {
     match dialect {
         super::Dialect::Sqlite => format!("SELECT value FROM json_each(${place})"),
-        super::Dialect::Postgres => format!("SELECT json_array_elements_text(CAST(${place} AS json)) AS value"),
+        super::Dialect::Postgres => {
+            format!("SELECT json_array_elements_text(CAST(${place} AS json)) AS value")
+        }
     }
 }
-

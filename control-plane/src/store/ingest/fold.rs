@@ -50,7 +50,9 @@ impl Store {
     /// Takes apart what came first of all that waits. One at a time.
     pub async fn fold(&self, recent: &Recent) -> Result<Folded> {
         let entries = self.next_entries().await?;
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Folded::default()) };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(Folded::default());
+        };
         let (first, last, steady) = (first.number, last.number, last.came.steady);
         let mut records = 0;
         let (mut messages, mut broken) = (Vec::new(), Vec::new());
@@ -85,7 +87,9 @@ impl Store {
         let added = fresh.counts();
         let twice = rows::write(&mut tx, self.dialect(), &fresh, steady).await?;
         super::super::rollups::write(&mut tx, &merged).await?;
-        for (kind, (added, again)) in [&EVENTS, &FEEDBACK, &TELEMETRY].into_iter().zip(added.into_iter().zip(again)) {
+        for (kind, (added, again)) in
+            [&EVENTS, &FEEDBACK, &TELEMETRY].into_iter().zip(added.into_iter().zip(again))
+        {
             count(&mut tx, kind.stored, added).await?;
             count(&mut tx, kind.redelivered, again).await?;
         }
@@ -134,8 +138,7 @@ impl Store {
         }
         let mut known = HashSet::new();
         for (table, ids) in ["events", "feedback", "telemetry_ids"].into_iter().zip(ids) {
-            let sql =
-                format!("SELECT id FROM {table} WHERE id IN ({})", many::listed(self.dialect(), 1));
+            let sql = format!("SELECT id FROM {table} WHERE id IN ({})", many::listed(self.dialect(), 1));
             for part in ids.chunks(many::LIST_MAX) {
                 let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
                     .bind(many::list(part)?)

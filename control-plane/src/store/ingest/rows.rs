@@ -109,10 +109,7 @@ async fn said_before(tx: &mut Transaction<'static, Any>, sql: &'static str, afte
     Reader::new("records", &row).number("twice")
 }
 
-async fn write_events(
-    tx: &mut Transaction<'static, Any>,
-    events: &[(DeviceId, Came, Event)],
-) -> Result<()> {
+async fn write_events(tx: &mut Transaction<'static, Any>, events: &[(DeviceId, Came, Event)]) -> Result<()> {
     let mut rows = Vec::with_capacity(events.len());
     for (device, came, event) in events {
         rows.push((device, came, event, word(&event.kind)?));
@@ -286,9 +283,7 @@ mod tests {
         let rows = merged(&said);
         let found: Vec<(&str, u64, u64, Option<u64>)> = rows
             .iter()
-            .map(|(device, _, record)| {
-                (device.as_str(), record.at.0, record.requests, record.latency_p99_us)
-            })
+            .map(|(device, _, record)| (device.as_str(), record.at.0, record.requests, record.latency_p99_us))
             .collect();
         assert_eq!(found, [("a", 9000, 7, Some(7)), ("b", 1000, 8, Some(5)), ("b", 10_000, 1, Some(1))]);
         assert_eq!(rows.iter().map(|(_, _, record)| record.failed).sum::<u64>(), 4);

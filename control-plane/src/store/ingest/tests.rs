@@ -286,7 +286,8 @@ async fn what_is_beyond_its_time_goes_and_the_rest_stays() {
 #[tokio::test]
 async fn texts_of_strangers_with_a_nul_are_kept_by_either_database() {
     for (_folder, store) in stores().await {
-        let events = Batch { device: id("cam-01"), records: vec![Event { detail: "a\0b".into(), ..event(1) }] };
+        let events =
+            Batch { device: id("cam-01"), records: vec![Event { detail: "a\0b".into(), ..event(1) }] };
         assert_eq!(store.ingest_events(&events, NOW).await.unwrap(), 1);
         let said = Feedback { label: Some("\0".into()), value: Some(f64::NAN), ..feedback(2, "\0") };
         let said = Batch { device: id("cam-01"), records: vec![said] };
