@@ -163,7 +163,7 @@ impl App {
     }
 
     fn disk(&self) -> Option<Disk> {
-        let stat = rustix::fs::statvfs(&self.settings.data).ok()?;
+        let stat = rustix::fs::statvfs(self.settings.data.as_path()).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Some(Disk { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
     }

@@ -33,24 +33,28 @@ impl Insert {
         format!("{sql} {}", self.tail)
     }
 
-    /// Inserts the rows; `bind` binds the columns of one.
-    pub(super) async fn run<T>(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        rows: &[T],
-        bind: impl Fn(Bound, &T) -> Bound,
-    ) -> Result<()> {
-        let mut rest = rows;
+    /// The statements that insert the rows; `bind` binds the columns of one.
+    pub(super) fn statements<T>(&self, rows: &[T], bind: impl Fn(Bound, &T) -> Bound) -> Vec<Bound> {
+        let (mut rest, mut statements) = (rows, Vec::new());
         for length in LENGTHS {
-            while rest.len() >= length {
-                let (now, later) = rest.split_at(length);
-                let query: Bound = sqlx::query(AssertSqlSafe(self.sql(length)));
-                now.iter().fold(query, &bind).execute(&mut **tx).await?;
+            let sql = (rest.len() >= length).then(|| self.sql(length));
+            while let Some(sql) = sql.as_ref().filter(|_| rest.len() >= length) {
+                let (these, later) = rest.split_at(length);
+                let query: Bound = sqlx::query(AssertSqlSafe(sql.clone()));
+                statements.push(these.iter().fold(query, &bind));
                 rest = later;
             }
         }
-        Ok(())
+        statements
     }
+}
+
+/// Runs statements one after another.
+pub(super) async fn run(tx: &mut Transaction<'static, Any>, statements: Vec<Bound>) -> Result<()> {
+    for statement in statements {
+        statement.execute(&mut **tx).await?;
+    }
+    Ok(())
 }
 
 /// A query for the values of a list that is bound as `$place`, see [`list`].
@@ -74,5 +78,19 @@ mod tests {
     fn every_value_has_a_place_of_its_own() {
         let insert = Insert { head: "INSERT INTO t (a, b)", columns: 2, tail: "ON CONFLICT DO NOTHING" };
         assert_eq!(insert.sql(2), "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING");
+    }
+
+    #[test]
+    fn every_row_is_in_one_statement() {
+        let insert = Insert { head: "INSERT INTO t (a)", columns: 1, tail: "" };
+        for (rows, statements) in [(0, 0), (1, 1), (17, 2), (256, 1), (600, 2 + 5 + 8)] {
+            let rows = vec![7i64; rows];
+            assert_eq!(
+                insert.statements(&rows, |query, row| query.bind(*row)).len(),
+                statements,
+                "{}",
+                rows.len()
+            );
+        }
     }
 }

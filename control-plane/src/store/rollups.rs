@@ -67,17 +67,16 @@ pub(super) async fn write(tx: &mut Transaction<'static, Any>, merged: &[Merged])
         columns: 6,
         tail: "ON CONFLICT (period, at, device, slot, version) DO UPDATE SET stats = excluded.stats",
     };
-    insert
-        .run(tx, merged, |query, row| {
-            query
-                .bind(i64::from(row.period.code()))
-                .bind(time(row.at))
-                .bind(row.device.as_str())
-                .bind(row.slot.as_str())
-                .bind(row.version.as_str())
-                .bind(row.stats.clone())
-        })
-        .await
+    let statements = insert.statements(merged, |query, row| {
+        query
+            .bind(i64::from(row.period.code()))
+            .bind(time(row.at))
+            .bind(row.device.as_str())
+            .bind(row.slot.as_str())
+            .bind(row.version.as_str())
+            .bind(row.stats.clone())
+    });
+    many::run(tx, statements).await
 }
 
 impl Store {

@@ -216,11 +216,10 @@ async fn keep_within(
         columns: 3,
         tail: "ON CONFLICT (device, kind) DO UPDATE SET kept = kept_records.kept + excluded.kept",
     };
-    insert
-        .run(tx, &added, |query, (device, added)| {
-            query.bind(device.as_str()).bind(kind.name).bind(number(*added))
-        })
-        .await?;
+    let statements = insert.statements(&added, |query, (device, added)| {
+        query.bind(device.as_str()).bind(kind.name).bind(number(*added))
+    });
+    many::run(tx, statements).await?;
     let over = sqlx::query("SELECT device, kept FROM kept_records WHERE kind = $1 AND kept > $2")
         .bind(kind.name)
         .bind(number(kind.per_device_max + kind.per_device_max / super::SLACK_SHARE))

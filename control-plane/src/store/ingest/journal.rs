@@ -9,7 +9,7 @@ use shared::{
 use sqlx::{Any, Row, Transaction};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Records that are held in memory until they are taken apart; what has no room is read again.
@@ -93,7 +93,13 @@ pub struct Came {
 
 /// Messages that are in the journal and that need not be read from there.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<BTreeMap<u64, Vec<Message>>>);
+pub struct Recent(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    messages: BTreeMap<u64, Vec<Message>>,
+    records: u64,
+}
 
 impl Recent {
     /// Holds what was taken in under a number, where there is room.
@@ -103,20 +109,29 @@ impl Recent {
             Input::Reported { .. } | Input::Presence { .. } => None,
         });
         let messages: Vec<Message> = messages.collect();
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: u64 = recent.values().map(|messages| count(messages)).sum();
-        if held + count(&messages) <= RECENT_RECORDS_MAX {
-            recent.insert(number, messages);
+        let records = count(&messages);
+        let mut held = self.held();
+        if held.records + records <= RECENT_RECORDS_MAX {
+            held.records += records;
+            held.messages.insert(number, messages);
         }
     }
 
     /// Holds nothing any more.
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.held() = Held::default();
     }
 
     pub(super) fn take(&self, number: u64) -> Option<Vec<Message>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+        let mut held = self.held();
+        let messages = held.messages.remove(&number)?;
+        held.records -= count(&messages);
+        Some(messages)
+    }
+
+    /// Counting does not panic, so what the lock guards is whole.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

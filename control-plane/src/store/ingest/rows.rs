@@ -119,20 +119,19 @@ async fn write_events(tx: &mut Transaction<'static, Any>, events: &[(DeviceId, C
         columns: 9,
         tail: "ON CONFLICT DO NOTHING",
     };
-    insert
-        .run(tx, &rows, |query, (device, came, event, kind)| {
-            query
-                .bind(event.id.to_string())
-                .bind(device.as_str())
-                .bind(time(event.at))
-                .bind(time(came.received))
-                .bind(time(came.steady))
-                .bind(event.slot.as_ref().map(shared::SlotName::as_str))
-                .bind(event.bundle.map(|digest| digest.to_string()))
-                .bind(kind.as_str())
-                .bind(plain(&event.detail))
-        })
-        .await
+    let statements = insert.statements(&rows, |query, (device, came, event, kind)| {
+        query
+            .bind(event.id.to_string())
+            .bind(device.as_str())
+            .bind(time(event.at))
+            .bind(time(came.received))
+            .bind(time(came.steady))
+            .bind(event.slot.as_ref().map(shared::SlotName::as_str))
+            .bind(event.bundle.map(|digest| digest.to_string()))
+            .bind(kind.as_str())
+            .bind(plain(&event.detail))
+    });
+    many::run(tx, statements).await
 }
 
 async fn write_feedback(
@@ -148,22 +147,21 @@ async fn write_feedback(
         columns: 11,
         tail: "ON CONFLICT DO NOTHING",
     };
-    insert
-        .run(tx, &rows, |query, (device, came, record, kind)| {
-            query
-                .bind(record.id.to_string())
-                .bind(device.as_str())
-                .bind(time(record.at))
-                .bind(time(came.received))
-                .bind(time(came.steady))
-                .bind(record.slot.as_str())
-                .bind(record.version_id.to_string())
-                .bind(record.request_id.as_deref().map(plain))
-                .bind(kind.as_str())
-                .bind(Real(record.value.filter(|value| value.is_finite())))
-                .bind(record.label.as_deref().map(plain))
-        })
-        .await
+    let statements = insert.statements(&rows, |query, (device, came, record, kind)| {
+        query
+            .bind(record.id.to_string())
+            .bind(device.as_str())
+            .bind(time(record.at))
+            .bind(time(came.received))
+            .bind(time(came.steady))
+            .bind(record.slot.as_str())
+            .bind(record.version_id.to_string())
+            .bind(record.request_id.as_deref().map(plain))
+            .bind(kind.as_str())
+            .bind(Real(record.value.filter(|value| value.is_finite())))
+            .bind(record.label.as_deref().map(plain))
+    });
+    many::run(tx, statements).await
 }
 
 async fn write_ids(
@@ -202,22 +200,21 @@ async fn write_telemetry(
         columns: 11,
         tail: "ON CONFLICT DO NOTHING",
     };
-    insert
-        .run(tx, &rows, |query, (device, came, record, json)| {
-            query
-                .bind(record.id.to_string())
-                .bind(device.as_str())
-                .bind(time(record.at))
-                .bind(time(came.received))
-                .bind(time(came.steady))
-                .bind(record.version_id.to_string())
-                .bind(record.slot.as_str())
-                .bind(number(record.requests))
-                .bind(number(record.failed.min(record.requests)))
-                .bind(record.latency_p99_us.map(number))
-                .bind(json.as_str())
-        })
-        .await
+    let statements = insert.statements(&rows, |query, (device, came, record, json)| {
+        query
+            .bind(record.id.to_string())
+            .bind(device.as_str())
+            .bind(time(record.at))
+            .bind(time(came.received))
+            .bind(time(came.steady))
+            .bind(record.version_id.to_string())
+            .bind(record.slot.as_str())
+            .bind(number(record.requests))
+            .bind(number(record.failed.min(record.requests)))
+            .bind(record.latency_p99_us.map(number))
+            .bind(json.as_str())
+    });
+    many::run(tx, statements).await
 }
 
 /// One row for the windows of a device's slot and version that begin within [`WINDOW_MS`]: what adds up is added up, of
