@@ -11,9 +11,9 @@ mod rows;
 pub use fold::Folded;
 pub use journal::{Came, Input, Message, Recent, Records};
 
-use super::{Page, Reader, Result, Store, number, time};
+use super::{Page, Reader, Result, Store, number, plain, time};
 use control_core::entity::{IngestCounts, SecurityEvent};
-use shared::wire::cut;
+use shared::wire;
 use sqlx::{Any, Transaction};
 
 /// Security events of one kind that are kept; older ones go. A flood of one kind leaves the others as they are.
@@ -62,6 +62,11 @@ const TELEMETRY: Kind = Kind {
 const TWICE: &str = "twice";
 const REFUSED: &str = "refused";
 
+/// Text of a device as it is kept.
+fn cut(text: &str) -> String {
+    plain(&wire::cut(text))
+}
+
 impl Store {
     /// What has been counted.
     pub async fn ingest_counts(&self) -> Result<IngestCounts> {
@@ -92,9 +97,9 @@ impl Store {
                 "INSERT INTO security_events (at, subject, kind, detail, count) VALUES ($1, $2, $3, $4, $5)",
             )
             .bind(time(event.at))
-            .bind(plain(&event.subject))
+            .bind(cut(&event.subject))
             .bind(&event.kind)
-            .bind(plain(&event.detail))
+            .bind(cut(&event.detail))
             .bind(number(event.count))
             .execute(&mut *tx)
             .await?;
@@ -132,11 +137,6 @@ impl Store {
             })
             .collect()
     }
-}
-
-/// A stranger's text, cut, and without the character that PostgreSQL keeps in no text.
-fn plain(text: &str) -> String {
-    cut(text).replace('\0', "\u{fffd}")
 }
 
 async fn count(tx: &mut Transaction<'static, Any>, name: &str, by: u64) -> Result<()> {

@@ -1,12 +1,12 @@
 //! What devices said, as it came: written and committed before it is acknowledged, and read again after a kill.
 
-use super::super::{Error, Reader, Result, Store, number, time};
+use super::super::{Error, Reader, Result, Store, devices, number, time};
 use bytes::Bytes;
 use shared::{
     DeviceId, Timestamp,
     wire::{self, Batch, Event, Feedback, Reported, Telemetry},
 };
-use sqlx::{Any, Row, Transaction};
+use sqlx::Row;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -148,9 +148,9 @@ impl Store {
         for input in inputs {
             match input {
                 Input::Records(message) => messages.push(message),
-                Input::Reported { reported, seen } => write_reported(&mut tx, reported, *seen).await?,
+                Input::Reported { reported, seen } => devices::write_reported(&mut tx, reported, *seen).await?,
                 Input::Presence { device, online, seen } => {
-                    write_presence(&mut tx, device, *online, *seen).await?;
+                    devices::write_presence(&mut tx, device, *online, *seen).await?;
                 }
             }
         }
@@ -196,42 +196,6 @@ impl Store {
             reason,
         })
     }
-}
-
-async fn write_reported(
-    tx: &mut Transaction<'static, Any>,
-    reported: &Reported,
-    seen: Option<Timestamp>,
-) -> Result<()> {
-    sqlx::query(
-        "UPDATE devices SET reported = $1, reported_generation = $2, agent_version = $3, \
-         seen_at = coalesce($4, seen_at) WHERE id = $5",
-    )
-    .bind(super::super::json(reported)?)
-    .bind(number(reported.generation))
-    .bind(super::plain(&reported.agent_version))
-    .bind(seen.map(time))
-    .bind(reported.device.as_str())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-async fn write_presence(
-    tx: &mut Transaction<'static, Any>,
-    device: &DeviceId,
-    online: bool,
-    seen: Option<Timestamp>,
-) -> Result<()> {
-    sqlx::query(
-        "UPDATE devices SET online = $1, seen_at = coalesce($2, seen_at) WHERE id = $3 AND revoked_at IS NULL",
-    )
-    .bind(i64::from(online))
-    .bind(seen.map(time))
-    .bind(device.as_str())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 /// Of each message one byte for its kind, the length of the device's name in two, that of the payload in four, and both.

@@ -2,8 +2,8 @@
 
 use super::{
     super::{Dialect, Reader, Real, Result, json, many, number, time, word},
+    cut,
     journal::Came,
-    plain,
 };
 use shared::{
     DeviceId, Timestamp,
@@ -129,7 +129,7 @@ async fn write_events(tx: &mut Transaction<'static, Any>, events: &[(DeviceId, C
             .bind(event.slot.as_ref().map(shared::SlotName::as_str))
             .bind(event.bundle.map(|digest| digest.to_string()))
             .bind(kind.as_str())
-            .bind(plain(&event.detail))
+            .bind(cut(&event.detail))
     });
     many::run(tx, statements).await
 }
@@ -156,10 +156,10 @@ async fn write_feedback(
             .bind(time(came.steady))
             .bind(record.slot.as_str())
             .bind(record.version_id.to_string())
-            .bind(record.request_id.as_deref().map(plain))
+            .bind(record.request_id.as_deref().map(cut))
             .bind(kind.as_str())
             .bind(Real(record.value.filter(|value| value.is_finite())))
-            .bind(record.label.as_deref().map(plain))
+            .bind(record.label.as_deref().map(cut))
     });
     many::run(tx, statements).await
 }

@@ -284,13 +284,18 @@ async fn what_is_beyond_its_time_goes_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn texts_of_strangers_with_a_nul_are_kept_by_either_database() {
+async fn text_with_a_zero_in_it_is_kept_on_either_database() {
     for (_folder, store) in stores().await {
-        let events =
-            Batch { device: id("cam-01"), records: vec![Event { detail: "a\0b".into(), ..event(1) }] };
-        assert_eq!(store.ingest_events(&events, NOW).await.unwrap(), 1);
-        let said = Feedback { label: Some("\0".into()), value: Some(f64::NAN), ..feedback(2, "\0") };
-        let said = Batch { device: id("cam-01"), records: vec![said] };
-        assert_eq!(store.ingest_feedback(&said, NOW).await.unwrap(), 1);
+        let event = Event { detail: "a\0b".to_owned(), ..event(1) };
+        let batch = Batch { device: id("cam-01"), records: vec![event] };
+        assert_eq!(store.ingest_events(&batch, NOW).await.unwrap(), 1);
+        let kept = &store.device_events(None, &Page::default()).await.unwrap()[0];
+        assert_eq!(kept.detail, "a\u{fffd}b");
+        let said = Feedback { label: Some("\0".to_owned()), ..feedback(2, "r\0") };
+        let valued = Feedback { value: Some(1.5), ..feedback(3, "r") };
+        let none = Feedback { value: Some(f64::NAN), ..feedback(5, "t") };
+        // A number that is missing, and one that is there, by one statement in either order.
+        let records = vec![said, valued, feedback(4, "s"), none];
+        assert_eq!(store.ingest_feedback(&Batch { device: id("cam-01"), records }, NOW).await.unwrap(), 4);
     }
 }
