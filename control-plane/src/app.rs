@@ -210,6 +210,8 @@ pub struct App {
     admission: std::sync::Mutex<Admission>,
     /// Who has asked how often.
     access: access::Access,
+    /// What is written to the audit log together.
+    ledger: audit::Ledger,
     /// What was told to listeners.
     changes: changes::Changes,
     /// Running jobs and how to end them.
@@ -318,6 +320,7 @@ impl App {
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
             access: access::Access::default(),
+            ledger: audit::Ledger::default(),
             changes: changes::Changes::new(now()),
             running: Mutex::new(HashMap::new()),
             put_out: std::sync::Mutex::default(),
@@ -445,6 +448,16 @@ impl App {
             let known = self.boards.keys().map(BoardId::as_str);
             Error::NotFound(unknown("board", id.as_str(), known, "edgewright board list"))
         })
+    }
+
+    /// What only the server may do that acts for the fleet.
+    async fn refuse_beside_leader(&self) -> Result<()> {
+        match self.leader().await? {
+            Some(leader) if !leader.here => {
+                Err(Error::Conflict(format!("server {} acts for this fleet: ask that one", leader.name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn leader(&self) -> Result<Option<Leader>> {
