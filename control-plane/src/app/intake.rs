@@ -320,6 +320,9 @@ impl Shared {
 
     /// Takes apart what waits; gives how many records that were.
     async fn fold(&self) -> store::Result<u64> {
+        if !self.store.leads() {
+            return Err(store::Error::NotLeader);
+        }
         let _one_at_a_time = self.folding.lock().await;
         let mut records = 0;
         loop {

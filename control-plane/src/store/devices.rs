@@ -94,7 +94,7 @@ impl Store {
     /// Devices by id, of those that the filter names.
     pub async fn devices(&self, filter: &DeviceFilter, page: &Page) -> Result<Vec<Device>> {
         let mut filtered = filter::Filtered::new("SELECT d.* FROM devices d WHERE d.id > $1", page.after());
-        filtered.narrow(filter);
+        filtered.narrow(filter, self.dialect())?;
         let rows = filtered.query("ORDER BY d.id LIMIT", page.sql_limit()).fetch_all(&self.readers).await?;
         rows.iter().map(read).collect()
     }
@@ -168,7 +168,12 @@ impl Store {
 
     /// Whether a device is connected.
     #[cfg(test)]
-    pub(crate) async fn set_online(&self, id: &DeviceId, online: bool, seen: Option<Timestamp>) -> Result<()> {
+    pub(crate) async fn set_online(
+        &self,
+        id: &DeviceId,
+        online: bool,
+        seen: Option<Timestamp>,
+    ) -> Result<()> {
         let mut tx = self.begin_as_leader().await?;
         write_presence(&mut tx, id, online, seen).await?;
         Ok(tx.commit().await?)

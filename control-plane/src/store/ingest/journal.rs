@@ -148,7 +148,9 @@ impl Store {
         for input in inputs {
             match input {
                 Input::Records(message) => messages.push(message),
-                Input::Reported { reported, seen } => devices::write_reported(&mut tx, reported, *seen).await?,
+                Input::Reported { reported, seen } => {
+                    devices::write_reported(&mut tx, reported, *seen).await?
+                }
                 Input::Presence { device, online, seen } => {
                     devices::write_presence(&mut tx, device, *online, *seen).await?;
                 }
