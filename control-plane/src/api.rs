@@ -1,5 +1,6 @@
 //! The HTTP API under `/api/v1`, one file for each resource. It knows the application and nothing below it.
 
+mod asked;
 mod audit;
 mod auth;
 mod authorities;
@@ -9,20 +10,27 @@ mod datasets;
 mod devices;
 mod document;
 mod est;
+mod feedback;
 mod gate;
+mod groups;
 mod headers;
 mod health;
+mod incidents;
 mod jobs;
 mod metrics;
 mod models;
 mod operation;
+mod overview;
 mod own;
 mod paging;
 mod peer;
 mod problem;
+mod retention;
 mod rollouts;
 mod session;
 mod stream;
+mod telemetry;
+mod timing;
 mod tokens;
 mod trust;
 mod users;
@@ -75,6 +83,12 @@ fn routes() -> Routes {
         .merge(rollouts::routes())
         .merge(trust::routes())
         .merge(health::routes())
+        .merge(feedback::routes())
+        .merge(groups::routes())
+        .merge(incidents::routes())
+        .merge(overview::routes())
+        .merge(retention::routes())
+        .merge(telemetry::routes())
         .merge(metrics::routes())
         .merge(own::routes())
         .merge(est::routes())
@@ -88,6 +102,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), timing::count))
         .layer(middleware::from_fn(headers::complete))
         .with_state(app)
 }

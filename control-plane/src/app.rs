@@ -11,12 +11,20 @@ mod desired;
 pub mod devices;
 pub mod enrol;
 pub mod external;
+pub mod groups;
+pub mod incidents;
 mod ingest;
+mod intake;
 pub mod jobs;
 mod listing;
+mod numbers;
+pub mod overview;
 pub mod profiles;
 mod refusals;
+mod retention;
 pub mod rollouts;
+pub mod telemetry;
+pub mod traffic;
 pub mod trust;
 pub mod versions;
 
@@ -223,6 +231,8 @@ pub struct App {
     tls_changes: watch::Sender<u64>,
     /// Certificates were revoked, or CAs changed.
     revocations: Notify,
+    /// What is counted and measured.
+    numbers: numbers::Numbers,
 }
 
 /// The parts that an application is made of.
@@ -287,6 +297,7 @@ pub struct DeliveryCounts {
 impl App {
     /// Puts the parts together; [`App::attach`] and its loops make it live.
     pub fn new(settings: Settings, parts: Parts) -> Arc<Self> {
+        let numbers = numbers::Numbers::new(&parts.store);
         Arc::new(Self {
             settings,
             store: parts.store,
@@ -320,6 +331,7 @@ impl App {
             rotation: Mutex::new(()),
             tls_changes: watch::channel(0).0,
             revocations: Notify::new(),
+            numbers,
         })
     }
 
@@ -339,7 +351,8 @@ impl App {
     /// When the store cannot be written.
     pub async fn take_up(&self) -> Result<()> {
         *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
-        Ok(self.store.set_all_offline().await?)
+        self.store.set_all_offline().await?;
+        self.begin_ingest().await
     }
 
     /// Puts into the store what was counted on the way.
@@ -360,6 +373,7 @@ impl App {
         self.running.lock().await.clear();
         *self.put_out.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.inbox.take();
+        self.numbers.intake.forget();
         self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
@@ -385,8 +399,26 @@ impl App {
         *self.stopping.borrow()
     }
 
+    /// Takes up what was left by a server before: the time that was noted, and what devices said and nobody has taken apart.
+    async fn begin_ingest(&self) -> Result<()> {
+        self.numbers.restore_clock(&self.store).await?;
+        self.numbers.intake.start();
+        Ok(())
+    }
+
+    /// Has what was acknowledged show where it is looked for, unless that is much at this moment.
+    async fn see_all(&self) {
+        self.numbers.intake.settle().await;
+    }
+
+    /// Counts a request of the API.
+    pub fn count_request(&self, method: &str, status: u16, took: std::time::Duration) {
+        self.numbers.traffic.add(method, status, took);
+    }
+
     /// Ends the store's connections.
     pub async fn close(&self) {
+        self.numbers.intake.end();
         self.settle().await;
         self.store.close().await;
     }
@@ -440,6 +472,7 @@ impl App {
     /// What there is to say at a glance.
     pub async fn status(&self) -> Result<Status> {
         self.flush_refusals().await;
+        self.see_all().await;
         let (total, online) = self.store.count_devices().await?;
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
         let open_jobs = self.store.count_open_jobs().await?;

@@ -26,6 +26,8 @@ mod isolation;
 mod kill;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/policy.rs"]
+mod policy;
 #[path = "e2e/presence.rs"]
 mod presence;
 #[path = "e2e/tools.rs"]
@@ -145,6 +147,10 @@ const ALONE: &[(&str, Alone)] = &[
         isolation::the_embedded_broker_keeps_devices_apart,
     ),
     ("isolation::mosquitto_keeps_devices_apart", isolation::mosquitto_keeps_devices_apart),
+    (
+        "policy::a_bad_version_stops_at_a_gate_and_that_is_an_incident_until_a_good_one_takes_its_place",
+        policy::a_bad_version_stops_at_a_gate_and_that_is_an_incident_until_a_good_one_takes_its_place,
+    ),
     (
         "presence::a_device_that_goes_without_a_goodbye_is_shown_offline",
         presence::a_device_that_goes_without_a_goodbye_is_shown_offline,

@@ -338,9 +338,25 @@ pub struct Selector {
 impl Selector {
     /// Does the device belong to it?
     pub fn matches(&self, device: &Device) -> bool {
-        (self.devices.is_empty() || self.devices.contains(&device.id))
-            && self.labels.iter().all(|(key, value)| device.labels.get(key) == Some(value))
+        self.names(&device.id, &device.labels)
     }
+
+    /// Does a device with these labels belong to it?
+    pub fn names(&self, device: &DeviceId, labels: &BTreeMap<String, String>) -> bool {
+        (self.devices.is_empty() || self.devices.contains(device))
+            && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// Devices under a name: those that a selector names at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Group {
+    pub name: String,
+    pub selector: Selector,
+    /// How many there are, without those that were revoked.
+    pub devices: u64,
+    pub created_at: Timestamp,
 }
 
 /// A rollout with everything that is known of it.

@@ -33,6 +33,7 @@ pub(super) fn routes() -> Routes {
                 .query::<bool>("online", "Only those that are connected, or only those that are not")
                 .repeated_query::<String>("label", "Only with this label, as in `site=lab`")
                 .query::<VersionName>("version", "Only those that shall run this version")
+                .query::<String>("group", "Only those of this group")
                 .query::<DeviceState>("state", "Only those that are so far")
                 .gives::<List<Device>>(),
             list,
@@ -124,6 +125,13 @@ async fn asked_for(app: &App, asked: Vec<(String, String)>) -> Result<(DeviceFil
             "online" => filter.online = Some(value.parse::<bool>().map_err(|error| wrong(&key, &error))?),
             "state" => {
                 filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?)
+            }
+            "group" => {
+                let group = app.group(&value).await.map_err(|error| match error {
+                    Error::NotFound(text) => wrong(&key, &text),
+                    error => error.into(),
+                })?;
+                filter.group = Some(group.selector);
             }
             "version" => {
                 let name = value.parse::<VersionName>().map_err(|error| wrong(&key, &error))?;

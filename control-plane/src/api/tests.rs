@@ -488,6 +488,7 @@ async fn uploads_take_known_names_only() {
 
 mod access;
 mod est;
+mod fleet;
 
 #[tokio::test]
 async fn a_board_is_profiled_by_devices_of_its_own_and_shows_what_they_said() {

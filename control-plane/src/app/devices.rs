@@ -33,6 +33,7 @@ impl App {
         if let Some(id) = id {
             self.device(id).await?;
         }
+        self.see_all().await;
         Ok(self.store.device_events(id, page).await?)
     }
 

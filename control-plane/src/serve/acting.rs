@@ -36,6 +36,8 @@ impl Acting {
         loops.spawn(named("the keeper of trust", Arc::clone(app).run_trust()));
         loops.spawn(named("the broker's prompter", Arc::clone(app).run_broker()));
         loops.spawn(named("the list of revoked certificates", Arc::clone(app).run_revocation_lists()));
+        loops.spawn(named("the watch for incidents", Arc::clone(app).run_incidents()));
+        loops.spawn(named("the keeper of what is not too old", Arc::clone(app).run_retention()));
         Ok(Self { broker, loops })
     }
 

@@ -43,6 +43,44 @@ fn read_event(row: &AnyRow) -> Result<DeviceEvent> {
     })
 }
 
+/// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
+pub(super) async fn write_reported(
+    tx: &mut Transaction<'static, Any>,
+    reported: &Reported,
+    seen: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE devices SET reported = $1, reported_generation = $2, agent_version = $3, \
+         seen_at = coalesce($4, seen_at) WHERE id = $5",
+    )
+    .bind(json(reported)?)
+    .bind(number(reported.generation))
+    .bind(plain(&reported.agent_version))
+    .bind(seen.map(time))
+    .bind(reported.device.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
+pub(super) async fn write_presence(
+    tx: &mut Transaction<'static, Any>,
+    id: &DeviceId,
+    online: bool,
+    seen: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE devices SET online = $1, seen_at = coalesce($2, seen_at) WHERE id = $3 AND revoked_at IS NULL",
+    )
+    .bind(i64::from(online))
+    .bind(seen.map(time))
+    .bind(id.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// One device.
     pub async fn device(&self, id: &DeviceId) -> Result<Option<Device>> {
@@ -56,7 +94,7 @@ impl Store {
     /// Devices by id, of those that the filter names.
     pub async fn devices(&self, filter: &DeviceFilter, page: &Page) -> Result<Vec<Device>> {
         let mut filtered = filter::Filtered::new("SELECT d.* FROM devices d WHERE d.id > $1", page.after());
-        filtered.narrow(filter);
+        filtered.narrow(filter, self.dialect())?;
         let rows = filtered.query("ORDER BY d.id LIMIT", page.sql_limit()).fetch_all(&self.readers).await?;
         rows.iter().map(read).collect()
     }
@@ -120,34 +158,24 @@ impl Store {
         rows.iter().map(|row| Reader::new("devices", row).parse("id", "device id")).collect()
     }
 
-    /// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
-    pub async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
+    /// What a device said of itself.
+    #[cfg(test)]
+    pub(crate) async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
         let mut tx = self.begin_as_leader().await?;
-        sqlx::query(
-            "UPDATE devices SET reported = $1, reported_generation = $2, agent_version = $3, \
-             seen_at = coalesce($4, seen_at) WHERE id = $5",
-        )
-        .bind(json(reported)?)
-        .bind(number(reported.generation))
-        .bind(plain(&reported.agent_version))
-        .bind(seen.map(time))
-        .bind(reported.device.as_str())
-        .execute(&mut *tx)
-        .await?;
+        write_reported(&mut tx, reported, seen).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
-    pub async fn set_online(&self, id: &DeviceId, online: bool, seen: Option<Timestamp>) -> Result<()> {
+    /// Whether a device is connected.
+    #[cfg(test)]
+    pub(crate) async fn set_online(
+        &self,
+        id: &DeviceId,
+        online: bool,
+        seen: Option<Timestamp>,
+    ) -> Result<()> {
         let mut tx = self.begin_as_leader().await?;
-        sqlx::query(
-            "UPDATE devices SET online = $1, seen_at = coalesce($2, seen_at) WHERE id = $3 AND revoked_at IS NULL",
-        )
-        .bind(i64::from(online))
-        .bind(seen.map(time))
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?;
+        write_presence(&mut tx, id, online, seen).await?;
         Ok(tx.commit().await?)
     }
 

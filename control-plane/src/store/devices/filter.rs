@@ -1,6 +1,7 @@
 //! Which devices a list shows.
 
-use control_core::entity::DeviceState;
+use super::super::{Dialect, Result, many};
+use control_core::entity::{DeviceState, Selector};
 use shared::{BoardId, ModelVersionId};
 use sqlx::{Any, any::AnyArguments, query::Query};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub struct DeviceFilter {
     /// It shall run this version.
     pub version: Option<ModelVersionId>,
     pub state: Option<DeviceState>,
+    /// Of a group: those that its selector names.
+    pub group: Option<Selector>,
 }
 
 /// A query that grows with what is asked for. Every value is text.
@@ -42,7 +45,7 @@ impl Filtered {
     }
 
     /// Leaves out the devices `d` that the filter does not name.
-    pub(super) fn narrow(&mut self, filter: &DeviceFilter) {
+    pub(super) fn narrow(&mut self, filter: &DeviceFilter, dialect: Dialect) -> Result<()> {
         if let Some(search) = &filter.search {
             let part = self.value(format!("%{}%", escaped(&search.to_lowercase())));
             self.and(&format!(
@@ -59,7 +62,8 @@ impl Filtered {
             Some(false) => self.and("d.online = 0"),
             None => {}
         }
-        for (key, value) in &filter.labels {
+        let of_group = filter.group.iter().flat_map(|group| &group.labels);
+        for (key, value) in filter.labels.iter().chain(of_group) {
             let (key, value) = (self.value(key.as_str()), self.value(value.as_str()));
             self.and(&format!(
                 "d.id IN (SELECT device FROM device_labels WHERE key = {key} AND value = {value})"
@@ -68,6 +72,11 @@ impl Filtered {
         if let Some(version) = filter.version {
             let version = self.value(version.to_string());
             self.and(&format!("d.id IN (SELECT device FROM device_slots WHERE version = {version})"));
+        }
+        if let Some(group) = filter.group.as_ref().filter(|group| !group.devices.is_empty()) {
+            self.values.push(many::list(&group.devices)?);
+            let devices = many::listed(dialect, self.values.len());
+            self.and(&format!("d.id IN ({devices})"));
         }
         match filter.state {
             Some(DeviceState::Revoked) => self.and("d.revoked_at IS NOT NULL"),
@@ -79,6 +88,7 @@ impl Filtered {
             }
             None => {}
         }
+        Ok(())
     }
 
     /// The query, with an end that takes `limit`.

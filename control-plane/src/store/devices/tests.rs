@@ -1,6 +1,6 @@
 use super::*;
 use crate::store::tests::{enrol, id, stores, version};
-use control_core::entity::DeviceState;
+use control_core::entity::{DeviceState, Selector};
 use shared::wire::TrialPolicy;
 
 fn reported(device: &str, generation: u64) -> Reported {
@@ -71,6 +71,17 @@ async fn a_filter_names_the_devices_for_which_everything_holds() {
             (DeviceFilter { labels: labels(&[("ring", "1")]), ..all() }, "a b"),
             (DeviceFilter { labels: labels(&[("ring", "1"), ("site", "x")]), ..all() }, "a"),
             (DeviceFilter { labels: labels(&[("ring", "2")]), ..all() }, ""),
+            (
+                DeviceFilter {
+                    group: Some(Selector {
+                        devices: vec![id("a"), id("c")],
+                        labels: labels(&[("ring", "1")]),
+                    }),
+                    ..all()
+                },
+                "a",
+            ),
+            (DeviceFilter { group: Some(Selector::default()), ..all() }, "a b c d"),
             (DeviceFilter { state: Some(DeviceState::Current), ..all() }, "a c"),
             (DeviceFilter { state: Some(DeviceState::Behind), ..all() }, "b"),
             (DeviceFilter { state: Some(DeviceState::Revoked), ..all() }, "d"),

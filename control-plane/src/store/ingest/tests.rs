@@ -1,8 +1,12 @@
 use super::*;
-use crate::store::testing::{self, stores};
+use crate::store::{
+    Asked,
+    testing::{self, stores},
+};
+use control_core::rollup::{Measure, Period, Span};
 use shared::{
-    ModelVersionId,
-    wire::{EventKind, FeedbackKind},
+    DeviceId, ModelVersionId, Timestamp,
+    wire::{Batch, Event, EventKind, Feedback, FeedbackKind, Telemetry},
 };
 use uuid::Uuid;
 
@@ -59,22 +63,6 @@ fn feedback(number: u128, request: &str) -> Feedback {
         kind: FeedbackKind::Click,
         value: None,
         label: None,
-    }
-}
-
-#[tokio::test]
-async fn text_with_a_zero_in_it_is_kept_on_either_database() {
-    for (_folder, store) in stores().await {
-        let event = Event { detail: "a\0b".to_owned(), ..event(1) };
-        let batch = Batch { device: id("cam-01"), records: vec![event] };
-        assert_eq!(store.ingest_events(&batch, NOW).await.unwrap(), 1);
-        let kept = &store.device_events(None, &Page::default()).await.unwrap()[0];
-        assert_eq!(kept.detail, "a\u{fffd}b");
-        let said = Feedback { label: Some("\0".to_owned()), ..feedback(2, "r\0") };
-        let valued = Feedback { value: Some(1.5), ..feedback(3, "r") };
-        // A number that is missing, and one that is there, by one statement in either order.
-        let records = vec![said, valued, feedback(4, "s")];
-        assert_eq!(store.ingest_feedback(&Batch { device: id("cam-01"), records }, NOW).await.unwrap(), 3);
     }
 }
 
@@ -169,5 +157,145 @@ async fn a_flood_of_one_kind_of_refusal_leaves_the_others_on_record() {
         assert_eq!(kept.last().unwrap().kind, "foreign_topic");
         assert_eq!(kept[0].subject, format!("d{}", flood.len() - 1));
         assert_eq!(store.ingest_counts().await.unwrap().refused, 2 * (flood.len() as u64 + 1));
+    }
+}
+
+fn window(number: u128, requests: u64) -> Telemetry {
+    Telemetry {
+        id: Uuid::from_u128(number),
+        at: NOW.plus_ms(u64::try_from(number).unwrap() * 1000),
+        duration_ms: 1000,
+        slot: "default".parse().unwrap(),
+        version_id: ModelVersionId(Uuid::from_u128(7)),
+        requests,
+        failed: 1,
+        latency_p50_us: Some(100),
+        latency_p99_us: Some(900),
+        rss_bytes: None,
+    }
+}
+
+fn said(device: &str, records: Vec<Telemetry>) -> Message {
+    let device = id(device);
+    let batch = Batch { device: device.clone(), records };
+    Message::telemetry(&device, batch.encode().unwrap().into()).unwrap()
+}
+
+/// Requests by the roll-ups of a period: of a device, or of the fleet.
+async fn requests(store: &Store, period: Period, device: Option<&str>) -> f64 {
+    let from = Period::Day.start(NOW);
+    let span = Span { period, from, to: from.plus_ms(2 * Period::Day.ms()), step_ms: period.ms() };
+    let asked = Asked { devices: device.map(|device| vec![id(device)]), ..Asked::default() };
+    let found = store.rollups(&span, &asked).await.unwrap();
+    found.iter().filter_map(|found| found.stats.get(Measure::REQUESTS)).map(|stat| stat.sum()).sum()
+}
+
+const CAME: Came = Came { received: NOW, steady: NOW };
+
+#[tokio::test]
+async fn what_was_acknowledged_before_a_kill_is_in_records_and_roll_ups_once() {
+    for database in testing::databases().await {
+        let (folder, store) = testing::open(&database).await;
+        let inputs = vec![
+            Input::Records(said("cam-01", vec![window(1, 10), window(2, 20)])),
+            Input::Records(said("cam-02", vec![window(3, 5)])),
+        ];
+        assert!(store.take_in(&inputs, CAME).await.unwrap().is_some());
+        store.close().await;
+        let store = testing::open_again(folder.path(), &database).await;
+        store.take_lead("a test", false, std::time::Duration::from_secs(60)).await.unwrap();
+        assert_eq!(store.waiting_records().await.unwrap(), 3);
+        // One of them was not acknowledged as far as its device knows, and comes again.
+        let again = vec![said("cam-01", vec![window(2, 20), window(4, 1)])];
+        assert_eq!(store.ingest(again, NOW).await.unwrap(), 4);
+        assert_eq!(store.ingest(vec![said("cam-01", vec![window(4, 1)])], NOW).await.unwrap(), 0);
+        let counts = store.ingest_counts().await.unwrap();
+        assert_eq!((counts.telemetry, counts.redelivered, counts.duplicate_rows), (4, 2, 0));
+        for period in Period::ALL {
+            assert_eq!(requests(&store, period, None).await, 36.0, "{period:?}");
+            assert_eq!(requests(&store, period, Some("cam-01")).await, 31.0, "{period:?}");
+            assert_eq!(requests(&store, period, Some("cam-03")).await, 0.0, "{period:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_apart_stays_and_holds_nothing_up() {
+    for (_folder, store) in stores().await {
+        for number in [1, 2] {
+            let inputs = vec![Input::Records(said("cam-01", vec![window(number, 1)]))];
+            store.take_in(&inputs, CAME).await.unwrap();
+        }
+        let damage = "UPDATE intake SET messages = $1 WHERE number = (SELECT min(number) FROM intake)";
+        sqlx::query(damage).bind(vec![9u8]).execute(&store.writer).await.unwrap();
+        assert_eq!(store.fold_all(&Recent::default()).await.unwrap(), 1);
+        let row = sqlx::query("SELECT count(*) AS n FROM intake WHERE broken = 1");
+        let row = row.fetch_one(&store.readers).await.unwrap();
+        assert_eq!(Reader::new("intake", &row).number("n").unwrap(), 1);
+        assert_eq!(store.waiting_records().await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn of_a_flood_the_roll_ups_count_every_window_and_each_comes_once() {
+    let (_folder, store) = testing::open(&crate::store::Database::Folder).await;
+    let devices = 60u128;
+    let flood = || {
+        (0..devices)
+            .map(|device| {
+                let windows = (0..400).map(|at| window(device * 1000 + at % 100, 1)).collect::<Vec<_>>();
+                let windows = windows.into_iter().enumerate().map(|(at, mut window)| {
+                    window.id = Uuid::from_u128(1 << 100 | device << 32 | at as u128);
+                    window
+                });
+                said(&format!("cam-{device:02}"), windows.collect())
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(store.ingest(flood(), NOW).await.unwrap(), 24_000);
+    assert_eq!(store.ingest(flood(), NOW).await.unwrap(), 0);
+    assert_eq!(requests(&store, Period::Hour, None).await, 24_000.0);
+    let row = sqlx::query("SELECT count(*) AS n FROM telemetry").fetch_one(&store.readers).await.unwrap();
+    let rows = Reader::new("telemetry", &row).number("n").unwrap();
+    assert!(rows < 24_000 / 10, "{rows} rows");
+}
+
+#[tokio::test]
+async fn what_is_beyond_its_time_goes_and_the_rest_stays() {
+    for (_folder, store) in stores().await {
+        let day = Period::Day.ms();
+        store.ingest(vec![said("cam-01", vec![window(1, 1)])], NOW).await.unwrap();
+        let mut later = window(2, 4);
+        later.at = NOW.plus_ms(day);
+        store.ingest(vec![said("cam-01", vec![later])], NOW.plus_ms(day)).await.unwrap();
+        let before = NOW.plus_ms(day / 2);
+        while store.retire_records(before).await.unwrap() {}
+        while store.retire_rollups(Period::Minute, before).await.unwrap() {}
+        assert_eq!(requests(&store, Period::Minute, None).await, 4.0);
+        assert_eq!(requests(&store, Period::Hour, None).await, 5.0);
+        for table in ["telemetry", "telemetry_ids"] {
+            let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) AS n FROM {table}"));
+            let row = sqlx::query(sql).fetch_one(&store.readers).await.unwrap();
+            assert_eq!(Reader::new("n", &row).number("n").unwrap(), 1, "{table}");
+        }
+        let kept = sqlx::query("SELECT kept FROM kept_records").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(Reader::new("kept_records", &kept).number("kept").unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn text_with_a_zero_in_it_is_kept_on_either_database() {
+    for (_folder, store) in stores().await {
+        let event = Event { detail: "a\0b".to_owned(), ..event(1) };
+        let batch = Batch { device: id("cam-01"), records: vec![event] };
+        assert_eq!(store.ingest_events(&batch, NOW).await.unwrap(), 1);
+        let kept = &store.device_events(None, &Page::default()).await.unwrap()[0];
+        assert_eq!(kept.detail, "a\u{fffd}b");
+        let said = Feedback { label: Some("\0".to_owned()), ..feedback(2, "r\0") };
+        let valued = Feedback { value: Some(1.5), ..feedback(3, "r") };
+        let none = Feedback { value: Some(f64::NAN), ..feedback(5, "t") };
+        // A number that is missing, and one that is there, by one statement in either order.
+        let records = vec![said, valued, feedback(4, "s"), none];
+        assert_eq!(store.ingest_feedback(&Batch { device: id("cam-01"), records }, NOW).await.unwrap(), 4);
     }
 }
