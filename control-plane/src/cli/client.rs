@@ -6,7 +6,10 @@ mod retry;
 pub(super) use changes::Changes;
 
 use super::{Failure, Global, target::Target};
-use crate::api::Problem;
+use crate::{
+    api::Problem,
+    app::access::{Login, Session},
+};
 use retry::{Ended, Twice};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -104,6 +107,18 @@ impl Client {
             let request = self.agent.post(self.url(path)).header("Authorization", self.bearer());
             request.header(IDEMPOTENCY_KEY, &key).send_json(body)
         })?)
+    }
+
+    /// Begins a session. What the server refuses is not for somebody who should log in first.
+    pub(super) fn log_in(&self, login: &Login) -> Result<Session, Failure> {
+        let request = || self.agent.post(self.url("/login")).send_json(login);
+        match self.send(Twice::Other, request) {
+            Ok(answer) => self.read(answer),
+            Err(Failure::Refused(said)) => {
+                Err(Failure::Refused(said.strip_suffix(LOG_IN_AGAIN).unwrap_or(&said).to_owned()))
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// `POST` of an order that is answered without a body.
@@ -210,11 +225,13 @@ impl Client {
     }
 }
 
+const LOG_IN_AGAIN: &str = "; `edgewright login` begins a session anew";
+
 /// What an answer without success means to the one who asked, and what to do next.
 fn refused(status: StatusCode, detail: String) -> Failure {
     match status {
         StatusCode::UNAUTHORIZED => {
-            Failure::Refused(format!("{detail}; `edgewright login` begins a session anew"))
+            Failure::Refused(detail + LOG_IN_AGAIN)
         }
         StatusCode::FORBIDDEN => {
             Failure::Refused(format!("{detail}; `edgewright whoami` says whose role it is"))

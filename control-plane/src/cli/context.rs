@@ -45,7 +45,7 @@ pub struct AddArgs {
     /// Letters, digits, - and _
     name: ContextName,
     /// The context.json of the server's data folder, of which a copy is kept
-    #[arg(long, value_name = "FILE", required_unless_present = "server")]
+    #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// File with a token, or - for standard input; without one, `edgewright login` gets one
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
@@ -155,6 +155,11 @@ fn saved(args: &AddArgs, global: &Global) -> Result<Saved, Failure> {
     }
     if let Some(ca) = &global.ca {
         saved.ca_pem = read_text(ca)?;
+    }
+    if saved.server.is_empty() {
+        return Err(Failure::Usage(
+            "the server is not known: give --file with its context.json, or --server URL and --ca FILE".to_owned(),
+        ));
     }
     if saved.ca_pem.is_empty() {
         return Err(Failure::Usage(
