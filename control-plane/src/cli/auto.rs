@@ -80,7 +80,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
     };
     let (board, method) = (args.board.clone(), SearchMethod::default());
     let new = NewSearch { dataset: dataset.id, board, model, method, space: None, effort };
-    let job: Job = client.post("/searches", &new)?;
+    let job: Job = client.create("/searches", &new)?;
     let ended = searches::wait_for(client, job)?;
     let version = ended.version.clone();
     searches::finish(client, ended, false)?;
@@ -95,7 +95,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
 fn register(path: &Path, reading: &Reading, client: &Client) -> Result<Dataset, Failure> {
     let post = |id| {
         let new = NewDataset { id, path: path.to_owned(), format: None, reading: reading.clone() };
-        client.post("/datasets", &new)
+        client.create("/datasets", &new)
     };
     let known = all(client)?;
     let same = known.iter().find(|dataset| dataset.path == path && dataset.schema.reading == *reading);

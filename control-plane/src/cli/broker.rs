@@ -71,7 +71,7 @@ fn write_files(client: &Client, out: &Path, names: &[String], listen: Option<Soc
         .ok_or_else(|| Failure::Usage(format!("{}: a configuration cannot hold this name", out.display())))?;
     let (key_pem, csr) = signer::key_and_request().map_err(|error| Failure::Failed(chain(&error)))?;
     let new = NewBrokerCertificate { csr: est::encode(&csr), names: names.to_vec() };
-    let made: BrokerCertificate = client.post("/broker/certificate", &new)?;
+    let made: BrokerCertificate = client.create("/broker/certificate", &new)?;
     let listener = match listen {
         Some(address) => format!("{} {}", address.port(), address.ip()),
         None => made.port.to_string(),

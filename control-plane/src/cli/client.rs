@@ -230,9 +230,7 @@ const LOG_IN_AGAIN: &str = "; `edgewright login` begins a session anew";
 /// What an answer without success means to the one who asked, and what to do next.
 fn refused(status: StatusCode, detail: String) -> Failure {
     match status {
-        StatusCode::UNAUTHORIZED => {
-            Failure::Refused(detail + LOG_IN_AGAIN)
-        }
+        StatusCode::UNAUTHORIZED => Failure::Refused(detail + LOG_IN_AGAIN),
         StatusCode::FORBIDDEN => {
             Failure::Refused(format!("{detail}; `edgewright whoami` says whose role it is"))
         }

@@ -12,7 +12,7 @@ pub struct CompletionArgs {
 }
 
 pub(super) fn run(args: &CompletionArgs) -> Outcome {
-    put(&script(args.shell))
+    put(&script(args.shell)).map(drop)
 }
 
 fn script(shell: Shell) -> String {

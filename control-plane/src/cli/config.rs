@@ -21,8 +21,7 @@ use shared::{
 };
 use std::{
     collections::BTreeMap,
-    env, fmt, fs,
-    io,
+    env, fmt, fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
@@ -133,9 +132,8 @@ impl Config {
         let mode = file.metadata().map_err(|error| unreadable(&error))?.permissions().mode();
         let bytes = read::at_most(file, FILE_BYTES_MAX).map_err(|error| unreadable(&error))?;
         let text = String::from_utf8(bytes).map_err(|_| unreadable(&"it is not UTF-8"))?;
-        let config = Self::parse(&text).map_err(|wrong| {
-            Failure::Usage(plain(&format!("{}: {wrong}", path.display()), false))
-        })?;
+        let config = Self::parse(&text)
+            .map_err(|wrong| Failure::Usage(plain(&format!("{}: {wrong}", path.display()), false)))?;
         if mode & 0o077 != 0 && config.contexts.values().any(|context| context.token.is_some()) {
             eprintln!("warning: others may read {0}: chmod 600 {0}", path.display());
         }

@@ -94,7 +94,8 @@ pub(super) fn run(command: &ContextCommand, global: &Global) -> Outcome {
         }
         ContextCommand::List => {
             let config = Config::read(&path)?;
-            let all: Vec<_> = config.contexts.iter().map(|(name, saved)| shown(&config, name, saved)).collect();
+            let all: Vec<_> =
+                config.contexts.iter().map(|(name, saved)| shown(&config, name, saved)).collect();
             show(json, &all, |all| {
                 let rows = all.iter().map(|one| {
                     vec![
@@ -158,12 +159,14 @@ fn saved(args: &AddArgs, global: &Global) -> Result<Saved, Failure> {
     }
     if saved.server.is_empty() {
         return Err(Failure::Usage(
-            "the server is not known: give --file with its context.json, or --server URL and --ca FILE".to_owned(),
+            "the server is not known: give --file with its context.json, or --server URL and --ca FILE"
+                .to_owned(),
         ));
     }
     if saved.ca_pem.is_empty() {
         return Err(Failure::Usage(
-            "the server's CA is not known: give --ca FILE, or --file with the server's context.json".to_owned(),
+            "the server's CA is not known: give --ca FILE, or --file with the server's context.json"
+                .to_owned(),
         ));
     }
     saved.server = server_of(&saved.server).map_err(Failure::Usage)?;
@@ -239,7 +242,9 @@ mod tests {
         let path = folder.path().join("sub/config.toml");
         assert_eq!(add(&path, &args("home", false), saved()), Ok(true));
         assert_eq!(add(&path, &args("shop", false), saved()), Ok(false));
-        let Err(Failure::Usage(said)) = add(&path, &args("shop", false), saved()) else { panic!("overwritten") };
+        let Err(Failure::Usage(said)) = add(&path, &args("shop", false), saved()) else {
+            panic!("overwritten")
+        };
         assert!(said.contains("--replace"), "{said}");
         assert_eq!(add(&path, &args("shop", true), saved()), Ok(false));
         assert_eq!(Config::read(&path).unwrap().names(), "home, shop");

@@ -95,7 +95,7 @@ pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
                 .map_err(|error| Failure::Usage(format!("{} is no path: {error}", path.display())))?;
             let format = format.map(Into::into);
             let new = NewDataset { id: id.clone(), path, format, reading: reading.reading() };
-            let dataset: Dataset = client.post("/datasets", &new)?;
+            let dataset: Dataset = client.create("/datasets", &new)?;
             show(client.json, &dataset, describe)
         }
         DatasetCommand::List(page) => {

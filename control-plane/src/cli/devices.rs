@@ -4,17 +4,21 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     output::{ago, facts, show, table, word},
+    query::Query,
 };
 use crate::{
     api::List,
     app::enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
     signer,
 };
-use clap::Subcommand;
-use control_core::entity::{Device, DeviceEvent, Token};
+use clap::{Args, Subcommand};
+use control_core::entity::{Device, DeviceEvent, SecurityEvent, Token};
 use serde_json::json;
-use shared::{DeviceId, wire::Phase};
+use shared::{BoardId, DeviceId, wire::Phase};
 use std::{collections::BTreeMap, path::PathBuf};
+
+/// Where the tokens are with which devices enrol; those for programs are elsewhere.
+const ENROLMENT_TOKENS: &str = "/enrolment-tokens";
 
 /// Devices.
 #[derive(Debug, Subcommand)]
@@ -22,24 +26,82 @@ pub enum DeviceCommand {
     /// One-time tokens with which devices enrol
     #[command(subcommand)]
     Token(TokenCommand),
-    /// List devices
-    List(#[command(flatten)] PageArgs),
+    /// List devices: all, or those that match everything that is given
+    #[command(after_help = "\
+Examples:
+  edgewright device list --offline --board raspberry-pi-4
+  edgewright device list --search cam --label site=berlin --watch
+  edgewright device list --version mnist@v1.1 --json")]
+    List {
+        #[command(flatten)]
+        page: PageArgs,
+        #[command(flatten)]
+        filter: Box<DeviceFilter>,
+    },
     /// Show one
     Show { id: DeviceId },
-    /// What a device told, the newest first
+    /// What a device told, or all of them, the newest first
     Events {
-        id: DeviceId,
+        id: Option<DeviceId>,
         #[command(flatten)]
         page: PageArgs,
     },
+    /// What was refused of devices and of those that wanted to be some, the newest first
+    Refused(#[command(flatten)] PageArgs),
     /// Refuse a device's certificates from now on
     Revoke { id: DeviceId },
     /// Replace a device's labels
+    #[command(after_help = "\
+Examples:
+  edgewright device label cam-01 ring=1 site=berlin
+  edgewright device label cam-01                     # takes all of them away")]
     Label {
         id: DeviceId,
         #[arg(value_name = "KEY=VALUE", value_parser = pair)]
         labels: Vec<(String, String)>,
     },
+}
+
+/// Which devices are listed.
+#[derive(Debug, Args)]
+pub struct DeviceFilter {
+    /// Part of an id, or of a label's value
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Of this board
+    #[arg(long)]
+    board: Option<BoardId>,
+    /// Connected at the moment
+    #[arg(long, conflicts_with = "offline")]
+    online: bool,
+    /// Not connected at the moment
+    #[arg(long)]
+    offline: bool,
+    /// With this label; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Running this version, as in mnist@v1.0
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// Of this group, as `edgewright group list` names it
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// In this state, as the API names it
+    #[arg(long)]
+    state: Option<String>,
+}
+
+impl DeviceFilter {
+    fn add_to(&self, query: Query) -> Query {
+        query
+            .with("search", self.search.as_ref())
+            .with("board", self.board.as_ref())
+            .with("online", (self.online || self.offline).then_some(self.online))
+            .with_labels(&self.labels)
+            .with("version", self.version.as_ref())
+            .with("group", self.group.as_ref())
+            .with("state", self.state.as_ref())
+    }
 }
 
 /// Tokens.
@@ -69,8 +131,9 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
     match command {
         DeviceCommand::Token(command) => run_token(command, client),
-        DeviceCommand::List(page) => {
-            let list: List<Device> = client.get(&format!("/devices?{}", page.query()))?;
+        DeviceCommand::List { page, filter } => {
+            let query = filter.add_to(Query::after(page.query()));
+            let list: List<Device> = client.get(&format!("/devices{query}"))?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|device| {
                     vec![
@@ -90,13 +153,30 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
             show(client.json, &device, describe)
         }
         DeviceCommand::Events { id, page } => {
-            let list: List<DeviceEvent> = client.get(&format!("/devices/{id}/events?{}", page.query()))?;
+            let of = id.as_ref().map(|id| format!("/devices/{id}")).unwrap_or_default();
+            let list: List<DeviceEvent> = client.get(&format!("{of}/events?{}", page.query()))?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|event| {
                     let slot = event.slot.as_ref().map(ToString::to_string).unwrap_or_default();
-                    vec![ago(event.at), word(&event.kind), slot, event.detail.clone()]
+                    let device = event.device.to_string();
+                    vec![ago(event.at), device, word(&event.kind), slot, event.detail.clone()]
                 });
-                table(&["when", "event", "slot", "detail"], rows)
+                table(&["when", "device", "event", "slot", "detail"], rows)
+            })
+        }
+        DeviceCommand::Refused(page) => {
+            let list: List<SecurityEvent> = client.get(&format!("/security-events?{}", page.query()))?;
+            show(client.json, &list, |list| {
+                let rows = list.items.iter().map(|event| {
+                    vec![
+                        ago(event.at),
+                        event.subject.clone(),
+                        event.kind.clone(),
+                        event.count.to_string(),
+                        event.detail.clone(),
+                    ]
+                });
+                table(&["newest", "who", "what", "times", "detail"], rows)
             })
         }
         DeviceCommand::Revoke { id } => {
@@ -115,7 +195,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
     match command {
         TokenCommand::Create { device, ttl_s, out } => {
             let new = NewToken { device: device.clone(), ttl_s: Some(*ttl_s) };
-            let created: CreatedToken = client.post("/tokens", &new)?;
+            let created: CreatedToken = client.create(ENROLMENT_TOKENS, &new)?;
             let enrol = json!({
                 "server": created.server,
                 "ca_pem": created.ca_pem,
@@ -137,7 +217,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             })
         }
         TokenCommand::List(page) => {
-            let list: List<Token> = client.get(&format!("/tokens?{}", page.query()))?;
+            let list: List<Token> = client.get(&format!("{ENROLMENT_TOKENS}?{}", page.query()))?;
             show(client.json, &list, |list| {
                 let now = crate::app::now();
                 let rows = list.items.iter().map(|token| {
@@ -207,4 +287,35 @@ fn describe(device: &Device) -> String {
         ("enrolled", ago(device.enrolled_at)),
         ("seen", device.seen_at.map(ago).unwrap_or_default()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_asked_of_the_server_and_only_those_that_are_given() {
+        let nothing = DeviceFilter {
+            search: None,
+            board: None,
+            online: false,
+            offline: false,
+            labels: Vec::new(),
+            version: None,
+            group: None,
+            state: None,
+        };
+        assert_eq!(nothing.add_to(Query::default()).to_string(), "");
+        let filter = DeviceFilter {
+            search: Some("cam 1".to_owned()),
+            offline: true,
+            labels: vec![("ring".to_owned(), "1".to_owned())],
+            version: Some("m@v1.0".to_owned()),
+            ..nothing
+        };
+        assert_eq!(
+            filter.add_to(Query::after("limit=2".to_owned())).to_string(),
+            "?limit=2&search=cam%201&online=false&label=ring%3D1&version=m%40v1.0"
+        );
+    }
 }

@@ -82,9 +82,11 @@ pub(super) fn logout(global: &Global) -> Outcome {
     })?;
     match told {
         Ok(()) => show(global.json, &json!({ "context": name }), |_| format!("{name}: logged out")),
-        Err(Failure::Usage(said) | Failure::Failed(said) | Failure::Refused(said)) => Err(Failure::Failed(
-            format!("the session is forgotten here, but the server was not told and keeps it to its end: {said}"),
-        )),
+        Err(Failure::Usage(said) | Failure::Failed(said) | Failure::Refused(said)) => {
+            Err(Failure::Failed(format!(
+                "the session is forgotten here, but the server was not told and keeps it to its end: {said}"
+            )))
+        }
     }
 }
 

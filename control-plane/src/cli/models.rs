@@ -138,7 +138,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
             let new =
                 NewRetrain { version: version.clone(), dataset: dataset.clone(), effort: effort.effort()? };
             let client = client()?;
-            let job: Job = client.post("/retrains", &new)?;
+            let job: Job = client.create("/retrains", &new)?;
             finish(&client, job, effort.wait)
         }
         ModelCommand::Publish { folder, model, board, dataset, unsafe_skip_check } => {
@@ -150,14 +150,14 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
                 dataset: dataset.clone(),
                 unsafe_skip_check: *unsafe_skip_check,
             };
-            let version: Version = client.post(&format!("/models/{model}/versions"), &new)?;
+            let version: Version = client.create(&format!("/models/{model}/versions"), &new)?;
             show(client.json, &version, describe)
         }
         ModelCommand::Import { file, model, board, calibrate, labels, output, freeze, sqnr_min } => {
             let client = client()?;
             let calibrate = std::path::absolute(calibrate)
                 .map_err(|error| Failure::Usage(format!("{} is no path: {error}", calibrate.display())))?;
-            let Upload { upload } = client.post("/uploads", &())?;
+            let Upload { upload } = client.create("/uploads", &())?;
             client.upload(&format!("/uploads/{upload}/{SOURCE_FILE}"), file)?;
             if let Some(labels) = labels {
                 client.upload(&format!("/uploads/{upload}/{LABELS_FILE}"), labels)?;
@@ -170,7 +170,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
                 freeze: freeze.clone(),
                 sqnr_min_db: *sqnr_min,
             };
-            let version: Version = client.post(&format!("/models/{model}/imports"), &new)?;
+            let version: Version = client.create(&format!("/models/{model}/imports"), &new)?;
             show(client.json, &version, describe)
         }
         ModelCommand::Export { version, out } => export(&client()?, version, out),
@@ -188,7 +188,7 @@ fn send_files(client: &Client, folder: &std::path::Path) -> Result<Uuid, Failure
             )));
         }
     }
-    let Upload { upload } = client.post("/uploads", &())?;
+    let Upload { upload } = client.create("/uploads", &())?;
     for name in [MODEL_FILE, GOLDEN_FILE, REPORT_FILE] {
         let path = folder.join(name);
         if path.is_file() {

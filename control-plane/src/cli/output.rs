@@ -42,8 +42,7 @@ pub(super) fn show<T: Serialize>(
 ) -> Result<(), Failure> {
     let text = if json {
         let framed = FRAME.with_borrow(Option::is_some);
-        let text =
-            if framed { serde_json::to_string(value) } else { serde_json::to_string_pretty(value) };
+        let text = if framed { serde_json::to_string(value) } else { serde_json::to_string_pretty(value) };
         text.map_err(|error| Failure::Failed(format!("no JSON: {error}")))?
     } else {
         plain(&table(value), true)
@@ -57,16 +56,17 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
         frame.iter_mut().for_each(|frame| frame.text.extend([text, "\n"]));
         frame.is_some()
     });
-    if gathered { Ok(()) } else { put(&format!("{text}\n")) }
+    if gathered { Ok(()) } else { put(&format!("{text}\n")).map(drop) }
 }
 
-/// Writes to standard output at once.
-pub(super) fn put(text: &str) -> Result<(), Failure> {
+/// Writes to standard output at once. False where nobody reads it any more.
+pub(super) fn put(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
         // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Failure::Failed(format!("nothing can be printed: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Failed(format!("nothing can be printed: {error}"))),
     }
 }
 

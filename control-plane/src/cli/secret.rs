@@ -41,7 +41,8 @@ fn from(file: &Path) -> Result<String, Failure> {
 
 /// Asks the person at the terminal, without showing what is typed.
 fn ask(prompt: &str) -> Result<String, Failure> {
-    let failed = |error: io::Error| Failure::Failed(format!("nothing can be asked at this terminal: {error}"));
+    let failed =
+        |error: io::Error| Failure::Failed(format!("nothing can be asked at this terminal: {error}"));
     let mut stderr = io::stderr();
     write!(stderr, "{prompt}: ").and_then(|()| stderr.flush()).map_err(failed)?;
     let secret = console::Term::stderr().read_secure_line().map_err(failed)?;
@@ -72,7 +73,9 @@ mod tests {
         let long = vec![b'x'; 5000];
         for content in [&b""[..], b"\n", b"hidden\nhidden", b"hidden\0", b"hidden\xff", &long] {
             fs::write(&file, content).unwrap();
-            let Failure::Usage(said) = given(Some(&file), "").unwrap_err() else { panic!("not a usage error") };
+            let Failure::Usage(said) = given(Some(&file), "").unwrap_err() else {
+                panic!("not a usage error")
+            };
             assert!(said.contains("secret cannot be read") && !said.contains("hidden"), "{said}");
             assert_eq!(said.lines().count(), 1);
         }

@@ -147,7 +147,8 @@ mod tests {
         let named = Global { context: Some("away".into()), ..global() };
         let target = Target::resolve(&named, config).unwrap();
         assert_eq!((target.server.as_str(), target.token), ("https://away:1", None));
-        let flags = Global { token: Some("mine".to_owned()), server: Some("https://it:2/".to_owned()), ..named };
+        let flags =
+            Global { token: Some("mine".to_owned()), server: Some("https://it:2/".to_owned()), ..named };
         let target = Target::resolve(&flags, config).unwrap();
         assert_eq!((target.server.as_str(), target.token.as_deref()), ("https://it:2", Some("mine")));
         assert_eq!(target.ca_pem, "of the config");

@@ -3,7 +3,7 @@
 mod plot;
 
 use super::{
-    Outcome,
+    Failure, Outcome,
     client::Client,
     devices::pair,
     output::{print, show, table, word},
@@ -62,7 +62,7 @@ struct RangeArgs {
     #[arg(long, value_name = "STEP", default_value = "auto")]
     step: Step,
     /// Print comma-separated values: a column for the time, one for each line
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     csv: bool,
 }
 
@@ -111,9 +111,10 @@ pub(super) fn run(command: &TelemetryCommand, client: &Client) -> Outcome {
         TelemetryCommand::Metrics => {
             let list: List<Metric> = client.get("/telemetry/metrics")?;
             show(client.json, &list, |list| {
-                let rows = list.items.iter().map(|metric| {
-                    vec![metric.name.clone(), metric.unit.clone(), word(&metric.kind)]
-                });
+                let rows = list
+                    .items
+                    .iter()
+                    .map(|metric| vec![metric.name.clone(), metric.unit.clone(), word(&metric.kind)]);
                 table(&["metric", "unit", "kind"], rows)
             })
         }
@@ -149,6 +150,9 @@ impl RangeArgs {
 }
 
 fn print_series(client: &Client, path: &str, csv: bool) -> Outcome {
+    if csv && client.json {
+        return Err(Failure::Usage("--csv and --json: give one of them".to_owned()));
+    }
     let series: Series = client.get(path)?;
     if csv { print(plot::csv(&series).trim_end()) } else { show(client.json, &series, plot::describe) }
 }

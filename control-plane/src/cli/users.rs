@@ -99,8 +99,7 @@ pub(super) fn run(command: &UserCommand, client: &Client) -> Outcome {
         UserCommand::Add(args) => {
             let password =
                 secret::given(args.password_file.as_deref(), &format!("password for {}", args.name))?;
-            let new =
-                NewUser { name: args.name.clone(), role: args.role, password: Secret::new(password) };
+            let new = NewUser { name: args.name.clone(), role: args.role, password: Secret::new(password) };
             let user: User = client.create("/users", &new)?;
             show(client.json, &user, describe)
         }

@@ -12,7 +12,7 @@ use console::Term;
 use std::time::Duration;
 
 /// Seconds between two looks where none are given and no change is told of.
-pub(super) const SECONDS_DEFAULT: u32 = 2;
+pub(super) const SECONDS_DEFAULT: &str = "2";
 /// Longest time between two looks in seconds.
 const SECONDS_MAX: u32 = 86_400;
 /// A server that is being restarted is asked again this often.
@@ -34,8 +34,8 @@ pub(super) fn seconds(text: &str) -> Result<u32, String> {
 
 /// Where looks go.
 trait Screen {
-    /// Shows a look; `remark` says what is wrong at the moment.
-    fn show(&mut self, frame: &str, remark: &str) -> Outcome;
+    /// Shows a look; `remark` says what is wrong at the moment. False where nobody looks any more.
+    fn show(&mut self, frame: &str, remark: &str) -> Result<bool, Failure>;
 }
 
 /// Looks every `every`, and when `changes` says that there is something to see.
@@ -58,20 +58,20 @@ fn follow(
 ) -> Outcome {
     let mut last = look()?;
     let mut lost = 0;
-    screen.show(&last.text, "")?;
-    while !last.ended {
+    let mut read = screen.show(&last.text, "")?;
+    while read && !last.ended {
         wait(lost > 0);
-        match look() {
+        read = match look() {
             Ok(frame) => {
                 (last, lost) = (frame, 0);
-                screen.show(&last.text, "")?;
+                screen.show(&last.text, "")?
             }
             Err(Failure::Failed(why)) if lost < LOST_MAX => {
                 lost += 1;
-                screen.show(&last.text, &why)?;
+                screen.show(&last.text, &why)?
             }
             Err(error) => return Err(error),
-        }
+        };
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ struct Redrawn {
 }
 
 impl Screen for Redrawn {
-    fn show(&mut self, frame: &str, remark: &str) -> Outcome {
+    fn show(&mut self, frame: &str, remark: &str) -> Result<bool, Failure> {
         let home = if self.began { "\u{1b}[H" } else { "\u{1b}[2J\u{1b}[H" };
         self.began = true;
         put(&format!("{home}{}\u{1b}[J", fitted(frame, remark, self.lines)))
@@ -113,12 +113,12 @@ struct Appended {
 }
 
 impl Screen for Appended {
-    fn show(&mut self, frame: &str, remark: &str) -> Outcome {
+    fn show(&mut self, frame: &str, remark: &str) -> Result<bool, Failure> {
         if !remark.is_empty() {
             eprintln!("{}", plain(remark, false));
         }
         if frame == self.last {
-            return Ok(());
+            return Ok(true);
         }
         frame.clone_into(&mut self.last);
         put(frame)
@@ -134,9 +134,9 @@ mod tests {
     struct Seen(Vec<(String, String)>);
 
     impl Screen for Seen {
-        fn show(&mut self, frame: &str, remark: &str) -> Outcome {
+        fn show(&mut self, frame: &str, remark: &str) -> Result<bool, Failure> {
             self.0.push((frame.to_owned(), remark.to_owned()));
-            Ok(())
+            Ok(frame != "the reader has gone")
         }
     }
 
@@ -162,6 +162,12 @@ mod tests {
     }
 
     #[test]
+    fn it_ends_when_nobody_reads_any_more() {
+        let (seen, outcome) = looks(&[Ok(("a", false)), Ok(("the reader has gone", false))]);
+        assert_eq!((seen.0.len(), outcome), (2, Ok(())));
+    }
+
+    #[test]
     fn a_server_that_is_away_for_a_while_is_waited_for() {
         let away = || Err(Failure::Failed("away".to_owned()));
         let (seen, outcome) = looks(&[Ok(("a", false)), away(), away(), Ok(("b", true))]);
@@ -182,7 +188,10 @@ mod tests {
     fn a_look_fits_the_screen() {
         let frame: String = (0..100).map(|n| format!("{n}\n")).collect();
         let text = fitted(&frame, "away", 10);
-        assert!(text.lines().count() < 10 && text.contains("… 94 lines more") && text.contains("away"), "{text}");
+        assert!(
+            text.lines().count() < 10 && text.contains("… 94 lines more") && text.contains("away"),
+            "{text}"
+        );
         assert_eq!(fitted("a\n", "", 10), "a\u{1b}[K\n");
         assert!(fitted(&frame, "", 1).contains("lines more"));
     }

@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_told_how_to_write_one() {
-        for bad in ["", "m", "5", "-5m", "5w", "yesterday", "2025-13-01", "1969-01-01", "99999999999999999999d", "ä"] {
+        for bad in
+            ["", "m", "5", "-5m", "5w", "yesterday", "2025-13-01", "1969-01-01", "99999999999999999999d", "ä"]
+        {
             assert!(bad.parse::<When>().unwrap_err().contains("2026-01-31"), "{bad:?}");
         }
     }

@@ -61,7 +61,8 @@ fn listen(agent: &Agent, url: &str, bearer: &str, tell: &SyncSender<()>) {
     while futile < AGAIN_MAX {
         futile += 1;
         let request = agent.get(url).header("Authorization", bearer).header("Accept", "text/event-stream");
-        let request = request.config().timeout_global(None).timeout_recv_response(Some(ANSWER_TIMEOUT)).build();
+        let request =
+            request.config().timeout_global(None).timeout_recv_response(Some(ANSWER_TIMEOUT)).build();
         match request.call() {
             Ok(answer) if answer.status().is_success() => {
                 // Whatever happened while nobody listened.
@@ -120,7 +121,8 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    const STREAM: &[u8] = b": here\n\nevent: rollout\nid: 1\ndata: {\"kind\": \"rollout\"}\n\n: beat\n\nevent: reset\n\n";
+    const STREAM: &[u8] =
+        b": here\n\nevent: rollout\nid: 1\ndata: {\"kind\": \"rollout\"}\n\n: beat\n\nevent: reset\n\n";
 
     #[test]
     fn events_are_told_and_heartbeats_are_not() {

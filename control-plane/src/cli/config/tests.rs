@@ -112,9 +112,8 @@ fn bytes_that_are_no_text_and_files_without_an_end_are_refused() {
         assert!(matches!(Config::read(&path), Err(Failure::Usage(_))));
     }
     assert!(matches!(Config::read(folder.path()), Err(Failure::Usage(_))));
-    let many: String = (0..300)
-        .map(|n| format!("[contexts.c{n}]\nserver = \"https://a:1\"\nca_pem = \"\"\n"))
-        .collect();
+    let many: String =
+        (0..300).map(|n| format!("[contexts.c{n}]\nserver = \"https://a:1\"\nca_pem = \"\"\n")).collect();
     assert!(Config::parse(&many).unwrap_err().contains("allowed are 256"));
 }
 

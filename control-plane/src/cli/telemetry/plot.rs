@@ -33,9 +33,8 @@ pub(super) fn describe(series: &Series) -> String {
     ]);
     let rows = series.series.iter().map(|line| {
         let known = known(line);
-        let of = |fold: fn(f64, f64) -> f64| {
-            known.iter().copied().reduce(fold).map(number).unwrap_or_default()
-        };
+        let of =
+            |fold: fn(f64, f64) -> f64| known.iter().copied().reduce(fold).map(number).unwrap_or_default();
         vec![
             name(&line.labels),
             spark(line, low, high),
@@ -167,7 +166,9 @@ mod tests {
 
     #[test]
     fn numbers_have_few_digits() {
-        for (value, text) in [(0.0, "0"), (12345.6, "12346"), (1.0, "1.00"), (0.0123, "0.0123"), (-2.5, "-2.50")] {
+        for (value, text) in
+            [(0.0, "0"), (12345.6, "12346"), (1.0, "1.00"), (0.0123, "0.0123"), (-2.5, "-2.50")]
+        {
             assert_eq!(number(value), text);
         }
     }
