@@ -141,8 +141,9 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let table: Table =
-            text.parse().map_err(|error| format!("{}; allowed are {ALLOWED}", toml_message(text, &error)))?;
+        let table = text
+            .parse::<Table>()
+            .map_err(|error| format!("{}; allowed are {ALLOWED}", toml_message(text, &error)))?;
         let (mut current, mut contexts) = (None, BTreeMap::new());
         for (key, value) in &table {
             match (key.as_str(), value) {
@@ -262,7 +263,7 @@ fn context_of(at: &str, value: &Value) -> Result<Saved, String> {
 }
 
 fn name_of(at: &str, text: &str) -> Result<ContextName, String> {
-    text.parse().map_err(|wrong| format!("{at}: {wrong}"))
+    text.parse::<ContextName>().map_err(|wrong| format!("{at}: {wrong}"))
 }
 
 fn text_of<'a>(at: &str, value: &'a Value) -> Result<&'a str, String> {

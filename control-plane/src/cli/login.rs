@@ -122,7 +122,7 @@ fn kept(global: &Global) -> Result<(Target, ContextName), Failure> {
 }
 
 fn named(user: &str) -> Result<UserName, Failure> {
-    user.parse().map_err(|error| Failure::Usage(format!("{error}; give --user NAME")))
+    user.parse::<UserName>().map_err(|error| Failure::Usage(format!("{error}; give --user NAME")))
 }
 
 fn ask_user() -> Result<String, Failure> {

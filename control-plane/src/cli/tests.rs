@@ -1,3 +1,5 @@
+mod operations;
+
 use super::*;
 use clap::CommandFactory;
 use control_core::rollout::WaveSize;
@@ -175,7 +177,7 @@ fn each_command(
     look: &mut impl FnMut(&[String], &mut clap::Command),
 ) {
     look(names, command);
-    for child in command.get_subcommands_mut() {
+    for child in command.get_subcommands_mut().filter(|child| child.get_name() != "help") {
         let names = [names, &[child.get_name().to_owned()]].concat();
         each_command(child, &names, look);
     }
