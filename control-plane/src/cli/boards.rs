@@ -68,7 +68,7 @@ pub(super) fn run(command: &BoardCommand, client: &Client) -> Outcome {
         }
         BoardCommand::Profile { board, devices, wait } => {
             let new = NewProfile { devices: devices.clone() };
-            let asked: BoardProfile = client.post(&format!("/boards/{board}/profile"), &new)?;
+            let asked: BoardProfile = client.create(&format!("/boards/{board}/profile"), &new)?;
             let profile = if *wait { wait_for(client, board, devices, asked)? } else { asked };
             show(client.json, &profile, describe)
         }

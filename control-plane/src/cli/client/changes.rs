@@ -104,8 +104,8 @@ fn follow(stream: impl Read, mut tell: impl FnMut() -> bool) -> Followed {
         line.clear();
         match (&mut stream).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return Followed::Ended { events },
-            // Comments keep the connection open; a field `id` comes with one of these two.
-            Ok(_) if line.starts_with(b"data") || line.starts_with(b"event: reset") => {
+            // Each event has data; comments keep the connection open.
+            Ok(_) if line.starts_with(b"data") => {
                 events += 1;
                 if !tell() {
                     return Followed::NobodyWaits;
@@ -122,7 +122,7 @@ mod tests {
     use std::time::Instant;
 
     const STREAM: &[u8] =
-        b": here\n\nevent: rollout\nid: 1\ndata: {\"kind\": \"rollout\"}\n\n: beat\n\nevent: reset\n\n";
+        b": here\n\nevent: rollout\nid: 1\ndata: {\"kind\": \"rollout\"}\n\n: beat\n\nevent: reset\ndata: {}\n\n";
 
     #[test]
     fn events_are_told_and_heartbeats_are_not() {

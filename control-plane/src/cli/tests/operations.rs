@@ -1,6 +1,7 @@
 //! Every operation of the API has a command.
 
-use super::{super::*, parse};
+use super::{Cli, each_command, parse};
+use clap::CommandFactory;
 use std::collections::BTreeSet;
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -119,7 +120,7 @@ fn every_command_that_asks_the_server_is_one_of_an_operation() {
     let mut command = Cli::command();
     command.build();
     let known: BTreeSet<String> = COMMANDS.iter().map(|(_, line)| words(line)).collect();
-    super::each_command(&mut command, &[], &mut |names, command| {
+    each_command(&mut command, &[], &mut |names, command| {
         let leaf = command.get_subcommands().next().is_none();
         let name = names.join(" ");
         let local = LOCAL.iter().any(|prefix| name == *prefix || name.starts_with(&format!("{prefix} ")));
