@@ -10,6 +10,8 @@ mod bad_input;
 mod board;
 #[path = "e2e/broker.rs"]
 mod broker;
+#[path = "e2e/cli.rs"]
+mod cli;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/forge.rs"]
@@ -54,6 +56,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "bad_input::a_full_disk_while_staging_leaves_the_working_model",
         bad_input::a_full_disk_while_staging_leaves_the_working_model,
+    ),
+    (
+        "cli::a_rollout_and_its_device_are_watched_to_the_end",
+        cli::a_rollout_and_its_device_are_watched_to_the_end,
     ),
     (
         "forge::a_data_set_becomes_a_model_in_the_time_that_it_is_given",
@@ -108,6 +114,13 @@ const ALONE: &[(&str, Alone)] = &[
         broker::a_revoked_device_is_put_out_of_a_mosquitto,
     ),
     ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
+    ("cli::a_viewer_sees_and_changes_nothing", cli::a_viewer_sees_and_changes_nothing),
+    ("cli::a_program_has_a_token_until_it_is_revoked", cli::a_program_has_a_token_until_it_is_revoked),
+    (
+        "cli::contexts_are_kept_and_what_damages_them_is_named",
+        cli::contexts_are_kept_and_what_damages_them_is_named,
+    ),
+    ("cli::bash_takes_the_completion", cli::bash_takes_the_completion),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",

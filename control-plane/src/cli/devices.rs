@@ -11,8 +11,11 @@ use crate::{
     app::enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
     signer,
 };
-use clap::{Args, Subcommand};
-use control_core::entity::{Device, DeviceEvent, SecurityEvent, Token};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use control_core::entity::{Device, DeviceEvent, DeviceState, SecurityEvent, Token};
 use serde_json::json;
 use shared::{BoardId, DeviceId, wire::Phase};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -86,9 +89,9 @@ pub struct DeviceFilter {
     /// Of this group, as `edgewright group list` names it
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// In this state, as the API names it
-    #[arg(long)]
-    state: Option<String>,
+    /// Running what it shall, not yet, or kept out
+    #[arg(long, value_parser = state_parser())]
+    state: Option<DeviceState>,
 }
 
 impl DeviceFilter {
@@ -100,7 +103,7 @@ impl DeviceFilter {
             .with_labels(&self.labels)
             .with("version", self.version.as_ref())
             .with("group", self.group.as_ref())
-            .with("state", self.state.as_ref())
+            .with("state", self.state.map(DeviceState::name))
     }
 }
 
@@ -121,6 +124,11 @@ pub enum TokenCommand {
     },
     /// List them
     List(#[command(flatten)] PageArgs),
+}
+
+fn state_parser() -> impl TypedValueParser<Value = DeviceState> {
+    PossibleValuesParser::new(DeviceState::ALL.map(DeviceState::name))
+        .try_map(|text| text.parse::<DeviceState>())
 }
 
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {

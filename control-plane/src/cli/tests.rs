@@ -92,7 +92,7 @@ fn ids_are_checked_before_anything_is_sent() {
 fn the_rest_of_the_api_has_its_commands() {
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     for line in [
-        "device list --search cam --board x86-64 --offline --label a=b --label c=d --version m@v1.0 --group g".to_owned(),
+        "device list --search cam --board x86-64 --offline --label a=b --label c=d --version m@v1.0 --group g --state behind".to_owned(),
         "device events".to_owned(),
         "device events cam-01 --limit 5".to_owned(),
         "device refused".to_owned(),
@@ -119,6 +119,7 @@ fn the_rest_of_the_api_has_its_commands() {
     }
     for line in [
         "device list --online --offline",
+        "device list --state away",
         "group add pilots",
         "rollout create --version m@v1.0 --group g --label a=b",
         "incident show 12",
