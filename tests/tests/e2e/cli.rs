@@ -121,9 +121,9 @@ pub(crate) fn contexts_are_kept_and_what_damages_them_is_named() -> Result<()> {
 
     let good = fs::read_to_string(person.config())?;
     for (damaged, named) in [
-        (&good[..good.len() / 2], "line "),
-        (&good.replace("server =", "sever ="), "contexts.home.sever"),
-        (&good.replace("current = \"home\"", "current = 7"), "current is of type integer"),
+        (good[..good.len() / 2].to_owned(), "line "),
+        (good.replace("server =", "sever ="), "contexts.home.sever"),
+        (good.replace("current = \"home\"", "current = 7"), "current is of type integer"),
     ] {
         fs::write(person.config(), damaged)?;
         let said = person.refused(2, &["status"])?;
