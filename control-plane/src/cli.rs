@@ -18,6 +18,7 @@ mod incidents;
 mod login;
 mod looks;
 mod models;
+mod openapi;
 mod output;
 mod overview;
 mod provenance;
@@ -36,8 +37,11 @@ mod users;
 mod watch;
 mod when;
 
+use crate::api::List;
 use clap::{Args, Parser, Subcommand};
 use client::{Changes, Client};
+use query::Query;
+use serde::de::DeserializeOwned;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 const EXAMPLES: &str = "\
@@ -167,6 +171,8 @@ The user `admin` is always there; its password is the token in context.json of t
     /// Servers by name
     #[command(subcommand)]
     Context(context::ContextCommand),
+    /// The document of the server's API (OpenAPI 3.1)
+    Openapi(openapi::OpenapiArgs),
     /// Print a script that has a shell complete commands and options
     #[command(after_help = "\
 Examples:
@@ -244,24 +250,56 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Logout => login::logout(global),
         Command::Whoami => login::whoami(&client()?),
         Command::Context(command) => context::run(command, global),
+        Command::Openapi(args) => openapi::run(args),
         Command::Completion(args) => completion::run(args),
     }
 }
 
 /// Where a list begins and how long it is.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PageArgs {
     /// Most entries
     #[arg(long, default_value_t = shared::limits::PAGE_DEFAULT)]
     pub limit: u32,
-    /// Entries to leave out
-    #[arg(long, default_value_t = 0)]
-    pub offset: u64,
+    /// Begin where an earlier page ended: its next_cursor, as --json shows it
+    #[arg(long)]
+    pub cursor: Option<String>,
+    /// All of them, however many there are
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub all: bool,
 }
 
 impl PageArgs {
-    fn query(self) -> String {
-        format!("limit={}&offset={}", self.limit, self.offset)
+    /// The page of the list at `path`, or all of it; `query` is what else is asked.
+    fn list<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        path: &str,
+        query: Query,
+    ) -> Result<List<T>, Failure> {
+        if self.all {
+            return Ok(List::whole(all(client, path, &query)?));
+        }
+        let query = query.with("limit", Some(self.limit)).with("cursor", self.cursor.as_ref());
+        let page: List<T> = client.get(&format!("{path}{query}"))?;
+        if let Some(next) = page.next_cursor.as_ref().filter(|_| !client.json) {
+            output::remark(&format!("there are more: --cursor {next}, or --all"));
+        }
+        Ok(page)
+    }
+}
+
+/// Everything in a list, page by page.
+fn all<T: DeserializeOwned>(client: &Client, path: &str, query: &Query) -> Result<Vec<T>, Failure> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let query = query.clone().with("limit", Some(shared::limits::PAGE_MAX)).with("cursor", cursor);
+        let page: List<T> = client.get(&format!("{path}{query}"))?;
+        all.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(all);
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct AuditArgs {
 
 pub(super) fn run(command: &AuditCommand, client: &Client) -> Outcome {
     let AuditCommand::List(args) = command;
-    let list: List<AuditEntry> = client.get(&format!("/audit{}", args.query()))?;
+    let list: List<AuditEntry> = args.page.list(client, "/audit", args.query())?;
     show(client.json, &list, |list| {
         let rows = list.items.iter().map(|entry| {
             vec![
@@ -63,7 +63,7 @@ pub(super) fn run(command: &AuditCommand, client: &Client) -> Outcome {
 
 impl AuditArgs {
     fn query(&self) -> Query {
-        Query::after(self.page.query())
+        Query::default()
             .with("user", self.user.as_ref())
             .with("operation", self.operation.as_ref())
             .with("since", self.since.map(When::ms))

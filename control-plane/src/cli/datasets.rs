@@ -4,6 +4,7 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     output::{ago, facts, show, table, word},
+    query::Query,
 };
 use crate::{api::List, app::datasets::NewDataset};
 use clap::{Args, Subcommand, ValueEnum};
@@ -99,7 +100,7 @@ pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
             show(client.json, &dataset, describe)
         }
         DatasetCommand::List(page) => {
-            let list: List<Dataset> = client.get(&format!("/datasets?{}", page.query()))?;
+            let list: List<Dataset> = page.list(client, "/datasets", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|dataset| {
                     let schema = &dataset.schema;

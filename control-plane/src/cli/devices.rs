@@ -83,7 +83,7 @@ pub struct DeviceFilter {
     /// With this label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// Running this version, as in mnist@v1.0
+    /// That shall run this version, as in mnist@v1.0
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
     /// Of this group, as `edgewright group list` names it
@@ -95,8 +95,8 @@ pub struct DeviceFilter {
 }
 
 impl DeviceFilter {
-    fn add_to(&self, query: Query) -> Query {
-        query
+    fn query(&self) -> Query {
+        Query::default()
             .with("search", self.search.as_ref())
             .with("board", self.board.as_ref())
             .with("online", (self.online || self.offline).then_some(self.online))
@@ -140,8 +140,7 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
     match command {
         DeviceCommand::Token(command) => run_token(command, client),
         DeviceCommand::List { page, filter } => {
-            let query = filter.add_to(Query::after(page.query()));
-            let list: List<Device> = client.get(&format!("/devices{query}"))?;
+            let list: List<Device> = page.list(client, "/devices", filter.query())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|device| {
                     vec![
@@ -162,7 +161,7 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
         }
         DeviceCommand::Events { id, page } => {
             let of = id.as_ref().map(|id| format!("/devices/{id}")).unwrap_or_default();
-            let list: List<DeviceEvent> = client.get(&format!("{of}/events?{}", page.query()))?;
+            let list: List<DeviceEvent> = page.list(client, &format!("{of}/events"), Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|event| {
                     let slot = event.slot.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -173,7 +172,7 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
             })
         }
         DeviceCommand::Refused(page) => {
-            let list: List<SecurityEvent> = client.get(&format!("/security-events?{}", page.query()))?;
+            let list: List<SecurityEvent> = page.list(client, "/security-events", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|event| {
                     vec![
@@ -225,7 +224,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             })
         }
         TokenCommand::List(page) => {
-            let list: List<Token> = client.get(&format!("{ENROLMENT_TOKENS}?{}", page.query()))?;
+            let list: List<Token> = page.list(client, ENROLMENT_TOKENS, Query::default())?;
             show(client.json, &list, |list| {
                 let now = crate::app::now();
                 let rows = list.items.iter().map(|token| {
@@ -313,7 +312,7 @@ mod tests {
             group: None,
             state: None,
         };
-        assert_eq!(nothing.add_to(Query::default()).to_string(), "");
+        assert_eq!(nothing.query().to_string(), "");
         let filter = DeviceFilter {
             search: Some("cam 1".to_owned()),
             offline: true,
@@ -322,8 +321,8 @@ mod tests {
             ..nothing
         };
         assert_eq!(
-            filter.add_to(Query::after("limit=2".to_owned())).to_string(),
-            "?limit=2&search=cam%201&online=false&label=ring%3D1&version=m%40v1.0"
+            filter.query().to_string(),
+            "?search=cam%201&online=false&label=ring%3D1&version=m%40v1.0"
         );
     }
 }

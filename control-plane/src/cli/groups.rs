@@ -9,10 +9,9 @@ use super::{
 };
 use crate::api::List;
 use clap::{Args, Subcommand};
-use control_core::entity::Selector;
-use serde::{Deserialize, Serialize};
+use control_core::entity::{Group, Selector};
 use serde_json::json;
-use shared::{DeviceId, Timestamp};
+use shared::DeviceId;
 
 /// Groups.
 #[derive(Debug, Subcommand)]
@@ -21,7 +20,7 @@ pub enum GroupCommand {
     List(#[command(flatten)] PageArgs),
     /// Show one
     Show { name: String },
-    /// Give devices a name: those with all of the labels, or those that are named
+    /// Give devices a name: those with all of the labels, and only those of them that are named, where some are
     #[command(after_help = "\
 Examples:
   edgewright group add pilots --label ring=1 --label site=berlin
@@ -47,16 +46,6 @@ pub struct SelectArgs {
     devices: Vec<DeviceId>,
 }
 
-/// A group, as the API gives it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Group {
-    name: String,
-    selector: Selector,
-    /// How many devices it has at the moment.
-    devices: u64,
-    created_at: Timestamp,
-}
-
 impl SelectArgs {
     fn selector(&self) -> Selector {
         Selector { devices: self.devices.clone(), labels: self.labels.iter().cloned().collect() }
@@ -71,7 +60,7 @@ pub(super) fn selector_of(client: &Client, name: &str) -> Result<Selector, Failu
 pub(super) fn run(command: &GroupCommand, client: &Client) -> Outcome {
     match command {
         GroupCommand::List(page) => {
-            let list: List<Group> = client.get(&format!("/groups{}", Query::after(page.query())))?;
+            let list: List<Group> = page.list(client, "/groups", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|group| {
                     vec![

@@ -45,8 +45,8 @@ pub(super) fn run(command: &IncidentCommand, client: &Client) -> Outcome {
     match command {
         IncidentCommand::List(args) => {
             let open = (args.open || args.closed).then_some(args.open);
-            let query = Query::after(args.page.query()).with("open", open);
-            let list: List<Incident> = client.get(&format!("/incidents{query}"))?;
+            let query = Query::default().with("open", open);
+            let list: List<Incident> = args.page.list(client, "/incidents", query)?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|incident| {
                     vec![

@@ -73,6 +73,7 @@ impl Command {
             | Self::Login(_)
             | Self::Logout
             | Self::Context(_)
+            | Self::Openapi(_)
             | Self::Completion(_) => None,
         }
     }

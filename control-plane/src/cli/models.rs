@@ -6,6 +6,7 @@ use super::{
     compression,
     output::{ago, bytes, facts, show, table, word},
     provenance::{self, LineageArgs, VerifyArgs},
+    query::Query,
     searches::{EffortArgs, finish},
 };
 use crate::{
@@ -112,8 +113,8 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
     match command {
         ModelCommand::List { model, page } => {
             let client = client()?;
-            let filter = model.as_ref().map(|model| format!("&model={model}")).unwrap_or_default();
-            let list: List<Version> = client.get(&format!("/versions?{}{filter}", page.query()))?;
+            let query = Query::default().with("model", model.as_ref());
+            let list: List<Version> = page.list(&client, "/versions", query)?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|version| {
                     let accuracy = version.report.as_ref().and_then(|report| report.model.accuracy_int8);

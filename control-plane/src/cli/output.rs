@@ -59,6 +59,13 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     if gathered { Ok(()) } else { put(&format!("{text}\n")).map(drop) }
 }
 
+/// Says something beside what is shown, to a person who is not busy watching.
+pub(super) fn remark(text: &str) {
+    if FRAME.with_borrow(Option::is_none) {
+        eprintln!("{}", plain(text, false));
+    }
+}
+
 /// Writes to standard output at once. False where nobody reads it any more.
 pub(super) fn put(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();

@@ -7,11 +7,6 @@ use std::fmt::{self, Write};
 pub(super) struct Query(String);
 
 impl Query {
-    /// With what a page asks for in front.
-    pub(super) fn after(page: String) -> Self {
-        Self(page)
-    }
-
     /// And `name`, where there is a value.
     pub(super) fn with(mut self, name: &str, value: Option<impl fmt::Display>) -> Self {
         if let Some(value) = value {
@@ -65,9 +60,9 @@ mod tests {
     }
 
     #[test]
-    fn labels_come_once_each_behind_the_page() {
+    fn labels_come_once_each() {
         let labels = [("ring".to_owned(), "1".to_owned()), ("site".to_owned(), "x=y".to_owned())];
-        let query = Query::after("limit=5".to_owned()).with_labels(&labels);
+        let query = Query::default().with("limit", Some(5)).with_labels(&labels);
         assert_eq!(query.to_string(), "?limit=5&label=ring%3D1&label=site%3Dx%3Dy");
     }
 }

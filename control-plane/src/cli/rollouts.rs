@@ -9,6 +9,7 @@ use super::{
     devices::pair,
     groups,
     output::{ago, bytes, ends, facts, plain, show, table, word},
+    query::Query,
 };
 use crate::{
     api::{List, OfWave},
@@ -207,7 +208,7 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
             }
         }
         RolloutCommand::List(page) => {
-            let list: List<Rollout> = client.get(&format!("/rollouts?{}", page.query()))?;
+            let list: List<Rollout> = page.list(client, "/rollouts", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|rollout| {
                     let committed = count(rollout, MemberState::Committed);

@@ -231,3 +231,12 @@ fn examples_in_the_help_are_commands() {
     });
     assert!(seen > 20, "only {seen} examples");
 }
+
+#[test]
+fn a_list_is_a_page_or_all_of_it() {
+    parse("device list --limit 5 --cursor YQ").unwrap();
+    parse("rollout list --all").unwrap();
+    for line in ["device list --all --limit 5", "device list --all --cursor YQ", "device list --offset 5"] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}

@@ -78,7 +78,7 @@ pub(super) fn run(command: &ApiTokenCommand, client: &Client) -> Outcome {
             })
         }
         ApiTokenCommand::List(page) => {
-            let list: List<ApiToken> = client.get(&format!("/tokens{}", Query::after(page.query())))?;
+            let list: List<ApiToken> = page.list(client, "/tokens", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|token| {
                     vec![

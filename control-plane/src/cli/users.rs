@@ -78,7 +78,7 @@ pub struct ChangeArgs {
 pub(super) fn run(command: &UserCommand, client: &Client) -> Outcome {
     match command {
         UserCommand::List(page) => {
-            let list: List<User> = client.get(&format!("/users{}", Query::after(page.query())))?;
+            let list: List<User> = page.list(client, "/users", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|user| {
                     vec![
