@@ -30,6 +30,9 @@ pub enum BoardCommand {
     /// Show what devices of a board measured, and how far off predictions from it are
     Show { board: BoardId },
     /// Have devices of a board measure operations and small networks; searches for it then reckon with that
+    #[command(after_help = "\
+Example:
+  edgewright board profile raspberry-pi-4 --device cam-01 --wait")]
     Profile {
         board: BoardId,
         /// A device of the board, also one that is away; up to 8 of those that are online where none is named

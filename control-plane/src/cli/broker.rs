@@ -26,6 +26,9 @@ pub enum BrokerCommand {
     ///
     /// The key is made here and goes nowhere. Written again, everything is fresh: SIGHUP has mosquitto read the
     /// certificate and the revoked ones, a new start the CAs.
+    #[command(after_help = "\
+Example:
+  edgewright broker files --out /srv/broker --name broker.example")]
     Files {
         /// Folder for them, which the configuration names; made where it is missing
         #[arg(long, value_name = "DIR")]

@@ -19,6 +19,11 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum DatasetCommand {
     /// Register a data set that lies on the server's machine
+    #[command(after_help = "\
+Examples:
+  edgewright dataset add mnist --path data/mnist
+  edgewright dataset add shuttle --path data/shuttle --normal 0          # finds what is not of class 0
+  edgewright dataset add plants --path plants.csv --label-column species")]
     Add {
         id: DatasetId,
         /// A folder; for UCR and .ts files also FOLDER/NAME; a .csv, .txt, .jsonl or .json file

@@ -111,6 +111,12 @@ impl DeviceFilter {
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make one; its secret is shown only now
+    #[command(after_help = "\
+Examples:
+  edgewright device token create --device cam-01 --out cam-01.json
+  edgewright device token create --ttl-s 86400 --out any.json          # for a device that names itself
+
+On the device: edgewright-agent run --data DIR --enroll cam-01.json --board BOARD")]
     Create {
         /// Only for this device
         #[arg(long)]

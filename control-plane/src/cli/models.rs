@@ -51,6 +51,9 @@ pub enum ModelCommand {
         effort: EffortArgs,
     },
     /// Sign a result folder from elsewhere as a version
+    #[command(after_help = "\
+Example:
+  edgewright model publish model-int8 --model mine --board x86-64")]
     Publish {
         /// Holds model.onnx and golden.safetensors, and report.json if there is one
         folder: PathBuf,
@@ -66,6 +69,10 @@ pub enum ModelCommand {
         unsafe_skip_check: bool,
     },
     /// Take in an ONNX model from elsewhere: quantise, check and measure it, and sign it as a version
+    #[command(after_help = "\
+Examples:
+  edgewright model import model.onnx --model mine --board x86-64 --calibrate samples
+  edgewright model import model.onnx --model mine --board x86-64 --calibrate samples --freeze scale=1 --output logits")]
     Import {
         /// The f32 model, opset 11 to 21
         file: PathBuf,
@@ -98,6 +105,9 @@ pub enum ModelCommand {
         out: PathBuf,
     },
     /// Check a folder against a signature by OpenSSF Model Signing; needs no server
+    #[command(after_help = "\
+Example:
+  edgewright model export mnist@v1.0 --out folder && edgewright model verify folder --public-key folder/model.pub")]
     Verify(VerifyArgs),
     /// Show how a version came to be
     Lineage(LineageArgs),

@@ -35,6 +35,11 @@ use std::{
 #[derive(Debug, Subcommand)]
 pub enum SearchCommand {
     /// Search an architecture, train it, quantise it
+    #[command(after_help = "\
+Examples:
+  edgewright search start --dataset mnist --board raspberry-pi-4 --model mnist --wait
+  edgewright search start --dataset mnist --board x86-64 --model mnist --budget 30m --compress auto --accuracy-loss 2
+  edgewright search start --dataset mnist --board x86-64 --model mnist --space mine.toml --method evolution")]
     Start {
         #[arg(long)]
         dataset: DatasetId,
@@ -78,6 +83,9 @@ pub enum SearchCommand {
         name: Option<String>,
     },
     /// Draw how a finished one went, as SVG
+    #[command(after_help = "\
+Example:
+  edgewright search plot 01890a5d-ac96-774b-bcce-b302099a8057 --kind pareto --out pareto.svg")]
     Plot {
         id: JobId,
         /// Loss and accuracy, architecture weights, or the networks that were judged
