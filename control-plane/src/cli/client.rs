@@ -244,6 +244,53 @@ fn refused(status: StatusCode, detail: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{cell::RefCell, collections::VecDeque, io::ErrorKind};
+
+    fn client() -> Client {
+        let agent = Agent::config_builder().build().into();
+        Client { agent, server: "https://it".to_owned(), token: "t".to_owned(), json: false }
+    }
+
+    fn answer(status: u16, retry_after: &str) -> Answer {
+        let answer = Response::builder().status(status).header("Retry-After", retry_after);
+        Ok(answer.body(Body::builder().data(r#"{"made": 1}"#)).unwrap())
+    }
+
+    fn lost() -> Answer {
+        Err(ureq::Error::Io(ErrorKind::ConnectionReset.into()))
+    }
+
+    /// How it ended, and how often the request was sent.
+    fn sent(twice: Twice, answers: Vec<Answer>) -> (Result<u16, Failure>, usize) {
+        let all = answers.len();
+        let answers = RefCell::new(VecDeque::from(answers));
+        let ended = client().send(twice, || answers.borrow_mut().pop_front().unwrap());
+        (ended.map(|answer| answer.status().as_u16()), all - answers.borrow().len())
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_again_only_where_twice_is_as_once() {
+        assert_eq!(sent(Twice::AsOnce, vec![lost(), answer(409, ""), answer(201, "")]), (Ok(201), 3));
+        let (ended, times) = sent(Twice::Other, vec![lost(), answer(201, "")]);
+        assert!(matches!(ended, Err(Failure::Failed(said)) if said.contains("cannot be reached")));
+        assert_eq!(times, 1);
+    }
+
+    #[test]
+    fn a_server_that_has_too_much_to_do_is_asked_again_when_it_says() {
+        let answers = vec![answer(429, "0"), answer(429, "0"), answer(200, "")];
+        assert_eq!(sent(Twice::Other, answers), (Ok(200), 3));
+        let (ended, times) = sent(Twice::AsOnce, vec![answer(503, "86400"), answer(200, "")]);
+        assert!(matches!(ended, Err(Failure::Failed(_))));
+        assert_eq!(times, 1);
+    }
+
+    #[test]
+    fn a_conflict_at_the_first_time_is_the_answer() {
+        let (ended, times) = sent(Twice::AsOnce, vec![answer(409, ""), answer(201, "")]);
+        assert!(matches!(ended, Err(Failure::Usage(_))));
+        assert_eq!(times, 1);
+    }
 
     #[test]
     fn what_a_role_may_not_do_is_refused_and_what_is_wrong_is_wrong_usage() {
