@@ -26,7 +26,7 @@ Examples:
   edgewright telemetry query latency_p99_us --version mnist@v1.1 --aggregation p95
   edgewright telemetry query requests --aggregation rate --group-by version --from 24h --watch
   edgewright telemetry query rss_bytes --device cam-01 --from 2026-01-01 --to 2026-01-08 --step 1h --csv > rss.csv")]
-    Query(QueryArgs),
+    Query(Box<QueryArgs>),
 }
 
 /// What users did with answers.

@@ -8,7 +8,7 @@ use super::{
     client::Changes,
     output::{Frame, framed, plain, put},
 };
-use console::Term;
+use console::{Term, truncate_str};
 use std::time::Duration;
 
 /// Seconds between two looks where none are given and no change is told of.
@@ -19,8 +19,6 @@ const SECONDS_MAX: u32 = 86_400;
 const LOST_MAX: u32 = 100;
 /// Between two of these.
 const LOST_PAUSE: Duration = Duration::from_secs(2);
-/// Lines of a terminal that does not say how many it has.
-const LINES_DEFAULT: u16 = 24;
 
 /// The value of `--watch`.
 pub(super) fn seconds(text: &str) -> Result<u32, String> {
@@ -42,8 +40,7 @@ trait Screen {
 pub(super) fn run(every: Duration, mut changes: Changes, json: bool, look: impl Fn() -> Outcome) -> Outcome {
     let terminal = Term::stdout();
     if !json && terminal.is_term() {
-        let lines = terminal.size_checked().map_or(LINES_DEFAULT, |(lines, _)| lines);
-        follow(&mut Redrawn { lines, began: false }, || framed(&look), |_| changes.wait(every))
+        follow(&mut Redrawn { terminal, began: false }, || framed(&look), |_| changes.wait(every))
     } else {
         let wait = |lost| if lost { std::thread::sleep(LOST_PAUSE) } else { changes.wait(every) };
         follow(&mut Appended { last: String::new() }, || framed(&look), wait)
@@ -79,7 +76,7 @@ fn follow(
 /// The terminal's screen.
 #[derive(Debug)]
 struct Redrawn {
-    lines: u16,
+    terminal: Term,
     began: bool,
 }
 
@@ -87,21 +84,24 @@ impl Screen for Redrawn {
     fn show(&mut self, frame: &str, remark: &str) -> Result<bool, Failure> {
         let home = if self.began { "\u{1b}[H" } else { "\u{1b}[2J\u{1b}[H" };
         self.began = true;
-        put(&format!("{home}{}\u{1b}[J", fitted(frame, remark, self.lines)))
+        put(&format!("{home}{}\u{1b}[J", fitted(frame, remark, self.terminal.size())))
     }
 }
 
-/// What fits on a screen of `lines`, each line with what clears the rest of it.
-fn fitted(frame: &str, remark: &str, lines: u16) -> String {
+/// What fits on a screen of so many lines and columns, each line with what clears the rest of it.
+fn fitted(frame: &str, remark: &str, (lines, columns): (u16, u16)) -> String {
+    let columns = usize::from(columns).max(1);
     let room = usize::from(lines).saturating_sub(2 + usize::from(!remark.is_empty())).max(1);
     let (all, mut text) = (frame.lines().count(), String::new());
     let shown = if all > room { room - 1 } else { all };
-    frame.lines().take(shown).for_each(|line| text.extend([line, "\u{1b}[K\n"]));
+    for line in frame.lines().take(shown) {
+        text.extend([&*truncate_str(line, columns, "…"), "\u{1b}[K\n"]);
+    }
     if all > shown {
         text.push_str(&format!("… {} lines more\u{1b}[K\n", all - shown));
     }
     if !remark.is_empty() {
-        text.extend([plain(remark, false).as_str(), "\u{1b}[K\n"]);
+        text.extend([&*truncate_str(&plain(remark, false), columns, "…"), "\u{1b}[K\n"]);
     }
     text
 }
@@ -187,13 +187,14 @@ mod tests {
     #[test]
     fn a_look_fits_the_screen() {
         let frame: String = (0..100).map(|n| format!("{n}\n")).collect();
-        let text = fitted(&frame, "away", 10);
+        let text = fitted(&frame, "away", (10, 80));
         assert!(
             text.lines().count() < 10 && text.contains("… 94 lines more") && text.contains("away"),
             "{text}"
         );
-        assert_eq!(fitted("a\n", "", 10), "a\u{1b}[K\n");
-        assert!(fitted(&frame, "", 1).contains("lines more"));
+        assert_eq!(fitted("a\n", "", (10, 80)), "a\u{1b}[K\n");
+        assert_eq!(fitted("abcdef\n", "", (10, 4)), "abc…\u{1b}[K\n");
+        assert!(fitted(&frame, "", (1, 80)).contains("lines more"));
     }
 
     #[test]
