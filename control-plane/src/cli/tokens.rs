@@ -17,11 +17,9 @@ use crate::{
 use clap::{Args, Subcommand};
 use control_core::access::{ApiToken, Role};
 use serde_json::json;
+use shared::limits;
 use std::path::PathBuf;
 use uuid::Uuid;
-
-/// Most days that a token may be asked to live; the server may allow fewer.
-const DAYS_MAX: i64 = 3650;
 
 /// Tokens for programs.
 #[derive(Debug, Subcommand)]
@@ -49,11 +47,15 @@ pub struct CreateArgs {
     #[arg(long, value_parser = access::role())]
     role: Role,
     /// Days that it lives
-    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = days())]
     days: u32,
     /// File for the secret, readable by its owner only; without it the secret is printed
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(limits::API_TOKEN_DAYS_MAX))
 }
 
 pub(super) fn run(command: &ApiTokenCommand, client: &Client) -> Outcome {
