@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     api::List,
-    app::enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
+    app::{
+        enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
+        versions::VersionName,
+    },
     signer,
 };
 use clap::{
@@ -85,7 +88,7 @@ pub struct DeviceFilter {
     labels: Vec<(String, String)>,
     /// That shall run this version, as in mnist@v1.0
     #[arg(long, value_name = "VERSION")]
-    version: Option<String>,
+    version: Option<VersionName>,
     /// Of this group, as `edgewright group list` names it
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -101,7 +104,7 @@ impl DeviceFilter {
             .with("board", self.board.as_ref())
             .with("online", (self.online || self.offline).then_some(self.online))
             .with_labels(&self.labels)
-            .with("version", self.version.as_ref())
+            .with("version", self.version.clone().map(String::from))
             .with("group", self.group.as_ref())
             .with("state", self.state.map(DeviceState::name))
     }
@@ -323,7 +326,7 @@ mod tests {
             search: Some("cam 1".to_owned()),
             offline: true,
             labels: vec![("ring".to_owned(), "1".to_owned())],
-            version: Some("m@v1.0".to_owned()),
+            version: Some("m@v1.0".parse().unwrap()),
             ..nothing
         };
         assert_eq!(

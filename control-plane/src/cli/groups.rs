@@ -7,7 +7,10 @@ use super::{
     output::{ago, facts, show, table},
     query::{Query, escaped},
 };
-use crate::api::List;
+use crate::{
+    api::List,
+    app::groups::{ChangeGroup, NewGroup},
+};
 use clap::{Args, Subcommand};
 use control_core::entity::{Group, Selector};
 use serde_json::json;
@@ -78,12 +81,12 @@ pub(super) fn run(command: &GroupCommand, client: &Client) -> Outcome {
             show(client.json, &group, describe)
         }
         GroupCommand::Add(args) => {
-            let new = json!({ "name": args.name, "selector": args.selector() });
+            let new = NewGroup { name: args.name.clone(), selector: args.selector() };
             let group: Group = client.create("/groups", &new)?;
             show(client.json, &group, describe)
         }
         GroupCommand::Change(args) => {
-            let group: Group = client.put(&path(&args.name), &json!({ "selector": args.selector() }))?;
+            let group: Group = client.put(&path(&args.name), &ChangeGroup { selector: args.selector() })?;
             show(client.json, &group, describe)
         }
         GroupCommand::Remove { name } => {

@@ -3,80 +3,10 @@
 use super::{
     Outcome,
     client::Client,
-    output::{facts, show, table},
+    output::{facts, show, table, word},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-/// What is shown of an overview; the rest goes through to `--json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Overview {
-    devices: Devices,
-    versions: Vec<OfVersion>,
-    boards: Vec<OfBoard>,
-    rollouts: Vec<OpenRollout>,
-    incidents: Incidents,
-    jobs: Jobs,
-    ingest: Ingest,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Devices {
-    total: u64,
-    online: u64,
-    offline: u64,
-    revoked: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct OfVersion {
-    version: String,
-    slot: String,
-    devices: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct OfBoard {
-    board: String,
-    devices: u64,
-}
-
-/// A rollout under way.
-#[derive(Debug, Serialize, Deserialize)]
-struct OpenRollout {
-    id: String,
-    version: String,
-    state: String,
-    /// From 0.
-    wave: u64,
-    waves: u64,
-    /// Devices by what has become of them.
-    counts: Map<String, Value>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Incidents {
-    open: u64,
-    critical: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Jobs {
-    running: u64,
-    queued: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Ingest {
-    events: u64,
-    feedback: u64,
-    telemetry: u64,
-    per_s: f64,
-}
+use crate::app::overview::Overview;
+use std::collections::BTreeMap;
 
 pub(super) fn run(client: &Client) -> Outcome {
     let overview: Overview = client.get("/overview")?;
@@ -89,8 +19,8 @@ fn describe(overview: &Overview) -> String {
         (
             "devices",
             format!(
-                "{} online, {} offline, {} revoked, {} in all",
-                devices.online, devices.offline, devices.revoked, devices.total
+                "{} online, {} offline, {} in all, {} more revoked",
+                devices.online, devices.offline, devices.total, devices.revoked
             ),
         ),
         ("incidents", format!("{} open, {} of them critical", incidents.open, incidents.critical)),
@@ -103,14 +33,14 @@ fn describe(overview: &Overview) -> String {
             ),
         ),
     ]);
-    let boards = overview.boards.iter().map(|of| vec![of.board.clone(), of.devices.to_string()]);
+    let boards = overview.boards.iter().map(|of| vec![of.board.to_string(), of.devices.to_string()]);
     let versions =
         overview.versions.iter().map(|of| vec![of.version.clone(), of.slot.clone(), of.devices.to_string()]);
     let rollouts = overview.rollouts.iter().map(|rollout| {
         vec![
-            rollout.id.clone(),
+            rollout.id.to_string(),
             rollout.version.clone(),
-            rollout.state.clone(),
+            word(&rollout.state),
             format!("{} of {}", rollout.wave + 1, rollout.waves),
             counts(&rollout.counts),
         ]
@@ -127,8 +57,8 @@ fn describe(overview: &Overview) -> String {
     text
 }
 
-fn counts(counts: &Map<String, Value>) -> String {
-    let some = counts.iter().filter(|(_, count)| count.as_u64() != Some(0));
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let some = counts.iter().filter(|(_, count)| **count > 0);
     some.map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -136,14 +66,14 @@ fn counts(counts: &Map<String, Value>) -> String {
 mod tests {
     use super::*;
 
-    fn overview() -> Value {
+    fn overview() -> serde_json::Value {
         serde_json::json!({
-            "devices": { "total": 12, "online": 9, "offline": 2, "revoked": 1 },
+            "devices": { "total": 11, "online": 9, "offline": 2, "revoked": 1 },
             "versions": [{ "version": "mnist@v1.1", "slot": "default", "devices": 9 }],
             "boards": [{ "board": "x86-64", "devices": 12 }],
             "rollouts": [{
                 "id": "01890a5d-ac96-774b-bcce-b302099a8057", "version": "mnist@v1.1", "state": "running",
-                "wave": 0, "waves": 2, "counts": { "committed": 3, "failed": 0 }, "why": "kept",
+                "wave": 0, "waves": 2, "counts": { "committed": 3, "failed": 0 },
             }],
             "incidents": { "open": 2, "critical": 1 },
             "jobs": { "running": 1, "queued": 0 },
@@ -159,11 +89,5 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains("0 failed"), "{text}");
-    }
-
-    #[test]
-    fn nothing_is_lost_on_the_way_to_a_program() {
-        let parsed: Overview = serde_json::from_value(overview()).unwrap();
-        assert_eq!(serde_json::to_value(parsed).unwrap(), overview());
     }
 }

@@ -10,7 +10,7 @@ use super::{
     query::Query,
     when::When,
 };
-use crate::api::List;
+use crate::{api::List, app::versions::VersionName};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use control_core::rollup::{Metric, Series, Step};
 use shared::{DeviceId, SlotName};
@@ -48,10 +48,13 @@ struct RangeArgs {
     device: Option<DeviceId>,
     /// Only of this version, as in mnist@v1.0, or its id
     #[arg(long, value_name = "VERSION")]
-    version: Option<String>,
+    version: Option<VersionName>,
     /// Only in this slot
     #[arg(long)]
     slot: Option<SlotName>,
+    /// Only of devices with this label; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
     /// From when: 90s, 30m, 2h or 7d for so long ago, a date, or a time as in 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", default_value = "1h")]
     from: When,
@@ -73,9 +76,6 @@ pub struct QueryArgs {
     metric: String,
     #[command(flatten)]
     range: RangeArgs,
-    /// Only of devices with this label; may be given again
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
-    labels: Vec<(String, String)>,
     /// How the values of a step become one; avg of gauges and sum of counters where not given
     #[arg(long, value_parser = PossibleValuesParser::new(
         ["avg", "min", "max", "sum", "count", "last", "rate", "p50", "p95", "p99"]
@@ -123,7 +123,6 @@ pub(super) fn run(command: &TelemetryCommand, client: &Client) -> Outcome {
             let query = args
                 .range
                 .add_to(query)
-                .with_labels(&args.labels)
                 .with("aggregation", args.aggregation.as_ref())
                 .with("group_by", args.group_by.as_ref());
             print_series(client, &format!("/telemetry/query{query}"), args.range.csv)
@@ -141,11 +140,12 @@ impl RangeArgs {
     fn add_to(&self, query: Query) -> Query {
         query
             .with("device", self.device.as_ref())
-            .with("version", self.version.as_ref())
+            .with("version", self.version.clone().map(String::from))
             .with("slot", self.slot.as_ref())
             .with("from", Some(self.from.ms()))
             .with("to", Some(self.to.ms()))
             .with("step", Some(self.step))
+            .with_labels(&self.labels)
     }
 }
 
