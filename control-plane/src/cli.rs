@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod authorities;
 mod auto;
+mod backup;
 mod boards;
 mod broker;
 mod client;
@@ -177,6 +178,14 @@ The user `admin` is always there; its password is the token in context.json of t
     /// Servers by name
     #[command(subcommand)]
     Context(context::ContextCommand),
+    /// Write a backup of a server's data folder and database into one file, while the server runs
+    #[command(after_help = "\
+Examples:
+  edgewright backup --data fleet --out fleet.tar.zst
+  edgewright restore fleet.tar.zst --data fleet-again")]
+    Backup(backup::BackupArgs),
+    /// Make a data folder and a database of a backup
+    Restore(backup::RestoreArgs),
     /// The document of the server's API (OpenAPI 3.1)
     Openapi(openapi::OpenapiArgs),
     /// Print a script that has a shell complete commands and options
@@ -256,6 +265,8 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Logout => login::logout(global),
         Command::Whoami => login::whoami(&client()?),
         Command::Context(command) => context::run(command, global),
+        Command::Backup(args) => backup::back_up(args, global.json),
+        Command::Restore(args) => backup::restore(args, global.json),
         Command::Openapi(args) => openapi::run(args),
         Command::Completion(args) => completion::run(args),
     }

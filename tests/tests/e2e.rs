@@ -4,6 +4,8 @@
 //! no room for two trainings. This program has a `main` of its own so that the world ends with it: what a
 //! `static` holds is never dropped, and its processes would go on.
 
+#[path = "e2e/api.rs"]
+mod api;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/board.rs"]
@@ -12,6 +14,8 @@ mod board;
 mod broker;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/database.rs"]
+mod database;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/forge.rs"]
@@ -97,10 +101,16 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
+    // Last: it leaves users and tokens behind.
+    (
+        "api::nothing_is_answered_that_the_document_does_not_say",
+        api::nothing_is_answered_that_the_document_does_not_say,
+    ),
 ];
 
 /// Tests that bring all they need.
 const ALONE: &[(&str, Alone)] = &[
+    ("api::the_document_needs_no_server_and_no_token", api::the_document_needs_no_server_and_no_token),
     (
         "board::what_a_device_measures_is_what_a_search_reckons_with",
         board::what_a_device_measures_is_what_a_search_reckons_with,
@@ -121,6 +131,18 @@ const ALONE: &[(&str, Alone)] = &[
         cli::contexts_are_kept_and_what_damages_them_is_named,
     ),
     ("cli::bash_takes_the_completion", cli::bash_takes_the_completion),
+    (
+        "database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed",
+        database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed,
+    ),
+    (
+        "database::a_database_that_goes_away_and_comes_back_loses_nothing",
+        database::a_database_that_goes_away_and_comes_back_loses_nothing,
+    ),
+    (
+        "database::two_servers_with_brokers_of_their_own_are_refused",
+        database::two_servers_with_brokers_of_their_own_are_refused,
+    ),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",

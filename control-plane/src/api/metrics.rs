@@ -1,18 +1,24 @@
 //! `/metrics` in the text format of Prometheus.
 
-use super::problem::Problem;
+use super::{
+    operation::{Routes, get},
+    problem::Problem,
+};
 use crate::app::App;
 use axum::{
-    Router,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use std::{fmt::Write, sync::Arc};
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn routes() -> Routes {
+    Routes::of("Server").add(
+        get("/metrics", "show_metrics", "Numbers for Prometheus")
+            .at_root()
+            .gives_other("text/plain; version=0.0.4"),
+        metrics,
+    )
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {

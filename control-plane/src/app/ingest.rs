@@ -1,6 +1,6 @@
 //! What devices say: into the store first, and only then acknowledged.
 
-use super::{App, chain, now};
+use super::{App, chain, changes::ChangeKind, now};
 use crate::{
     broker::{Ingest, Refused},
     store,
@@ -133,6 +133,7 @@ impl App {
         }
         reported.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
         self.store.set_reported(&reported, seen).await?;
+        self.tell(ChangeKind::Device, device, "reported");
         self.planner_wake.notify_one();
         Ok(())
     }
@@ -145,6 +146,7 @@ impl App {
     ) -> Result<(), Failed> {
         let presence: Presence = decode(wire::decode_json("presence", payload)).map_err(Failed::Refused)?;
         self.store.set_online(device, presence.online, seen).await?;
+        self.tell(ChangeKind::Device, device, if presence.online { "online" } else { "offline" });
         if !presence.online {
             self.inbox.forget(device);
         }

@@ -73,6 +73,8 @@ impl Command {
             | Self::Login(_)
             | Self::Logout
             | Self::Context(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Openapi(_)
             | Self::Completion(_) => None,
         }

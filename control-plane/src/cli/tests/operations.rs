@@ -132,6 +132,8 @@ fn every_command_that_asks_the_server_is_one_of_an_operation() {
 /// What needs no server, or is one.
 const LOCAL: &[&str] = &[
     "serve",
+    "backup",
+    "restore",
     "context",
     "completion",
     "search spaces",
