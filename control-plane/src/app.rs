@@ -415,6 +415,16 @@ impl App {
         })
     }
 
+    /// What only the server may do that acts for the fleet.
+    async fn refuse_beside_leader(&self) -> Result<()> {
+        match self.leader().await? {
+            Some(leader) if !leader.here => {
+                Err(Error::Conflict(format!("server {} acts for this fleet: ask that one", leader.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn leader(&self) -> Result<Option<Leader>> {
         if !self.store.is_shared() {
             return Ok(None);

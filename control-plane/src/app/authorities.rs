@@ -48,6 +48,7 @@ impl App {
     /// Adds a CA, which issues to devices from now on.
     pub async fn rotate_authority(&self) -> Result<Vec<AuthorityStatus>> {
         let _one_at_a_time = self.rotation.lock().await;
+        self.refuse_beside_leader().await?;
         self.signer.rotate_authority(now()).map_err(|error| match error {
             signer::Error::Authorities => Error::Conflict(error.to_string()),
             _ => Error::Internal(chain(&error)),
@@ -59,6 +60,7 @@ impl App {
     /// Trusts the newest CA alone. Refused while devices have no certificate of it, unless that is forced.
     pub async fn retire_authorities(&self, retirement: Retirement) -> Result<Vec<AuthorityStatus>> {
         let _one_at_a_time = self.rotation.lock().await;
+        self.refuse_beside_leader().await?;
         let infos = self.signer.authority_infos();
         let Some(newest) = infos.iter().find(|info| info.issues).filter(|_| infos.len() > 1) else {
             let text = "there is one CA; add another first with `edgewright ca rotate`";
@@ -92,7 +94,7 @@ impl App {
                 () = self.stopped() => return,
                 () = tokio::time::sleep(SHARED_PERIOD) => {}
             }
-            let taken = match self.signer.reload_authorities(now()) {
+            let taken = match self.signer.reload_authorities() {
                 Ok(true) => self.tls_changed().await,
                 Ok(false) => Ok(()),
                 Err(error) => Err(Error::Internal(chain(&error))),

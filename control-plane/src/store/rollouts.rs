@@ -1,7 +1,8 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
 use super::{
-    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, plain, time, versions, word,
+    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, plain, time, versions,
+    word,
 };
 use control_core::{
     entity::{Device, HistoryEntry, Rollout},

@@ -188,3 +188,39 @@ async fn what_the_store_does_not_understand_is_named() {
         assert!(error.starts_with("devices.labels holds what is no labels"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_full_disk_is_said_as_that_and_what_was_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    enrol(&store, "cam-01").await;
+    let pages = async |most: &'static str| sqlx::query(most).fetch_all(&store.writer).await.unwrap();
+    // As if the disk ended where the database does.
+    pages("PRAGMA max_page_count = 1").await;
+    let mut refused = None;
+    for number in 0..1000 {
+        let label = format!("v1.{number}");
+        let version = fixtures::version(&label, &label, vec![fixtures::model_file(&label)]);
+        if let Err(error) = store.add_version(&version).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(Error::Full)), "{refused:?}");
+    assert_eq!(store.device(&id("cam-01")).await.unwrap().unwrap().id, id("cam-01"));
+    pages("PRAGMA max_page_count = 1000000").await;
+    enrol(&store, "cam-02").await;
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_told_from_one_that_says_no() {
+    assert!(matches!(Error::from(sqlx::Error::PoolTimedOut), Error::Unreachable(_)));
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    assert!(matches!(Error::from(sqlx::Error::Io(refused)), Error::Unreachable(_)));
+    assert!(matches!(Error::from(sqlx::Error::RowNotFound), Error::Database(_)));
+    for (code, unreachable) in
+        [("57P01", true), ("08006", true), ("53300", true), ("23505", false), ("8", false)]
+    {
+        assert_eq!(CODES_UNREACHABLE.iter().any(|class| is_of(code, class)), unreachable, "{code}");
+    }
+}
