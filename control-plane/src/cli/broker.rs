@@ -42,6 +42,7 @@ Example:
     },
     /// Write the list of revoked certificates alone
     Crl {
+        /// File for it
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },

@@ -45,6 +45,7 @@ pub enum ModelCommand {
     /// Train a version's architecture on, from its weights
     Retrain {
         version: VersionName,
+        /// The data set that it is trained on
         #[arg(long)]
         dataset: DatasetId,
         #[command(flatten)]
@@ -57,8 +58,10 @@ Example:
     Publish {
         /// Holds model.onnx and golden.safetensors, and report.json if there is one
         folder: PathBuf,
+        /// Name of the model; its versions count up
         #[arg(long)]
         model: ModelName,
+        /// The board that it is for
         #[arg(long)]
         board: BoardId,
         /// Says shape and labels where there is no report.json
@@ -76,8 +79,10 @@ Examples:
     Import {
         /// The f32 model, opset 11 to 21
         file: PathBuf,
+        /// Name of the model; its versions count up
         #[arg(long)]
         model: ModelName,
+        /// The board that it is for
         #[arg(long)]
         board: BoardId,
         /// Samples on the server's machine: a folder of .npy files, or a data set

@@ -40,8 +40,8 @@ Examples:
   edgewright search start --dataset mnist --board raspberry-pi-4 --model mnist --wait
   edgewright search start --dataset mnist --board x86-64 --model mnist --budget 30m --compress auto --accuracy-loss 2
   edgewright search start --dataset mnist --board x86-64 --model mnist --space mine.toml --method evolution")]
-    /// The data set, as `edgewright dataset list` names it
     Start {
+        /// The data set, as `edgewright dataset list` names it
         #[arg(long)]
         dataset: DatasetId,
         /// The board whose limits the model keeps
