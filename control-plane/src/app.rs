@@ -202,6 +202,8 @@ pub struct App {
     admission: std::sync::Mutex<Admission>,
     /// Who has asked how often.
     access: access::Access,
+    /// What is written to the audit log together.
+    ledger: audit::Ledger,
     /// What was told to listeners.
     changes: changes::Changes,
     /// Running jobs and how to end them.
@@ -307,6 +309,7 @@ impl App {
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
             access: access::Access::default(),
+            ledger: audit::Ledger::default(),
             changes: changes::Changes::new(now()),
             running: Mutex::new(HashMap::new()),
             put_out: std::sync::Mutex::default(),

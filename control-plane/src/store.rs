@@ -26,7 +26,7 @@ mod users;
 pub mod versions;
 
 pub use access::Holder;
-pub use audit::{AuditFilter, Earlier};
+pub use audit::{AuditFilter, AuditWrite, Earlier};
 pub use database::{Address, Database};
 pub use devices::DeviceFilter;
 pub use paging::Page;

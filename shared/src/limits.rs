@@ -62,14 +62,14 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const PAGE_MAX: u32 = 500;
 /// Page of a list when none is asked for.
 pub const PAGE_DEFAULT: u32 = 100;
-/// Requests of one user, or of one device's certificate, that are answered at once.
-pub const REQUESTS_PER_USER_BURST: u64 = 400;
+/// Requests of one user that are answered at once.
+pub const REQUESTS_PER_USER_BURST: u64 = 2000;
 /// Requests of one user a second after that.
-pub const REQUESTS_PER_USER_PER_S: u64 = 200;
+pub const REQUESTS_PER_USER_PER_S: u64 = 1000;
 /// Requests from one address that are answered at once.
-pub const REQUESTS_PER_ADDRESS_BURST: u64 = 2000;
+pub const REQUESTS_PER_ADDRESS_BURST: u64 = 4000;
 /// Requests from one address a second after that.
-pub const REQUESTS_PER_ADDRESS_PER_S: u64 = 1000;
+pub const REQUESTS_PER_ADDRESS_PER_S: u64 = 2000;
 /// Log-ins of one user, or from one address, that may fail at once.
 pub const FAILED_LOGINS_BURST: u64 = 10;
 /// A failed log-in is forgotten after so many seconds.

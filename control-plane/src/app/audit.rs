@@ -1,10 +1,15 @@
 //! What was changed by whom, on record before anybody is told that it was done; and requests that come twice.
 
+mod ledger;
+
 use super::{App, Page, Result, access::Principal, chain, now};
+use crate::store::AuditWrite;
 use control_core::access::AuditEntry;
 use shared::{Digest, UserName, wire};
 use std::net::IpAddr;
 use uuid::Uuid;
+
+pub(super) use ledger::Ledger;
 
 pub use crate::store::{AuditFilter, Earlier};
 
@@ -40,15 +45,17 @@ impl App {
     /// Puts on record that something is to be changed. Without the record nothing is.
     pub async fn begin_audit(&self, attempt: &Attempt) -> Result<Uuid> {
         let entry = attempt.entry(0);
-        self.store.add_audit(&entry).await?;
-        Ok(entry.id)
+        let id = entry.id;
+        self.ledger.write(&self.store, AuditWrite::Begin(entry)).await?;
+        Ok(id)
     }
 
     /// Says how that ended. What cannot be written is in the log; the record of the attempt stays.
     pub async fn end_audit(&self, id: Uuid, attempt: &Attempt, status: u16) {
         let (target, detail) = (wire::cut(&attempt.target), wire::cut(&attempt.detail));
-        if let Err(error) = self.store.end_audit(id, status, &target, &detail).await {
-            let operation = attempt.operation;
+        let end = AuditWrite::End { id, status, target, detail };
+        if let Err(error) = self.ledger.write(&self.store, end).await {
+            let (operation, target) = (attempt.operation, &attempt.target);
             tracing::error!(
                 "{operation} of {target:?} gave {status}, which is not on record: {}",
                 chain(&error)
@@ -67,7 +74,7 @@ impl App {
         if !self.access.is_audited_refusal(now()) {
             return;
         }
-        if let Err(error) = self.store.add_audit(&attempt.entry(status)).await {
+        if let Err(error) = self.ledger.write(&self.store, AuditWrite::Begin(attempt.entry(status))).await {
             tracing::error!("a refused {} is not on record: {}", attempt.operation, chain(&error));
         }
     }

@@ -6,7 +6,11 @@ use shared::{
     Digest, Timestamp, UserName,
     limits::{IDEMPOTENCY_MS, IDEMPOTENCY_RUNNING_MS},
 };
-use sqlx::any::AnyRow;
+use sqlx::{
+    Any,
+    any::{AnyArguments, AnyRow},
+    query::Query,
+};
 use uuid::Uuid;
 
 /// Which entries of the audit log are asked for. What is none asks for all.
@@ -31,6 +35,36 @@ pub enum Earlier {
     Answered { status: u16, answer: Option<String> },
 }
 
+/// Something to write to the audit log.
+#[derive(Clone, Debug)]
+pub enum AuditWrite {
+    Begin(AuditEntry),
+    /// How the request of an entry was answered.
+    End {
+        id: Uuid,
+        status: u16,
+        target: String,
+        detail: String,
+    },
+}
+
+fn add(entry: &AuditEntry) -> Result<Query<'_, Any, AnyArguments>> {
+    let role = entry.role.as_ref().map(word).transpose()?;
+    Ok(sqlx::query(
+        "INSERT INTO audit (id, at, actor, role, operation, target, status, peer, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(entry.id.to_string())
+    .bind(time(entry.at))
+    .bind(plain(&entry.user))
+    .bind(role)
+    .bind(&entry.operation)
+    .bind(plain(&entry.target))
+    .bind(i64::from(entry.status))
+    .bind(&entry.from)
+    .bind(plain(&entry.detail)))
+}
+
 fn read(row: &AnyRow) -> Result<AuditEntry> {
     let row = Reader::new("audit", row);
     let role = row.text_option("role")?;
@@ -51,35 +85,24 @@ fn read(row: &AnyRow) -> Result<AuditEntry> {
 }
 
 impl Store {
-    /// Adds an entry to the audit log.
-    pub async fn add_audit(&self, entry: &AuditEntry) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO audit (id, at, actor, role, operation, target, status, peer, detail) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(entry.id.to_string())
-        .bind(time(entry.at))
-        .bind(plain(&entry.user))
-        .bind(entry.role.as_ref().map(word).transpose()?)
-        .bind(&entry.operation)
-        .bind(plain(&entry.target))
-        .bind(i64::from(entry.status))
-        .bind(&entry.from)
-        .bind(plain(&entry.detail))
-        .execute(&self.writer)
-        .await?;
-        Ok(())
-    }
-
-    /// Says how the request of an entry was answered.
-    pub async fn end_audit(&self, id: Uuid, status: u16, target: &str, detail: &str) -> Result<()> {
-        sqlx::query("UPDATE audit SET status = $1, target = $2, detail = $3 WHERE id = $4")
-            .bind(i64::from(status))
-            .bind(plain(target))
-            .bind(plain(detail))
-            .bind(id.to_string())
-            .execute(&self.writer)
-            .await?;
+    /// Writes to the audit log, all or nothing.
+    pub async fn write_audit(&self, writes: &[AuditWrite]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        for write in writes {
+            match write {
+                AuditWrite::Begin(entry) => add(entry)?.execute(&mut *tx).await?,
+                AuditWrite::End { id, status, target, detail } => {
+                    sqlx::query("UPDATE audit SET status = $1, target = $2, detail = $3 WHERE id = $4")
+                        .bind(i64::from(*status))
+                        .bind(plain(target))
+                        .bind(plain(detail))
+                        .bind(id.to_string())
+                        .execute(&mut *tx)
+                        .await?
+                }
+            };
+        }
+        tx.commit().await?;
         Ok(())
     }
 

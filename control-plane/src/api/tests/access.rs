@@ -168,7 +168,9 @@ async fn a_request_that_comes_twice_under_one_key_is_done_once() {
     let world = World::new().await;
     let token = format!("Bearer {}", world.app.signer().admin_token());
     let with = async |path: &str, key: &str, body: Value| {
-        world.call_with("POST", path, &[("authorization", token.as_str()), ("idempotency-key", key)], &body).await
+        world
+            .call_with("POST", path, &[("authorization", token.as_str()), ("idempotency-key", key)], &body)
+            .await
     };
     let new = json!({ "id": "tiny", "path": world.folder.path() });
     let first = with("/datasets", "one", new.clone()).await;
@@ -210,8 +212,9 @@ async fn every_change_is_on_record_and_so_is_who_was_refused_but_no_secret() {
     assert_eq!(world.call("POST", "/users", Some(new)).await.0, StatusCode::CREATED);
     assert_eq!(world.login("ada", "correct horse").await.status(), StatusCode::OK);
     let viewer = format!("Bearer {}", world.token_of(Role::Viewer).await);
-    let refused =
-        world.call_with("POST", "/devices/cam-01/revoke", &[("authorization", viewer.as_str())], &json!(null)).await;
+    let refused = world
+        .call_with("POST", "/devices/cam-01/revoke", &[("authorization", viewer.as_str())], &json!(null))
+        .await;
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
     assert_eq!(
         world.call("PUT", "/devices/cam-01/labels", Some(json!({ "a": "b" }))).await.0,

@@ -118,7 +118,7 @@ mod tests {
     fn one_user_that_asks_without_end_holds_up_no_other_and_nobody_unknown() {
         let access = Access::default();
         let (loud, calm): (UserName, UserName) = ("loud".parse().unwrap(), "calm".parse().unwrap());
-        let admitted = (0..1000).filter(|_| access.admit(Some(&loud), HERE, Timestamp(0)).is_ok()).count();
+        let admitted = (0..10_000).filter(|_| access.admit(Some(&loud), HERE, Timestamp(0)).is_ok()).count();
         assert_eq!(admitted as u64, REQUESTS_PER_USER_BURST);
         assert!(access.admit(Some(&calm), HERE, Timestamp(0)).is_ok());
         assert!(access.admit(None, HERE, Timestamp(0)).is_ok());

@@ -1,7 +1,7 @@
 //! Users, sessions, tokens, the audit log and idempotency keys on both databases.
 
 use super::*;
-use crate::store::{AuditFilter, Earlier, UserChange, testing::stores};
+use crate::store::{AuditFilter, AuditWrite, Earlier, UserChange, testing::stores};
 use control_core::access::{AuditEntry, User};
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
@@ -118,9 +118,10 @@ async fn the_audit_log_is_read_by_who_what_and_when() {
         let entries =
             [entry("ada", "create_rollout", 1), entry("bob", "label_device", 2), entry("ada", "login", 3)];
         for entry in &entries {
-            store.add_audit(entry).await.unwrap();
+            store.write_audit(&[AuditWrite::Begin(entry.clone())]).await.unwrap();
         }
-        store.end_audit(entries[0].id, 201, "r", "said").await.unwrap();
+        let (id, target, detail) = (entries[0].id, "r".to_owned(), "said".to_owned());
+        store.write_audit(&[AuditWrite::End { id, status: 201, target, detail }]).await.unwrap();
         let read = async |filter: AuditFilter| -> Vec<u64> {
             let found = store.audit(&filter, &Page::default()).await.unwrap();
             found.iter().map(|entry| entry.at.0).collect()
