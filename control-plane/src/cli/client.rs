@@ -10,14 +10,14 @@ use crate::{
     api::Problem,
     app::access::{Login, Session},
 };
-use retry::{Ended, Twice};
+use retry::{Effort, Ended, Twice};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs,
     io::{Read, Seek},
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use trust::est;
 use ureq::{
@@ -185,21 +185,23 @@ impl Client {
 
     /// Sends, and sends again while that may help.
     fn send(&self, twice: Twice, request: impl Fn() -> Answer) -> Result<Response<Body>, Failure> {
-        let mut attempt = 1;
+        let begun = Instant::now();
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let answer = request();
             let ended = match &answer {
                 Ok(answer) => Ended::by(answer.status(), answer.headers()),
                 Err(error) => Ended::without_answer(error),
             };
-            let Some(pause) = retry::pause(ended, twice, attempt, Uuid::new_v4().as_bytes()[0]) else {
+            let effort = Effort { attempts, taken: begun.elapsed() };
+            let Some(pause) = retry::pause(ended, twice, effort, Uuid::new_v4().as_bytes()[0]) else {
                 return self.checked(answer);
             };
             if pause >= PAUSE_SAID {
                 eprintln!("{} asks for patience: again in {} s", self.server, pause.as_secs());
             }
             thread::sleep(pause);
-            attempt += 1;
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) const ATTEMPTS_MAX: u32 = 6;
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause of our own.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// A request that has taken so long is not sent again.
+const TAKEN_MAX: Duration = Duration::from_secs(20);
 /// A server that asks for a longer one is not waited for: the person shall know.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -72,10 +74,20 @@ impl Ended {
     }
 }
 
-/// How long to wait before the request is sent again; none where it is not. `attempt` counts those before from 1,
-/// `spread` (0 to 255) keeps many that failed together from coming again together.
-pub(super) fn pause(ended: Ended, twice: Twice, attempt: u32, spread: u8) -> Option<Duration> {
-    let again = attempt > 1;
+/// What was done for a request so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// How often it was sent.
+    pub(super) attempts: u32,
+    /// Since it was sent first.
+    pub(super) taken: Duration,
+}
+
+/// How long to wait before the request is sent again; none where it is not. `spread` (0 to 255) keeps many that failed
+/// together from coming again together.
+pub(super) fn pause(ended: Ended, twice: Twice, effort: Effort, spread: u8) -> Option<Duration> {
+    let Effort { attempts, taken } = effort;
+    let again = attempts > 1;
     let asked = match (ended, twice) {
         (Ended::Answered, _) => return None,
         (Ended::Limited { after }, _) | (Ended::Unavailable { after }, Twice::AsOnce) => after,
@@ -86,10 +98,10 @@ pub(super) fn pause(ended: Ended, twice: Twice, attempt: u32, spread: u8) -> Opt
             return None;
         }
     };
-    if attempt >= ATTEMPTS_MAX || asked.is_some_and(|asked| asked > RETRY_AFTER_MAX) {
+    if attempts >= ATTEMPTS_MAX || taken >= TAKEN_MAX || asked.is_some_and(|asked| asked > RETRY_AFTER_MAX) {
         return None;
     }
-    let own = PAUSE_FIRST.saturating_mul(1 << (attempt - 1).min(16)).min(PAUSE_MAX);
+    let own = PAUSE_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(PAUSE_MAX);
     let pause = asked.map_or(own, |asked| asked.max(PAUSE_FIRST));
     Some(pause + pause.mul_f64(f64::from(spread) / 1024.0))
 }
@@ -100,40 +112,50 @@ mod tests {
 
     const LIMITED: Ended = Ended::Limited { after: Some(Duration::from_secs(3)) };
 
+    fn after(attempts: u32) -> Effort {
+        Effort { attempts, taken: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_request_that_takes_long_each_time_is_given_up() {
+        let slow = Effort { attempts: 2, taken: Duration::from_secs(25) };
+        assert_eq!(pause(Ended::Unavailable { after: None }, Twice::AsOnce, slow, 0), None);
+    }
+
     #[test]
     fn the_server_is_given_the_time_that_it_asks_for_but_not_any() {
-        assert_eq!(pause(LIMITED, Twice::Other, 1, 0), Some(Duration::from_secs(3)));
+        assert_eq!(pause(LIMITED, Twice::Other, after(1), 0), Some(Duration::from_secs(3)));
         let long = Ended::Limited { after: Some(Duration::from_secs(3600)) };
-        assert_eq!(pause(long, Twice::AsOnce, 1, 0), None);
+        assert_eq!(pause(long, Twice::AsOnce, after(1), 0), None);
         let at_once = Ended::Unavailable { after: Some(Duration::ZERO) };
-        assert!(pause(at_once, Twice::AsOnce, 1, 0) >= Some(PAUSE_FIRST));
+        assert!(pause(at_once, Twice::AsOnce, after(1), 0) >= Some(PAUSE_FIRST));
     }
 
     #[test]
     fn what_may_have_been_done_is_sent_again_only_where_twice_is_as_once() {
         for ended in [Ended::Lost, Ended::Unavailable { after: None }] {
-            assert!(pause(ended, Twice::AsOnce, 1, 0).is_some());
-            assert_eq!(pause(ended, Twice::Other, 1, 0), None);
+            assert!(pause(ended, Twice::AsOnce, after(1), 0).is_some());
+            assert_eq!(pause(ended, Twice::Other, after(1), 0), None);
         }
     }
 
     #[test]
     fn nobody_there_is_said_at_once_but_a_restart_is_waited_for() {
-        assert_eq!(pause(Ended::Unreached, Twice::AsOnce, 1, 0), None);
-        assert!(pause(Ended::Unreached, Twice::AsOnce, 2, 0).is_some());
-        assert_eq!(pause(Ended::Unreached, Twice::Other, 2, 0), None);
+        assert_eq!(pause(Ended::Unreached, Twice::AsOnce, after(1), 0), None);
+        assert!(pause(Ended::Unreached, Twice::AsOnce, after(2), 0).is_some());
+        assert_eq!(pause(Ended::Unreached, Twice::Other, after(2), 0), None);
     }
 
     #[test]
     fn a_conflict_is_an_answer_unless_the_request_was_sent_before() {
-        assert_eq!(pause(Ended::UnderWay, Twice::AsOnce, 1, 0), None);
-        assert!(pause(Ended::UnderWay, Twice::AsOnce, 2, 0).is_some());
+        assert_eq!(pause(Ended::UnderWay, Twice::AsOnce, after(1), 0), None);
+        assert!(pause(Ended::UnderWay, Twice::AsOnce, after(2), 0).is_some());
     }
 
     #[test]
     fn the_pauses_grow_and_end() {
         let pauses: Vec<_> =
-            (1..).map_while(|attempt| pause(Ended::Lost, Twice::AsOnce, attempt, 255)).collect();
+            (1..).map_while(|attempt| pause(Ended::Lost, Twice::AsOnce, after(attempt), 255)).collect();
         assert_eq!(pauses.len() as u32, ATTEMPTS_MAX - 1);
         assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(pauses.iter().sum::<Duration>() < Duration::from_secs(30));
