@@ -199,7 +199,11 @@ impl Client {
                 return self.checked(answer);
             };
             if pause >= PAUSE_SAID {
-                eprintln!("{} asks for patience: again in {} s", self.server, pause.as_secs());
+                eprintln!(
+                    "{} cannot do it at the moment; it is asked again in {} s",
+                    self.server,
+                    pause.as_secs()
+                );
             }
             thread::sleep(pause);
         }
