@@ -28,6 +28,8 @@ const OWNED: &[(&str, &str)] = &[
     ("maud", "page"),
     ("ureq", "cli"),
     ("clap", "cli"),
+    ("clap_complete", "cli"),
+    ("console", "cli"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

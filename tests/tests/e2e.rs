@@ -12,6 +12,8 @@ mod bad_input;
 mod board;
 #[path = "e2e/broker.rs"]
 mod broker;
+#[path = "e2e/cli.rs"]
+mod cli;
 #[path = "e2e/database.rs"]
 mod database;
 #[path = "e2e/est.rs"]
@@ -60,6 +62,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "bad_input::a_full_disk_while_staging_leaves_the_working_model",
         bad_input::a_full_disk_while_staging_leaves_the_working_model,
+    ),
+    (
+        "cli::a_rollout_and_its_device_are_watched_to_the_end",
+        cli::a_rollout_and_its_device_are_watched_to_the_end,
     ),
     (
         "forge::a_data_set_becomes_a_model_in_the_time_that_it_is_given",
@@ -120,6 +126,13 @@ const ALONE: &[(&str, Alone)] = &[
         broker::a_revoked_device_is_put_out_of_a_mosquitto,
     ),
     ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
+    ("cli::a_viewer_sees_and_changes_nothing", cli::a_viewer_sees_and_changes_nothing),
+    ("cli::a_program_has_a_token_until_it_is_revoked", cli::a_program_has_a_token_until_it_is_revoked),
+    (
+        "cli::contexts_are_kept_and_what_damages_them_is_named",
+        cli::contexts_are_kept_and_what_damages_them_is_named,
+    ),
+    ("cli::bash_takes_the_completion", cli::bash_takes_the_completion),
     (
         "database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed",
         database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed,

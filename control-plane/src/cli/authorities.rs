@@ -32,7 +32,7 @@ pub enum CaCommand {
 pub(super) fn run(command: &CaCommand, client: &Client) -> Outcome {
     let list: List<AuthorityStatus> = match command {
         CaCommand::List => client.get("/authorities")?,
-        CaCommand::Rotate => client.post("/authorities", &())?,
+        CaCommand::Rotate => client.create("/authorities", &())?,
         CaCommand::Retire { force } => client.post("/authorities/retire", &Retirement { force: *force })?,
     };
     if !matches!(command, CaCommand::List) && client.get::<Status>("/status")?.broker.external {

@@ -1,6 +1,6 @@
 //! `edgewright auto`: registers a data set, searches, trains and quantises within a time, and says what came out.
 
-use super::{Failure, Outcome, client::Client, datasets::ReadingArgs, output::plain, searches};
+use super::{Failure, Outcome, client::Client, datasets::ReadingArgs, output::plain, query::Query, searches};
 use crate::app::{
     datasets::NewDataset,
     jobs::{Effort, NewSearch},
@@ -76,7 +76,7 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
     };
     let (board, method) = (args.board.clone(), SearchMethod::default());
     let new = NewSearch { dataset: dataset.id, board, model, method, space: None, effort };
-    let job: Job = client.post("/searches", &new)?;
+    let job: Job = client.create("/searches", &new)?;
     let ended = searches::wait_for(client, job)?;
     let version = ended.version.clone();
     searches::finish(client, ended, false)?;
@@ -91,9 +91,9 @@ pub(super) fn run(args: &AutoArgs, client: &Client) -> Outcome {
 fn register(path: &Path, reading: &Reading, client: &Client) -> Result<Dataset, Failure> {
     let post = |id| {
         let new = NewDataset { id, path: path.to_owned(), format: None, reading: reading.clone() };
-        client.post("/datasets", &new)
+        client.create("/datasets", &new)
     };
-    let known: Vec<Dataset> = super::all(client, "/datasets", "")?;
+    let known: Vec<Dataset> = super::all(client, "/datasets", &Query::default())?;
     let same = known.iter().find(|dataset| dataset.path == path && dataset.schema.reading == *reading);
     match same.map(|dataset| post(dataset.id.clone())) {
         Some(Err(Failure::Usage(_))) | None => post(free_id(path, &known)?),

@@ -25,9 +25,14 @@ use std::{
 pub enum BoardCommand {
     /// List them
     List,
+    /// Show what is known of a board: its limits, and what it runs
+    Describe { board: BoardId },
     /// Show what devices of a board measured, and how far off predictions from it are
     Show { board: BoardId },
     /// Have devices of a board measure operations and small networks; searches for it then reckon with that
+    #[command(after_help = "\
+Example:
+  edgewright board profile raspberry-pi-4 --device cam-01 --wait")]
     Profile {
         board: BoardId,
         /// A device of the board, also one that is away; up to 8 of those that are online where none is named
@@ -56,17 +61,42 @@ pub(super) fn run(command: &BoardCommand, client: &Client) -> Outcome {
                 table(&["board", "name", "target", "weights", "latency"], rows)
             })
         }
+        BoardCommand::Describe { board } => {
+            let board: Board = client.get(&format!("/boards/{board}"))?;
+            show(client.json, &board, known)
+        }
         BoardCommand::Show { board } => {
             let profile: BoardProfile = client.get(&format!("/boards/{board}/profile"))?;
             show(client.json, &profile, describe)
         }
         BoardCommand::Profile { board, devices, wait } => {
             let new = NewProfile { devices: devices.clone() };
-            let asked: BoardProfile = client.post(&format!("/boards/{board}/profile"), &new)?;
+            let asked: BoardProfile = client.create(&format!("/boards/{board}/profile"), &new)?;
             let profile = if *wait { wait_for(client, board, devices, asked)? } else { asked };
             show(client.json, &profile, describe)
         }
     }
+}
+
+fn known(board: &Board) -> String {
+    let Board { cpu, memory, limits, runtime, .. } = board;
+    let runtimes = runtime.allowed.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let dot = if cpu.int8_dot { ", 8-bit dot product" } else { "" };
+    facts(&[
+        ("board", board.id.to_string()),
+        ("name", board.name.clone()),
+        ("target", board.target.clone()),
+        (
+            "processor",
+            format!("{} x {} MHz, vectors of {} bits{dot}", cpu.cores, cpu.clock_mhz, cpu.vector_bits),
+        ),
+        ("memory", format!("{}, flash {}", bytes(memory.ram_bytes), bytes(memory.flash_bytes))),
+        ("runtimes", format!("{}, threads {}", runtimes.join(" and "), runtime.threads)),
+        ("weights", format!("at most {}", bytes(limits.weight_bytes_max))),
+        ("activations", format!("at most {}", bytes(limits.activation_bytes_max))),
+        ("operations", format!("at most {}", limits.macs_max)),
+        ("latency", format!("at most {} us", limits.latency_us_max)),
+    ])
 }
 
 const POLL: Duration = Duration::from_millis(500);

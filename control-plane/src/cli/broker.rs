@@ -26,6 +26,9 @@ pub enum BrokerCommand {
     ///
     /// The key is made here and goes nowhere. Written again, everything is fresh: SIGHUP has mosquitto read the
     /// certificate and the revoked ones, a new start the CAs.
+    #[command(after_help = "\
+Example:
+  edgewright broker files --out /srv/broker --name broker.example")]
     Files {
         /// Folder for them, which the configuration names; made where it is missing
         #[arg(long, value_name = "DIR")]
@@ -39,6 +42,7 @@ pub enum BrokerCommand {
     },
     /// Write the list of revoked certificates alone
     Crl {
+        /// File for it
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -71,7 +75,7 @@ fn write_files(client: &Client, out: &Path, names: &[String], listen: Option<Soc
         .ok_or_else(|| Failure::Usage(format!("{}: a configuration cannot hold this name", out.display())))?;
     let (key_pem, csr) = signer::key_and_request().map_err(|error| Failure::Failed(chain(&error)))?;
     let new = NewBrokerCertificate { csr: est::encode(&csr), names: names.to_vec() };
-    let made: BrokerCertificate = client.post("/broker/certificate", &new)?;
+    let made: BrokerCertificate = client.create("/broker/certificate", &new)?;
     let listener = match listen {
         Some(address) => format!("{} {}", address.port(), address.ip()),
         None => made.port.to_string(),

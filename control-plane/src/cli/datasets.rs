@@ -4,6 +4,7 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     output::{ago, facts, show, table, word},
+    query::Query,
 };
 use crate::{api::List, app::datasets::NewDataset};
 use clap::{Args, Subcommand, ValueEnum};
@@ -18,6 +19,11 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum DatasetCommand {
     /// Register a data set that lies on the server's machine
+    #[command(after_help = "\
+Examples:
+  edgewright dataset add mnist --path data/mnist
+  edgewright dataset add shuttle --path data/shuttle --normal 0          # finds what is not of class 0
+  edgewright dataset add plants --path plants.csv --label-column species")]
     Add {
         id: DatasetId,
         /// A folder; for UCR and .ts files also FOLDER/NAME; a .csv, .txt, .jsonl or .json file
@@ -95,11 +101,11 @@ pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
                 .map_err(|error| Failure::Usage(format!("{} is no path: {error}", path.display())))?;
             let format = format.map(Into::into);
             let new = NewDataset { id: id.clone(), path, format, reading: reading.reading() };
-            let dataset: Dataset = client.post("/datasets", &new)?;
+            let dataset: Dataset = client.create("/datasets", &new)?;
             show(client.json, &dataset, describe)
         }
         DatasetCommand::List(page) => {
-            let list: List<Dataset> = page.list(client, "/datasets", "")?;
+            let list: List<Dataset> = page.list(client, "/datasets", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|dataset| {
                     let schema = &dataset.schema;

@@ -4,7 +4,7 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     output::{ago, facts, show, table, word},
-    word_of,
+    query::Query,
 };
 use crate::{
     api::List,
@@ -14,11 +14,17 @@ use crate::{
     },
     signer,
 };
-use clap::{Args, Subcommand};
-use control_core::entity::{Device, DeviceEvent, DeviceState, Token};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use control_core::entity::{Device, DeviceEvent, DeviceState, SecurityEvent, Token};
 use serde_json::json;
 use shared::{BoardId, DeviceId, wire::Phase};
 use std::{collections::BTreeMap, path::PathBuf};
+
+/// Where the tokens are with which devices enrol; those for programs are elsewhere.
+const ENROLMENT_TOKENS: &str = "/enrolment-tokens";
 
 /// Devices.
 #[derive(Debug, Subcommand)]
@@ -26,24 +32,35 @@ pub enum DeviceCommand {
     /// One-time tokens with which devices enrol
     #[command(subcommand)]
     Token(TokenCommand),
-    /// List devices
+    /// List devices: all, or those that match everything that is given
+    #[command(after_help = "\
+Examples:
+  edgewright device list --offline --board raspberry-pi-4
+  edgewright device list --search cam --label site=berlin --watch
+  edgewright device list --version mnist@v1.1 --json")]
     List {
         #[command(flatten)]
-        filter: FilterArgs,
-        #[command(flatten)]
         page: PageArgs,
+        #[command(flatten)]
+        filter: Box<DeviceFilter>,
     },
     /// Show one
     Show { id: DeviceId },
-    /// What a device told, the newest first
+    /// What a device told, or all of them, the newest first
     Events {
-        id: DeviceId,
+        id: Option<DeviceId>,
         #[command(flatten)]
         page: PageArgs,
     },
+    /// What was refused of devices and of those that wanted to be some, the newest first
+    Refused(#[command(flatten)] PageArgs),
     /// Refuse a device's certificates from now on
     Revoke { id: DeviceId },
     /// Replace a device's labels
+    #[command(after_help = "\
+Examples:
+  edgewright device label cam-01 ring=1 site=berlin
+  edgewright device label cam-01                     # takes all of them away")]
     Label {
         id: DeviceId,
         #[arg(value_name = "KEY=VALUE", value_parser = pair)]
@@ -51,42 +68,45 @@ pub enum DeviceCommand {
     },
 }
 
-/// Which devices are listed: those for which everything holds that is given.
+/// Which devices are listed.
 #[derive(Debug, Args)]
-pub struct FilterArgs {
-    /// Part of an id or of a label's value
+pub struct DeviceFilter {
+    /// Part of an id, or of a label's value
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// Of this board
     #[arg(long)]
     board: Option<BoardId>,
-    /// Only those that are connected, or with =false that are not
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    online: Option<bool>,
+    /// Connected at the moment
+    #[arg(long, conflicts_with = "offline")]
+    online: bool,
+    /// Not connected at the moment
+    #[arg(long)]
+    offline: bool,
     /// With this label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
     /// That shall run this version, as in mnist@v1.0
-    #[arg(long)]
+    #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// current, behind or revoked
-    #[arg(long)]
+    /// Of this group, as `edgewright group list` names it
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Running what it shall, not yet, or kept out
+    #[arg(long, value_parser = state_parser())]
     state: Option<DeviceState>,
 }
 
-impl FilterArgs {
-    fn query(&self) -> String {
-        let labels = self.labels.iter().map(|(key, value)| Some(("label", format!("{key}={value}"))));
-        let online = self.online.map(|online| ("online", online.to_string()));
-        let parts = [
-            self.search.clone().map(|text| ("search", text)),
-            self.board.as_ref().map(|board| ("board", board.to_string())),
-            online,
-            self.version.clone().map(|version| ("version", version.into())),
-            self.state.map(|state| ("state", state.name().to_owned())),
-        ];
-        let parts = parts.into_iter().chain(labels).flatten();
-        parts.map(|(key, value)| format!("&{key}={}", word_of(&value))).collect()
+impl DeviceFilter {
+    fn query(&self) -> Query {
+        Query::default()
+            .with("search", self.search.as_ref())
+            .with("board", self.board.as_ref())
+            .with("online", (self.online || self.offline).then_some(self.online))
+            .with_labels(&self.labels)
+            .with("version", self.version.clone().map(String::from))
+            .with("group", self.group.as_ref())
+            .with("state", self.state.map(DeviceState::name))
     }
 }
 
@@ -94,6 +114,12 @@ impl FilterArgs {
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make one; its secret is shown only now
+    #[command(after_help = "\
+Examples:
+  edgewright device token create --device cam-01 --out cam-01.json
+  edgewright device token create --ttl-s 86400 --out any.json          # for a device that names itself
+
+On the device: edgewright-agent run --data DIR --enroll cam-01.json --board BOARD")]
     Create {
         /// Only for this device
         #[arg(long)]
@@ -109,6 +135,11 @@ pub enum TokenCommand {
     List(#[command(flatten)] PageArgs),
 }
 
+fn state_parser() -> impl TypedValueParser<Value = DeviceState> {
+    PossibleValuesParser::new(DeviceState::ALL.map(DeviceState::name))
+        .try_map(|text| text.parse::<DeviceState>())
+}
+
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
@@ -117,8 +148,8 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
     match command {
         DeviceCommand::Token(command) => run_token(command, client),
-        DeviceCommand::List { filter, page } => {
-            let list: List<Device> = page.list(client, "/devices", &filter.query())?;
+        DeviceCommand::List { page, filter } => {
+            let list: List<Device> = page.list(client, "/devices", filter.query())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|device| {
                     vec![
@@ -138,13 +169,30 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
             show(client.json, &device, describe)
         }
         DeviceCommand::Events { id, page } => {
-            let list: List<DeviceEvent> = page.list(client, &format!("/devices/{id}/events"), "")?;
+            let of = id.as_ref().map(|id| format!("/devices/{id}")).unwrap_or_default();
+            let list: List<DeviceEvent> = page.list(client, &format!("{of}/events"), Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|event| {
                     let slot = event.slot.as_ref().map(ToString::to_string).unwrap_or_default();
-                    vec![ago(event.at), word(&event.kind), slot, event.detail.clone()]
+                    let device = event.device.to_string();
+                    vec![ago(event.at), device, word(&event.kind), slot, event.detail.clone()]
                 });
-                table(&["when", "event", "slot", "detail"], rows)
+                table(&["when", "device", "event", "slot", "detail"], rows)
+            })
+        }
+        DeviceCommand::Refused(page) => {
+            let list: List<SecurityEvent> = page.list(client, "/security-events", Query::default())?;
+            show(client.json, &list, |list| {
+                let rows = list.items.iter().map(|event| {
+                    vec![
+                        ago(event.at),
+                        event.subject.clone(),
+                        event.kind.clone(),
+                        event.count.to_string(),
+                        event.detail.clone(),
+                    ]
+                });
+                table(&["newest", "who", "what", "times", "detail"], rows)
             })
         }
         DeviceCommand::Revoke { id } => {
@@ -163,7 +211,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
     match command {
         TokenCommand::Create { device, ttl_s, out } => {
             let new = NewToken { device: device.clone(), ttl_s: Some(*ttl_s) };
-            let created: CreatedToken = client.post("/enrolment-tokens", &new)?;
+            let created: CreatedToken = client.create(ENROLMENT_TOKENS, &new)?;
             let enrol = json!({
                 "server": created.server,
                 "ca_pem": created.ca_pem,
@@ -185,7 +233,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             })
         }
         TokenCommand::List(page) => {
-            let list: List<Token> = page.list(client, "/enrolment-tokens", "")?;
+            let list: List<Token> = page.list(client, ENROLMENT_TOKENS, Query::default())?;
             show(client.json, &list, |list| {
                 let now = crate::app::now();
                 let rows = list.items.iter().map(|token| {
@@ -255,4 +303,35 @@ fn describe(device: &Device) -> String {
         ("enrolled", ago(device.enrolled_at)),
         ("seen", device.seen_at.map(ago).unwrap_or_default()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_asked_of_the_server_and_only_those_that_are_given() {
+        let nothing = DeviceFilter {
+            search: None,
+            board: None,
+            online: false,
+            offline: false,
+            labels: Vec::new(),
+            version: None,
+            group: None,
+            state: None,
+        };
+        assert_eq!(nothing.query().to_string(), "");
+        let filter = DeviceFilter {
+            search: Some("cam 1".to_owned()),
+            offline: true,
+            labels: vec![("ring".to_owned(), "1".to_owned())],
+            version: Some("m@v1.0".parse().unwrap()),
+            ..nothing
+        };
+        assert_eq!(
+            filter.query().to_string(),
+            "?search=cam%201&online=false&label=ring%3D1&version=m%40v1.0"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use super::{
     compression,
     output::{ago, bytes, facts, show, table, word},
     provenance::{self, LineageArgs, VerifyArgs},
+    query::Query,
     searches::{EffortArgs, finish},
 };
 use crate::{
@@ -44,17 +45,23 @@ pub enum ModelCommand {
     /// Train a version's architecture on, from its weights
     Retrain {
         version: VersionName,
+        /// The data set that it is trained on
         #[arg(long)]
         dataset: DatasetId,
         #[command(flatten)]
         effort: EffortArgs,
     },
     /// Sign a result folder from elsewhere as a version
+    #[command(after_help = "\
+Example:
+  edgewright model publish model-int8 --model mine --board x86-64")]
     Publish {
         /// Holds model.onnx and golden.safetensors, and report.json if there is one
         folder: PathBuf,
+        /// Name of the model; its versions count up
         #[arg(long)]
         model: ModelName,
+        /// The board that it is for
         #[arg(long)]
         board: BoardId,
         /// Says shape and labels where there is no report.json
@@ -65,11 +72,17 @@ pub enum ModelCommand {
         unsafe_skip_check: bool,
     },
     /// Take in an ONNX model from elsewhere: quantise, check and measure it, and sign it as a version
+    #[command(after_help = "\
+Examples:
+  edgewright model import model.onnx --model mine --board x86-64 --calibrate samples
+  edgewright model import model.onnx --model mine --board x86-64 --calibrate samples --freeze scale=1 --output logits")]
     Import {
         /// The f32 model, opset 11 to 21
         file: PathBuf,
+        /// Name of the model; its versions count up
         #[arg(long)]
         model: ModelName,
+        /// The board that it is for
         #[arg(long)]
         board: BoardId,
         /// Samples on the server's machine: a folder of .npy files, or a data set
@@ -97,6 +110,9 @@ pub enum ModelCommand {
         out: PathBuf,
     },
     /// Check a folder against a signature by OpenSSF Model Signing; needs no server
+    #[command(after_help = "\
+Example:
+  edgewright model export mnist@v1.0 --out folder && edgewright model verify folder --public-key folder/model.pub")]
     Verify(VerifyArgs),
     /// Show how a version came to be
     Lineage(LineageArgs),
@@ -112,8 +128,8 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
     match command {
         ModelCommand::List { model, page } => {
             let client = client()?;
-            let filter = model.as_ref().map(|model| format!("&model={model}")).unwrap_or_default();
-            let list: List<Version> = page.list(&client, "/versions", &filter)?;
+            let query = Query::default().with("model", model.as_ref());
+            let list: List<Version> = page.list(&client, "/versions", query)?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|version| {
                     let accuracy = version.report.as_ref().and_then(|report| report.model.accuracy_int8);
@@ -138,7 +154,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
             let new =
                 NewRetrain { version: version.clone(), dataset: dataset.clone(), effort: effort.effort()? };
             let client = client()?;
-            let job: Job = client.post("/retrains", &new)?;
+            let job: Job = client.create("/retrains", &new)?;
             finish(&client, job, effort.wait)
         }
         ModelCommand::Publish { folder, model, board, dataset, unsafe_skip_check } => {
@@ -150,14 +166,14 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
                 dataset: dataset.clone(),
                 unsafe_skip_check: *unsafe_skip_check,
             };
-            let version: Version = client.post(&format!("/models/{model}/versions"), &new)?;
+            let version: Version = client.create(&format!("/models/{model}/versions"), &new)?;
             show(client.json, &version, describe)
         }
         ModelCommand::Import { file, model, board, calibrate, labels, output, freeze, sqnr_min } => {
             let client = client()?;
             let calibrate = std::path::absolute(calibrate)
                 .map_err(|error| Failure::Usage(format!("{} is no path: {error}", calibrate.display())))?;
-            let Upload { upload } = client.post("/uploads", &())?;
+            let Upload { upload } = client.create("/uploads", &())?;
             client.upload(&format!("/uploads/{upload}/{SOURCE_FILE}"), file)?;
             if let Some(labels) = labels {
                 client.upload(&format!("/uploads/{upload}/{LABELS_FILE}"), labels)?;
@@ -170,7 +186,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
                 freeze: freeze.clone(),
                 sqnr_min_db: *sqnr_min,
             };
-            let version: Version = client.post(&format!("/models/{model}/imports"), &new)?;
+            let version: Version = client.create(&format!("/models/{model}/imports"), &new)?;
             show(client.json, &version, describe)
         }
         ModelCommand::Export { version, out } => export(&client()?, version, out),
@@ -188,7 +204,7 @@ fn send_files(client: &Client, folder: &std::path::Path) -> Result<Uuid, Failure
             )));
         }
     }
-    let Upload { upload } = client.post("/uploads", &())?;
+    let Upload { upload } = client.create("/uploads", &())?;
     for name in [MODEL_FILE, GOLDEN_FILE, REPORT_FILE] {
         let path = folder.join(name);
         if path.is_file() {

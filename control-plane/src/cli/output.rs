@@ -3,7 +3,36 @@
 use super::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::{self, Write};
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+};
+
+/// What one look of `--watch` gave.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) text: String,
+    /// What was looked at will not change any more.
+    pub(super) ended: bool,
+}
+
+thread_local! {
+    /// Where what is shown goes while [`framed`] runs.
+    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+}
+
+/// Runs `make` with what it shows gathered in place of printed. JSON takes one line a value.
+pub(super) fn framed(make: impl FnOnce() -> Result<(), Failure>) -> Result<Frame, Failure> {
+    FRAME.set(Some(Frame::default()));
+    let made = make();
+    let frame = FRAME.take().unwrap_or_default();
+    made.map(|()| frame)
+}
+
+/// Tells `--watch` whether what is shown will change any more.
+pub(super) fn ends(ended: bool) {
+    FRAME.with_borrow_mut(|frame| frame.iter_mut().for_each(|frame| frame.ended |= ended));
+}
 
 /// Prints JSON, or what `table` makes of the value.
 pub(super) fn show<T: Serialize>(
@@ -12,14 +41,39 @@ pub(super) fn show<T: Serialize>(
     table: impl FnOnce(&T) -> String,
 ) -> Result<(), Failure> {
     let text = if json {
-        serde_json::to_string_pretty(value).map_err(|error| Failure::Failed(format!("no JSON: {error}")))?
+        let framed = FRAME.with_borrow(Option::is_some);
+        let text = if framed { serde_json::to_string(value) } else { serde_json::to_string_pretty(value) };
+        text.map_err(|error| Failure::Failed(format!("no JSON: {error}")))?
     } else {
         plain(&table(value), true)
     };
-    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+    print(text.trim_end())
+}
+
+/// Prints lines.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let gathered = FRAME.with_borrow_mut(|frame| {
+        frame.iter_mut().for_each(|frame| frame.text.extend([text, "\n"]));
+        frame.is_some()
+    });
+    if gathered { Ok(()) } else { put(&format!("{text}\n")).map(drop) }
+}
+
+/// Says something beside what is shown, to a person who is not busy watching.
+pub(super) fn remark(text: &str) {
+    if FRAME.with_borrow(Option::is_none) {
+        eprintln!("{}", plain(text, false));
+    }
+}
+
+/// Writes to standard output at once. False where nobody reads it any more.
+pub(super) fn put(text: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
         // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Failure::Failed(format!("nothing can be printed: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Failed(format!("nothing can be printed: {error}"))),
     }
 }
 
@@ -88,6 +142,22 @@ pub(super) fn ago(at: shared::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_holds_what_is_shown_and_json_as_lines() {
+        let looked = |json: bool, ended: bool| {
+            framed(|| {
+                ends(ended);
+                show(json, &vec![1, 2], |_| "table\n".to_owned())
+            })
+        };
+        let frame = looked(true, false).unwrap();
+        assert_eq!((frame.text.as_str(), frame.ended), ("[1,2]\n", false));
+        let frame = looked(false, true).unwrap();
+        assert_eq!((frame.text.as_str(), frame.ended), ("table\n", true));
+        assert!(framed(|| Err(Failure::Failed("lost".to_owned()))).is_err());
+        assert!(FRAME.with_borrow(Option::is_none));
+    }
 
     #[test]
     fn what_a_device_says_does_not_reach_the_terminal_as_an_order() {

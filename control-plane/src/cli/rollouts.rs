@@ -7,7 +7,9 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     devices::pair,
-    output::{ago, bytes, facts, plain, show, table, word},
+    groups,
+    output::{ago, bytes, ends, facts, plain, show, table, word},
+    query::Query,
 };
 use crate::{
     api::{List, OfWave},
@@ -26,6 +28,12 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Debug, Subcommand)]
 pub enum RolloutCommand {
     /// Bring a version to devices, in waves
+    #[command(after_help = "\
+Examples:
+  edgewright rollout create --version mnist@v1.1 --wave 1 --wave 10% --wave 100% --pause-s 600
+  edgewright rollout create --version mnist@v1.1 --group pilots --policy policy.toml --wait
+
+`edgewright rollout plan` with the same options shows what it would do.")]
     Create(Box<CreateArgs>),
     /// Show what one would do: who would be asked when, which gates hold, what speaks against it
     Plan(Box<RolloutArgs>),
@@ -33,7 +41,7 @@ pub enum RolloutCommand {
     List(#[command(flatten)] PageArgs),
     /// Show one: every device, and why it is where it is
     Show { id: RolloutId },
-    /// Watch one to its end
+    /// Watch one to its end; that it was stopped or aborted is a failure
     Watch { id: RolloutId },
     /// Ask no more devices
     Pause { id: RolloutId },
@@ -56,6 +64,9 @@ pub enum RolloutCommand {
         wave: Option<u32>,
     },
     /// Say why a device is where it is
+    #[command(after_help = "\
+Example:
+  edgewright rollout why 01890a5d-ac96-774b-bcce-b302099a8057 cam-01 --watch")]
     Why { id: RolloutId, device: DeviceId },
 }
 
@@ -84,6 +95,9 @@ pub struct RolloutArgs {
     /// Only devices with this label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Only the devices of this group, as `edgewright group list` names it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["devices", "labels"])]
+    group: Option<String>,
     /// Also a version whose place another one took
     #[arg(long)]
     allow_retired: bool,
@@ -135,18 +149,19 @@ pub(super) fn wave(text: &str) -> Result<WaveSize, String> {
 }
 
 impl RolloutArgs {
-    fn rollout(&self) -> Result<NewRollout, Failure> {
+    fn rollout(&self, client: &Client) -> Result<NewRollout, Failure> {
         let policy = match &self.policy {
             Some(path) => policy::read(path)?,
             None => self.policy(),
         };
+        let selector = match &self.group {
+            Some(group) => groups::selector_of(client, group)?,
+            None => Selector { devices: self.devices.clone(), labels: self.labels.iter().cloned().collect() },
+        };
         Ok(NewRollout {
             version: self.version.clone(),
             slot: self.slot.clone(),
-            selector: Selector {
-                devices: self.devices.clone(),
-                labels: self.labels.iter().cloned().collect(),
-            },
+            selector,
             policy,
             trial: TrialPolicy {
                 duration_ms: self.trial_duration_ms,
@@ -181,11 +196,11 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
     };
     match command {
         RolloutCommand::Create(args) => {
-            let rollout: Rollout = client.post("/rollouts", &args.rollout.rollout()?)?;
+            let rollout: Rollout = client.create("/rollouts", &args.rollout.rollout(client)?)?;
             if args.wait { watch(client, rollout) } else { show(client.json, &rollout, describe) }
         }
         RolloutCommand::Plan(args) => {
-            let preview: Preview = client.post("/rollouts/plan", &args.rollout()?)?;
+            let preview: Preview = client.post("/rollouts/plan", &args.rollout(client)?)?;
             show(client.json, &preview, plan::describe)?;
             match preview.problems.into_iter().find(|problem| problem.severity == Severity::Error) {
                 Some(problem) => Err(Failure::Usage(format!("it would be refused: {}", problem.text))),
@@ -193,7 +208,7 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
             }
         }
         RolloutCommand::List(page) => {
-            let list: List<Rollout> = page.list(client, "/rollouts", "")?;
+            let list: List<Rollout> = page.list(client, "/rollouts", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|rollout| {
                     let committed = count(rollout, MemberState::Committed);
@@ -211,6 +226,7 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
         }
         RolloutCommand::Show { id } => {
             let rollout: Rollout = client.get(&format!("/rollouts/{id}"))?;
+            ends(rollout.status.state.is_final());
             show(client.json, &rollout, describe)
         }
         RolloutCommand::Watch { id } => watch(client, client.get(&format!("/rollouts/{id}"))?),
@@ -259,7 +275,8 @@ fn gates(readings: &[Reading]) -> String {
     readings.iter().map(line).collect()
 }
 
-const POLL: Duration = Duration::from_millis(300);
+/// A rollout is looked at this often at least, and when the server says that it changed.
+const POLL: Duration = Duration::from_secs(1);
 /// A server that is being restarted is asked again this often.
 const LOST_MAX: u32 = 100;
 
@@ -268,11 +285,12 @@ fn watch(client: &Client, mut rollout: Rollout) -> Outcome {
     let style = ProgressStyle::with_template("{bar:36} {pos}/{len} {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
+    let mut changes = client.changes("rollout");
     let mut lost = 0;
     while !rollout.status.state.is_final() {
         bar.set_position(count(&rollout, MemberState::Committed) as u64);
         bar.set_message(plain(&rollout.status.reason, false));
-        std::thread::sleep(POLL);
+        changes.wait(POLL);
         match client.get(&format!("/rollouts/{}", rollout.id)) {
             Ok(newer) => (rollout, lost) = (newer, 0),
             Err(Failure::Failed(_)) if lost < LOST_MAX => lost += 1,

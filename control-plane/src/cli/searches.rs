@@ -4,7 +4,8 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     compression,
-    output::{ago, bytes, facts, plain, show, table, word},
+    output::{ago, bytes, ends, facts, plain, show, table, word},
+    query::Query,
 };
 use crate::{
     api::List,
@@ -34,7 +35,13 @@ use std::{
 #[derive(Debug, Subcommand)]
 pub enum SearchCommand {
     /// Search an architecture, train it, quantise it
+    #[command(after_help = "\
+Examples:
+  edgewright search start --dataset mnist --board raspberry-pi-4 --model mnist --wait
+  edgewright search start --dataset mnist --board x86-64 --model mnist --budget 30m --compress auto --accuracy-loss 2
+  edgewright search start --dataset mnist --board x86-64 --model mnist --space mine.toml --method evolution")]
     Start {
+        /// The data set, as `edgewright dataset list` names it
         #[arg(long)]
         dataset: DatasetId,
         /// The board whose limits the model keeps
@@ -54,7 +61,7 @@ pub enum SearchCommand {
         #[command(flatten)]
         effort: EffortArgs,
     },
-    /// List searches and retrainings
+    /// List searches, trainings and retrainings, the newest first
     List(#[command(flatten)] PageArgs),
     /// Show one
     Show { id: JobId },
@@ -77,6 +84,9 @@ pub enum SearchCommand {
         name: Option<String>,
     },
     /// Draw how a finished one went, as SVG
+    #[command(after_help = "\
+Example:
+  edgewright search plot 01890a5d-ac96-774b-bcce-b302099a8057 --kind pareto --out pareto.svg")]
     Plot {
         id: JobId,
         /// Loss and accuracy, architecture weights, or the networks that were judged
@@ -253,17 +263,17 @@ pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
                 space: space.as_deref().map(read_space).transpose()?,
                 effort: effort.effort()?,
             };
-            let job: Job = client.post("/searches", &new)?;
+            let job: Job = client.create("/searches", &new)?;
             finish(client, job, effort.wait)
         }
         SearchCommand::Train { point, model, effort } => {
             let new = NewTraining { point: *point, model: model.clone(), effort: effort.effort()? };
-            let job: Job = client.post("/trainings", &new)?;
+            let job: Job = client.create("/trainings", &new)?;
             finish(client, job, effort.wait)
         }
         SearchCommand::Spaces { name } => spaces(name.as_deref(), client.json),
         SearchCommand::List(page) => {
-            let list: List<Job> = page.list(client, "/jobs", "")?;
+            let list: List<Job> = page.list(client, "/jobs", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|job| {
                     vec![
@@ -281,6 +291,7 @@ pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
         }
         SearchCommand::Show { id } => {
             let job: Job = client.get(&format!("/jobs/{id}"))?;
+            ends(job.state.is_final());
             show(client.json, &job, describe)
         }
         SearchCommand::Wait { id } => {
@@ -314,7 +325,8 @@ pub(super) fn finish(client: &Client, job: Job, wait: bool) -> Outcome {
     }
 }
 
-const POLL: Duration = Duration::from_millis(300);
+/// A job is looked at this often at least, and when the server says that it changed.
+const POLL: Duration = Duration::from_secs(1);
 /// Between two lines of a stage, where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 /// A server that is being restarted is asked again this often.
@@ -325,6 +337,7 @@ pub(super) fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
     let style = ProgressStyle::with_template("{prefix:10} {bar:36} {pos:>5}/{len:<5} {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
+    let mut changes = client.changes("job");
     let mut lost = 0;
     let mut said: Option<(Option<Stage>, Instant)> = None;
     while !job.state.is_final() {
@@ -339,7 +352,7 @@ pub(super) fn wait_for(client: &Client, mut job: Job) -> Result<Job, Failure> {
             said = Some((progress.stage, Instant::now()));
             eprintln!("  {}", plain(&self::progress(&job), false));
         }
-        std::thread::sleep(POLL);
+        changes.wait(POLL);
         match client.get(&format!("/jobs/{}", job.id)) {
             Ok(newer) => (job, lost) = (newer, 0),
             Err(Failure::Failed(_)) if lost < LOST_MAX => lost += 1,

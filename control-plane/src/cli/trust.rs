@@ -38,6 +38,11 @@ pub enum TrustCommand {
     /// Found the model repository of a new data folder, with keys in a folder of their own
     Init(InitArgs),
     /// Vouch for versions, or withdraw them
+    #[command(after_help = "\
+Examples:
+  edgewright trust sign --keys /media/stick/keys mnist@v1.1
+  edgewright trust sign --keys /media/stick/keys --withdraw mnist@v1.1
+  edgewright trust sign mnist@v1.1 --out draft.json          # to be signed on a machine without a network")]
     Sign(SignArgs),
     /// Hand signed metadata to the server
     Send {
