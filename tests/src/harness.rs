@@ -4,11 +4,13 @@ pub mod agent;
 pub mod control;
 pub mod mosquitto;
 pub mod oip;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 
 pub use agent::{Agent, AgentOptions};
 pub use control::{ControlPlane, ServeOptions};
+pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::Proxy;
 

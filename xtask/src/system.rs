@@ -64,6 +64,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         purpose: Purpose::Tests,
     },
     Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", purpose: Purpose::Tests },
+    Tool {
+        program: "initdb",
+        packages: &["postgresql"],
+        without: "tests against PostgreSQL",
+        purpose: Purpose::Tests,
+    },
     Tool { program: "xz", packages: &["xz-utils"], without: "bench forge on text", purpose: Purpose::Tests },
     Tool { program: "curl", packages: &["curl"], without: "tests of EST", purpose: Purpose::Tests },
     Tool {
@@ -99,11 +105,17 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Where a program is, by PATH.
+/// Where Debian puts the programs of PostgreSQL, a folder for each version.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
+
+/// Where a program is: by PATH, or where packages put it though not every PATH leads there.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     let sbin = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(program)).find(|path| path.is_file())
+    let postgresql = fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let postgresql = postgresql.map(|entry| entry.path().join("bin"));
+    let folders = std::env::split_paths(&folders).chain(sbin).chain(postgresql);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Brings the programs of [`TOOLS`] that are missing, for these purposes.
