@@ -28,7 +28,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const TOO_MANY_REQUESTS: u16 = 429;
 
 /// Where one-time tokens of devices are made.
-pub const DEVICE_TOKENS: &str = "/tokens";
+pub const DEVICE_TOKENS: &str = "/enrolment-tokens";
 
 /// What `edgewright serve` writes into `context.json`.
 #[derive(Deserialize)]

@@ -20,11 +20,13 @@ pub struct ServeOptions {
     /// A broker elsewhere at the MQTT port in place of the server's own, which reads its list of revoked certificates
     /// from this file.
     pub broker_crl: Option<PathBuf>,
+    /// Address of a PostgreSQL database in place of the file in the data folder.
+    pub database: Option<String>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0, broker_crl: None }
+        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0, broker_crl: None, database: None }
     }
 }
 
@@ -71,6 +73,9 @@ impl ControlPlane {
                 .arg(crl),
             None => command.args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)]),
         };
+        if let Some(database) = &self.options.database {
+            command.args(["--database", database]);
+        }
         let mut process = Process::start("edgewright serve", command, &self.data.join("serve.log"))?;
         process.wait_for("the control plane to answer", START_LIMIT, || {
             Ok((self.context().is_file() && self.cli(&["status"]).is_ok()).then_some(()))
