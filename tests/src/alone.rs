@@ -101,7 +101,11 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let sink = Arc::new(Sink { signer, messages: AtomicU64::new(0) });
     // As `edgewright serve` does.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("serve")
+        .enable_all()
+        .build()
+        .context("the runtime")?;
     runtime.block_on(async {
         let ingest = Arc::clone(&sink) as Arc<dyn Ingest>;
         let broker = match (&options.broker, options.mqtt) {

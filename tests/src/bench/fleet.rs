@@ -156,6 +156,9 @@ pub struct RunReport {
 /// Measures.
 pub fn run(options: &Options) -> Result<Report> {
     let sizes = check(options)?;
+    for &broker in &options.broker {
+        options.store.iter().try_for_each(|&store| Stage::check(broker, store))?;
+    }
     let mut report = Report { machine: Some(Machine::this()), ..Report::default() };
     if options.flood {
         let devices = sizes.into_iter().max().unwrap_or(DEVICES_FLOOD);
@@ -164,6 +167,7 @@ pub fn run(options: &Options) -> Result<Report> {
         report.flood = Some(flood);
         return Ok(report);
     }
+    files::ensure_room_for(sizes.iter().copied().max().unwrap_or(0))?;
     for devices in sizes {
         for &broker in &options.broker {
             for &store in &options.store {
@@ -201,15 +205,6 @@ fn check(options: &Options) -> Result<Vec<usize>> {
         "--seconds is {}, allowed are 1 to {SECONDS_MAX}",
         options.seconds
     );
-    for (&broker, &store) in options.broker.iter().zip(options.store.iter().cycle()) {
-        Stage::check(broker, store)?;
-    }
-    for &store in &options.store {
-        Stage::check(Broker::Embedded, store)?;
-    }
-    if !options.flood {
-        files::ensure_room_for(sizes.iter().copied().max().unwrap_or(0))?;
-    }
     Ok(sizes)
 }
 

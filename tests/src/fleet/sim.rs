@@ -37,6 +37,8 @@ const SECONDS_MAX: u64 = 30 * 24 * 3600;
 /// At the end what was made is waited for this long: a device that is away comes back within.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
+/// As a shell tells of a program that was ended by SIGINT.
+const ENDED_TWICE: i32 = 130;
 
 /// Simulated devices: the real agent core, link and state over real MQTT and TLS, with a runtime that runs nothing.
 #[derive(Debug, Parser)]
@@ -174,8 +176,8 @@ fn live(options: &Options) -> Result<Report> {
     swarm.fleet.set_work(work(options));
     let (connect_s, seconds, before) = watch(options, &swarm, &ended);
     let after = swarm.fleet.counts.read();
-    // What is still under way is told in the report.
-    let _ = swarm.drain(if ended.load(Ordering::Relaxed) { Duration::ZERO } else { DRAIN_LIMIT });
+    // What is still under way after that is told in the report.
+    let _ = swarm.drain(DRAIN_LIMIT);
     let fleet = Arc::clone(&swarm.fleet);
     let (healthy, enrolled) = (swarm.healthy, swarm.fresh());
     let rss_bytes = edgewright_agent::rss_bytes();
@@ -237,7 +239,7 @@ fn work(options: &Options) -> Work {
     Work { feedback: options.feedback, ..work }
 }
 
-/// Turns true when somebody ends the program.
+/// Turns true when somebody ends the program; who does so again ends it at once.
 fn until_signalled(swarm: &Swarm) -> Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let _entered = swarm.enter();
@@ -245,11 +247,15 @@ fn until_signalled(swarm: &Swarm) -> Result<Arc<AtomicBool>> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let set = Arc::clone(&ended);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if set.swap(true, Ordering::Relaxed) {
+                std::process::exit(ENDED_TWICE);
+            }
         }
-        set.store(true, Ordering::Relaxed);
     });
     Ok(ended)
 }

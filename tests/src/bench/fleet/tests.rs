@@ -1,6 +1,8 @@
-use super::{flood::FloodReport, meter::Part, *};
+use super::*;
 use crate::bench::Bench;
 use clap::Parser;
+use flood::FloodReport;
+use meter::Part;
 
 fn options(words: &[&str]) -> Options {
     let words = ["bench", "fleet"].iter().chain(words);
