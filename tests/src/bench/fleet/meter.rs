@@ -47,12 +47,12 @@ impl Meter {
 impl Used {
     fn between(before: &[(&'static str, Usage)], after: &[(&'static str, Usage)], seconds: f64) -> Self {
         let mut used = Self { seconds, ..Self::default() };
-        for (part, after) in after {
-            let nothing = Usage::default();
-            let before = before.iter().find(|(name, _)| name == part).map_or(&nothing, |(_, usage)| usage);
+        let nothing = Usage::default();
+        for &(part, ref after) in after {
+            let before = before.iter().find(|(name, _)| *name == part).map_or(&nothing, |(_, usage)| usage);
             let cpu_s = (after.cpu_s - before.cpu_s).max(0.0);
             used.parts.push(Part { part, cpu_s, processors: cpu_s / seconds });
-            if *part == SERVER {
+            if part == SERVER {
                 used.server_threads = after.shares_since(before, seconds);
             }
         }

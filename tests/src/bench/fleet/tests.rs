@@ -1,8 +1,7 @@
 use super::*;
+use super::{flood::FloodReport, meter::Part};
 use crate::bench::Bench;
 use clap::Parser;
-use flood::FloodReport;
-use meter::Part;
 
 fn options(words: &[&str]) -> Options {
     let words = ["bench", "fleet"].iter().chain(words);
