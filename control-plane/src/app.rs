@@ -10,6 +10,7 @@ pub mod enrol;
 pub mod external;
 mod ingest;
 pub mod jobs;
+mod listing;
 pub mod profiles;
 mod refusals;
 pub mod rollouts;
@@ -24,14 +25,15 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 use tokio::sync::{Mutex, Notify, watch};
 
-pub use crate::store::Page;
+pub use crate::store::{DeviceFilter, Page};
+pub use listing::Keyed;
 
 /// Why something was not done. The API gives each a status of its own.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,9 @@ pub enum Error {
     /// No room on the disk.
     #[error("the control plane's disk is full; free some space under its data folder")]
     Full,
+    /// Not at this moment: the database does not answer, or it is for another server to do.
+    #[error("{0}")]
+    Unavailable(String),
     /// The forge cannot be used.
     #[error("{0}")]
     Forge(String),
@@ -73,7 +78,14 @@ impl From<store::Error> for Error {
         match error {
             store::Error::Full => Self::Full,
             store::Error::Conflict(text) => Self::Conflict(text),
-            store::Error::Open { .. }
+            store::Error::Cursor(_) => Self::Invalid(error.to_string()),
+            store::Error::Unreachable(_) => Self::Unavailable(format!(
+                "{}; nothing was changed, try again in a moment",
+                chain(&error)
+            )),
+            store::Error::NotLeader => Self::Unavailable(error.to_string()),
+            store::Error::Newer { .. }
+            | store::Error::Open { .. }
             | store::Error::Migrate { .. }
             | store::Error::Corrupt { .. }
             | store::Error::Database(_)
@@ -153,7 +165,8 @@ pub struct App {
     trust: trust::Trust,
     forge: Forge,
     boards: BTreeMap<BoardId, Board>,
-    broker: OnceLock<Broker>,
+    /// Only the server that acts for the fleet has one.
+    broker: RwLock<Option<Broker>>,
     started_at: Timestamp,
     counters: Counters,
     /// The planner looks again.
@@ -180,6 +193,8 @@ pub struct App {
     admission: std::sync::Mutex<Admission>,
     /// Running jobs and how to end them.
     running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
+    /// Revoked devices whose sessions were ended or were over when this server began to act.
+    put_out: std::sync::Mutex<Option<BTreeSet<shared::DeviceId>>>,
     /// Versions that ended rollouts may have left nowhere, to be vouched for no more.
     withdrawals: std::sync::Mutex<BTreeSet<ModelVersionId>>,
     /// Payload bytes that went out for rollouts and are not in the store yet.
@@ -212,6 +227,9 @@ pub struct Status {
     pub started_at: Timestamp,
     pub mqtt: String,
     pub broker: broker::Standing,
+    /// Which server acts for the fleet, where several may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<Leader>,
     pub keyring: Keyring,
     pub devices: DeviceCounts,
     /// To the broker; to one elsewhere, those of devices that say that they are there.
@@ -220,6 +238,19 @@ pub struct Status {
     pub open_rollouts: u64,
     pub open_jobs: u64,
     pub delivery: DeliveryCounts,
+}
+
+/// Which of several servers acts for the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// The server that acts, or acted last.
+    pub name: String,
+    /// Counts who came after whom.
+    pub epoch: u64,
+    /// It is this one.
+    pub here: bool,
+    /// It has not been silent for too long.
+    pub alive: bool,
 }
 
 /// Devices by what is seen of them.
@@ -248,7 +279,7 @@ impl App {
             trust: parts.trust,
             forge: parts.forge,
             boards: parts.boards,
-            broker: OnceLock::new(),
+            broker: RwLock::new(None),
             started_at: now(),
             counters: Counters::default(),
             planner_wake: Notify::new(),
@@ -263,6 +294,7 @@ impl App {
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
             running: Mutex::new(HashMap::new()),
+            put_out: std::sync::Mutex::default(),
             withdrawals: std::sync::Mutex::default(),
             published: std::sync::Mutex::new(HashMap::new()),
             evidence: std::sync::Mutex::default(),
@@ -275,8 +307,49 @@ impl App {
 
     /// Gives the application its broker.
     pub fn attach(&self, broker: Broker) {
-        // A second broker would be an error of the caller; the first one stays.
-        let _ = self.broker.set(broker);
+        *self.broker.write().unwrap_or_else(PoisonError::into_inner) = Some(broker);
+    }
+
+    /// The broker, where this server acts for the fleet.
+    pub fn broker(&self) -> Option<Broker> {
+        self.broker.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins to act for the fleet: nobody is connected until they say so.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn take_up(&self) -> Result<()> {
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
+        Ok(self.store.set_all_offline().await?)
+    }
+
+    /// Puts into the store what was counted on the way.
+    pub async fn settle(&self) {
+        self.flush_refusals().await;
+        if let Err(error) = self.flush_published().await {
+            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
+        }
+    }
+
+    /// Forgets what only a server knows that acts for the fleet, whose loops have ended: another one acts from here on,
+    /// and when this one does again it begins as after a start.
+    pub async fn lay_down(&self) {
+        *self.broker.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.store.lay_down_lead();
+        self.forget_told_trust().await;
+        self.forget_told_desired().await;
+        self.running.lock().await.clear();
+        *self.put_out.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.inbox.take();
+        self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
+    }
+
+    /// The store, for those who decide which server acts.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The keys and certificates.
@@ -296,10 +369,7 @@ impl App {
 
     /// Ends the store's connections.
     pub async fn close(&self) {
-        self.flush_refusals().await;
-        if let Err(error) = self.flush_published().await {
-            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
-        }
+        self.settle().await;
         self.store.close().await;
     }
 
@@ -331,6 +401,15 @@ impl App {
         })
     }
 
+    async fn leader(&self) -> Result<Option<Leader>> {
+        if !self.store.is_shared() {
+            return Ok(None);
+        }
+        let here = self.store.leads();
+        let holder = self.store.holder().await?;
+        Ok(holder.map(|holder| Leader { name: holder.name, epoch: holder.epoch, here, alive: holder.holds }))
+    }
+
     /// What there is to say at a glance.
     pub async fn status(&self) -> Result<Status> {
         self.flush_refusals().await;
@@ -338,13 +417,15 @@ impl App {
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
         let open_jobs = self.store.count_open_jobs().await?;
         let counters = &self.counters;
-        let broker = self.broker.get().map_or_else(broker::Standing::absent, Broker::standing);
-        let connections = self.broker.get().map_or(0, |broker| broker.connections().unwrap_or(online));
+        let attached = self.broker();
+        let broker = attached.as_ref().map_or_else(broker::Standing::absent, Broker::standing);
+        let connections = attached.map_or(0, |broker| broker.connections().unwrap_or(online));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             mqtt: format!("{}:{}", self.settings.mqtt_host, self.settings.mqtt_port),
             broker,
+            leader: self.leader().await?,
             keyring: self.signer.keyring_to_read(),
             devices: DeviceCounts { total, online },
             connections,

@@ -17,8 +17,10 @@ mod serve;
 mod status;
 mod trust;
 
+use crate::api::List;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+use serde::de::DeserializeOwned;
 use std::{path::PathBuf, process::ExitCode};
 
 /// Makes models for edge devices and looks after them there.
@@ -139,20 +141,60 @@ fn run(command: &Command, global: &Global) -> Outcome {
 }
 
 /// Where a list begins and how long it is.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PageArgs {
     /// Most entries
     #[arg(long, default_value_t = shared::limits::PAGE_DEFAULT)]
     pub limit: u32,
-    /// Entries to leave out
-    #[arg(long, default_value_t = 0)]
-    pub offset: u64,
+    /// Begin where an earlier page ended: its next_cursor, as --json shows it
+    #[arg(long)]
+    pub cursor: Option<String>,
+    /// All of them, however many there are
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub all: bool,
 }
 
 impl PageArgs {
-    fn query(self) -> String {
-        format!("limit={}&offset={}", self.limit, self.offset)
+    /// The page of the list at `path`, or all of it; `filter` is what else is asked, as in `&model=m`.
+    fn list<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        path: &str,
+        filter: &str,
+    ) -> Result<List<T>, Failure> {
+        if self.all {
+            return Ok(List::whole(all(client, path, filter)?));
+        }
+        let cursor = self.cursor.as_ref().map(|cursor| format!("&cursor={}", word_of(cursor)));
+        client.get(&format!("{path}?limit={}{}{filter}", self.limit, cursor.unwrap_or_default()))
     }
+}
+
+/// Everything in a list, page by page.
+fn all<T: DeserializeOwned>(client: &Client, path: &str, filter: &str) -> Result<Vec<T>, Failure> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let query = format!("{path}?limit={}{cursor}{filter}", shared::limits::PAGE_MAX);
+        let page: List<T> = client.get(&query)?;
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={}", word_of(&next)),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A value as a part of a query: everything that has a meaning there is written as a number.
+fn word_of(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            word.push(byte.into());
+        } else {
+            word.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    word
 }
 
 #[cfg(test)]

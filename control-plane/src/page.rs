@@ -5,7 +5,7 @@ mod view;
 
 use crate::{
     api::{COOKIE, Problem, token_of},
-    app::{App, Page},
+    app::{App, DeviceFilter, Page},
 };
 use axum::{
     Form, Router,
@@ -36,15 +36,14 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     if !token_of(&headers).is_some_and(|token| app.is_admin(token)) {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
-    let page = Page { limit: SHOWN, offset: 0 };
     let shown = view::Shown {
         status: app.status().await?,
-        devices: app.devices(page).await?,
-        rollouts: app.rollouts(Page { limit: 6, offset: 0 }).await?,
-        jobs: app.jobs(Page { limit: 4, offset: 0 }).await?,
-        datasets: app.datasets(Page { limit: DATASETS_SHOWN, offset: 0 }).await?,
-        events: app.device_events(None, Page { limit: 20, offset: 0 }).await?,
-        security: app.security_events(Page { limit: 5, offset: 0 }).await?,
+        devices: app.devices(&DeviceFilter::default(), &Page::first(SHOWN)).await?,
+        rollouts: app.rollouts(&Page::first(6)).await?,
+        jobs: app.jobs(&Page::first(4)).await?,
+        datasets: app.datasets(&Page::first(DATASETS_SHOWN)).await?,
+        events: app.device_events(None, &Page::first(20)).await?,
+        security: app.security_events(&Page::first(5)).await?,
         now: crate::app::now(),
     };
     let headers = [

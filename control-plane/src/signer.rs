@@ -239,6 +239,17 @@ impl Signer {
         Ok(gone)
     }
 
+    /// Takes the CAs as they are on the disk, where another server may have changed them; `true` if one has.
+    pub fn reload_authorities(&self, now: Timestamp) -> Result<bool> {
+        let newest = Authorities::open(&self.folder, now)?;
+        let mut authorities = self.authorities.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = !authorities.iter().map(|one| one.digest).eq(newest.iter().map(|one| one.digest));
+        if changed {
+            *authorities = newest;
+        }
+        Ok(changed)
+    }
+
     /// File of the server's certificate.
     pub fn server_certificate_path(&self) -> PathBuf {
         self.folder.join("server.pem")

@@ -10,6 +10,8 @@ mod bad_input;
 mod board;
 #[path = "e2e/broker.rs"]
 mod broker;
+#[path = "e2e/database.rs"]
+mod database;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/fleet.rs"]
@@ -110,6 +112,18 @@ const ALONE: &[(&str, Alone)] = &[
         broker::a_revoked_device_is_put_out_of_a_mosquitto,
     ),
     ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
+    (
+        "database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed",
+        database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed,
+    ),
+    (
+        "database::a_database_that_goes_away_and_comes_back_loses_nothing",
+        database::a_database_that_goes_away_and_comes_back_loses_nothing,
+    ),
+    (
+        "database::two_servers_with_brokers_of_their_own_are_refused",
+        database::two_servers_with_brokers_of_their_own_are_refused,
+    ),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",

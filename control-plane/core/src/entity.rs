@@ -216,6 +216,54 @@ pub struct Device {
     pub reported: Option<Reported>,
 }
 
+/// Where a device is on its way to what it shall run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// It has accepted its newest desired state, or there is none.
+    Current,
+    /// It has not.
+    Behind,
+    /// It may not connect any more.
+    Revoked,
+}
+
+impl DeviceState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Current, Self::Behind, Self::Revoked];
+
+    /// The wire's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Behind => "behind",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl std::str::FromStr for DeviceState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|state| state.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no state of a device; there are {}", known()))
+    }
+}
+
+impl Device {
+    /// Where it is on its way to what it shall run.
+    pub fn state(&self) -> DeviceState {
+        let reported = self.reported.as_ref().map_or(0, |reported| reported.generation);
+        match self.revoked_at {
+            Some(_) => DeviceState::Revoked,
+            None if reported < self.generation => DeviceState::Behind,
+            None => DeviceState::Current,
+        }
+    }
+}
+
 /// Board of a device that has a certificate and has not said what it is. No board has that id, so no version goes there.
 pub const BOARD_UNKNOWN: &str = "unknown";
 
@@ -248,6 +296,9 @@ pub struct DeviceEvent {
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityEvent {
+    /// In the order in which they were kept; zero before that.
+    #[serde(default)]
+    pub number: u64,
     pub at: Timestamp,
     /// Who tried, as far as known.
     pub subject: String,
@@ -305,6 +356,9 @@ pub struct Rollout {
     pub bytes_published: u64,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// Counts its changes: a plan is carried out on the rollout that it was made for.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// One thing that happened in a rollout.

@@ -19,7 +19,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Dataset>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.datasets(page).await?, page)))
+    Ok(Json(List::new(app.datasets(&page).await?, &page)))
 }
 
 async fn add(

@@ -5,8 +5,9 @@ use super::{
     problem::{Body, Path, Problem, Query},
 };
 use crate::app::{
-    App,
+    App, DeviceFilter, Error,
     enrol::{CreatedToken, NewToken},
+    versions::VersionName,
 };
 use axum::{
     Json, Router,
@@ -14,9 +15,14 @@ use axum::{
     http::StatusCode,
     routing::{get, post, put},
 };
-use control_core::entity::{Device, DeviceEvent, SecurityEvent, Token};
-use shared::DeviceId;
+use control_core::entity::{Device, DeviceEvent, DeviceState, SecurityEvent, Token};
+use shared::{BoardId, DeviceId};
 use std::{collections::BTreeMap, sync::Arc};
+
+/// Longest text to search for.
+const SEARCH_BYTES_MAX: usize = 256;
+/// Most labels to ask for at one time.
+const LABELS_ASKED_MAX: usize = 16;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -32,10 +38,52 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn list(
     State(app): State<Arc<App>>,
-    Query(paging): Query<Paging>,
+    Query(asked): Query<Vec<(String, String)>>,
 ) -> Result<Json<List<Device>>, Problem> {
+    let (filter, paging) = asked_for(&app, asked).await?;
     let page = paging.page()?;
-    Ok(Json(List::new(app.devices(page).await?, page)))
+    Ok(Json(List::new(app.devices(&filter, &page).await?, &page)))
+}
+
+/// Which devices a request asks for. `label` may come again and again, anything else once.
+async fn asked_for(app: &App, asked: Vec<(String, String)>) -> Result<(DeviceFilter, Paging), Problem> {
+    let mut filter = DeviceFilter::default();
+    let mut paging = Paging::default();
+    let wrong = |key: &str, reason: &dyn std::fmt::Display| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("{key}: {reason}"))
+    };
+    for (key, value) in asked {
+        match key.as_str() {
+            "limit" => paging.limit = Some(value.parse::<u32>().map_err(|error| wrong(&key, &error))?),
+            "cursor" => paging.cursor = Some(value),
+            "search" if value.len() > SEARCH_BYTES_MAX || value.contains('\0') => {
+                return Err(wrong(&key, &format!("at most {SEARCH_BYTES_MAX} bytes of text")));
+            }
+            // Nothing is part of everything.
+            "search" => filter.search = Some(value).filter(|value| !value.is_empty()),
+            "board" => filter.board = Some(value.parse::<BoardId>().map_err(|error| wrong(&key, &error))?),
+            "online" => filter.online = Some(value.parse::<bool>().map_err(|error| wrong(&key, &error))?),
+            "state" => filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?),
+            "version" => {
+                let name = value.parse::<VersionName>().map_err(|error| wrong(&key, &error))?;
+                let version = app.version(&name).await.map_err(|error| match error {
+                    Error::NotFound(text) => wrong(&key, &text),
+                    error => error.into(),
+                })?;
+                filter.version = Some(version.id);
+            }
+            "label" => {
+                let pair = value.split_once('=').filter(|_| !value.contains('\0'));
+                let (name, wanted) = pair.ok_or_else(|| wrong(&key, &"expected KEY=VALUE"))?;
+                filter.labels.insert(name.to_owned(), wanted.to_owned());
+                if filter.labels.len() > LABELS_ASKED_MAX {
+                    return Err(wrong(&key, &format!("at most {LABELS_ASKED_MAX} of them")));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((filter, paging))
 }
 
 async fn show(State(app): State<Arc<App>>, Path(device): Path<DeviceId>) -> Result<Json<Device>, Problem> {
@@ -48,7 +96,7 @@ async fn events(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<DeviceEvent>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.device_events(Some(&device), page).await?, page)))
+    Ok(Json(List::new(app.device_events(Some(&device), &page).await?, &page)))
 }
 
 async fn all_events(
@@ -56,7 +104,7 @@ async fn all_events(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<DeviceEvent>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.device_events(None, page).await?, page)))
+    Ok(Json(List::new(app.device_events(None, &page).await?, &page)))
 }
 
 async fn security_events(
@@ -64,7 +112,7 @@ async fn security_events(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<SecurityEvent>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.security_events(page).await?, page)))
+    Ok(Json(List::new(app.security_events(&page).await?, &page)))
 }
 
 async fn label(
@@ -84,7 +132,7 @@ async fn tokens(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Token>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.tokens(page).await?, page)))
+    Ok(Json(List::new(app.tokens(&page).await?, &page)))
 }
 
 async fn create_token(

@@ -32,7 +32,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn list(State(app): State<Arc<App>>, Query(paging): Query<Paging>) -> Result<Json<List<Job>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.jobs(page).await?, page)))
+    Ok(Json(List::new(app.jobs(&page).await?, &page)))
 }
 
 async fn show(State(app): State<Arc<App>>, Path(job): Path<JobId>) -> Result<Json<Job>, Problem> {

@@ -55,7 +55,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Version>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.versions(filter.model.as_ref(), page).await?, page)))
+    Ok(Json(List::new(app.versions(filter.model.as_ref(), &page).await?, &page)))
 }
 
 async fn show(State(app): State<Arc<App>>, Path(name): Path<VersionName>) -> Result<Json<Version>, Problem> {

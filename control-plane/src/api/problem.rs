@@ -40,6 +40,7 @@ impl From<Error> for Problem {
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Forge(_) => StatusCode::BAD_GATEWAY,
             Error::Internal(reason) => {
                 tracing::error!("a request failed: {reason}");

@@ -35,7 +35,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Rollout>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.rollouts(page).await?, page)))
+    Ok(Json(List::new(app.rollouts(&page).await?, &page)))
 }
 
 async fn create(

@@ -234,7 +234,8 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         assert_eq!(got.as_u16(), status, "{path} {body}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(says), "{path} {body}: {problem}");
     }
-    for path in ["/devices?limit=0", "/devices?limit=501", "/devices?offset=-1", "/jobs/12", "/nowhere"] {
+    for path in ["/devices?limit=0", "/devices?limit=501", "/devices?cursor=!", "/devices?limit=x", "/devices?online=maybe", "/devices?state=gone",
+        "/devices?label=ring", "/devices?version=m@v9.9", "/devices?board=../x", "/security-events?cursor=Y2Ft", "/jobs/12", "/nowhere"] {
         assert!(world.call("GET", path, None).await.0.is_client_error(), "{path}");
     }
     assert_eq!(world.call("DELETE", "/devices", None).await.0, StatusCode::METHOD_NOT_ALLOWED);
@@ -279,10 +280,43 @@ async fn lists_come_in_pages() {
         world.token(json!({})).await;
     }
     let (_, first) = world.call("GET", "/tokens?limit=3", None).await;
-    assert_eq!((first["items"].as_array().unwrap().len(), first["next_offset"].as_u64()), (3, Some(3)));
-    let (_, second) = world.call("GET", "/tokens?limit=3&offset=3", None).await;
-    assert_eq!((second["items"].as_array().unwrap().len(), second["next_offset"].as_u64()), (2, None));
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let (_, second) = world.call("GET", &format!("/tokens?limit=3&cursor={cursor}"), None).await;
+    assert_eq!(second["next_cursor"], json!(null));
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].to_string()).collect()
+    };
+    let (mut all, rest) = (ids(&first), ids(&second));
+    assert_eq!((all.len(), rest.len()), (3, 2));
+    all.extend(rest);
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{all:?}");
     assert!(first["items"][0].get("secret").is_none() && !first.to_string().contains("hash"));
+}
+
+#[tokio::test]
+async fn devices_are_found_by_what_is_asked_of_them() {
+    let world = World::new().await;
+    for device in ["cam-01", "cam-02", "door-01"] {
+        testing::enrol(&world.app, device, "x86-64").await;
+    }
+    let labels = Some(json!({ "ring": "1", "site": "Berlin" }));
+    assert_eq!(world.call("PUT", "/devices/cam-02/labels", labels).await.0, StatusCode::OK);
+    let cases = [
+        ("/devices?search=CAM", "cam-01 cam-02"),
+        ("/devices?search=", "cam-01 cam-02 door-01"),
+        ("/devices?search=berl", "cam-02"),
+        ("/devices?label=ring%3D1&label=site%3DBerlin", "cam-02"),
+        ("/devices?label=ring%3D1&label=site%3DParis", ""),
+        ("/devices?online=true", ""),
+        ("/devices?state=current&limit=2", "cam-01 cam-02"),
+        ("/devices?board=jetson", ""),
+    ];
+    for (path, expected) in cases {
+        let (status, list) = world.call("GET", path, None).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {list}");
+        let ids = list["items"].as_array().unwrap().iter().map(|device| device["id"].as_str().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>().join(" "), expected, "{path}");
+    }
 }
 
 #[tokio::test]

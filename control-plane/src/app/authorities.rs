@@ -10,7 +10,11 @@ use crate::{
     signer::{self, AUTHORITIES_MAX, AuthorityInfo},
 };
 use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+
+/// How soon what another server makes of the CAs is taken over.
+const SHARED_PERIOD: Duration = Duration::from_secs(2);
 
 /// A CA with those who depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,13 +73,34 @@ impl App {
         }
         self.signer.retire_authorities(now()).map_err(|error| Error::Internal(chain(&error)))?;
         self.tls_changed().await?;
-        if let Some(broker) = self.broker.get() {
+        if let Some(broker) = self.broker() {
             // Those that are shut out would stay connected until they come again.
             for device in &left {
                 broker.kick(device).await;
             }
         }
         self.authorities().await
+    }
+
+    /// Where other servers work on the folder too: takes over what they make of the CAs, until the application stops.
+    pub async fn run_authorities(self: Arc<Self>) {
+        if !self.store.is_shared() {
+            return self.stopped().await;
+        }
+        loop {
+            tokio::select! {
+                () = self.stopped() => return,
+                () = tokio::time::sleep(SHARED_PERIOD) => {}
+            }
+            let taken = match self.signer.reload_authorities(now()) {
+                Ok(true) => self.tls_changed().await,
+                Ok(false) => Ok(()),
+                Err(error) => Err(Error::Internal(chain(&error))),
+            };
+            if let Err(error) = taken {
+                tracing::error!("the CAs of another server are not taken over: {}", chain(&error));
+            }
+        }
     }
 
     /// Tells of changes of the CAs or of the server's certificate.
@@ -95,7 +120,7 @@ impl App {
     async fn tls_changed(&self) -> Result<()> {
         self.tls_changes.send_modify(|count| *count += 1);
         self.revocations.notify_one();
-        match self.broker.get() {
+        match self.broker() {
             Some(broker) => broker.reload().await.map_err(|error| Error::Internal(chain(&error))),
             None => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Devices: showing, labelling, revoking.
 
-use super::{App, Error, Page, Result, now, unknown};
+use super::{App, DeviceFilter, Error, Page, Result, now, unknown};
 use control_core::entity::{Device, DeviceEvent, SecurityEvent};
 use shared::DeviceId;
 use std::collections::BTreeMap;
@@ -23,13 +23,13 @@ impl App {
         }
     }
 
-    /// Devices by id.
-    pub async fn devices(&self, page: Page) -> Result<Vec<Device>> {
-        Ok(self.store.devices(page).await?)
+    /// Devices by id, of those that the filter names.
+    pub async fn devices(&self, filter: &DeviceFilter, page: &Page) -> Result<Vec<Device>> {
+        Ok(self.store.devices(filter, page).await?)
     }
 
     /// Events of one device or of all, the newest first.
-    pub async fn device_events(&self, id: Option<&DeviceId>, page: Page) -> Result<Vec<DeviceEvent>> {
+    pub async fn device_events(&self, id: Option<&DeviceId>, page: &Page) -> Result<Vec<DeviceEvent>> {
         if let Some(id) = id {
             self.device(id).await?;
         }
@@ -37,7 +37,7 @@ impl App {
     }
 
     /// What was refused, the newest first.
-    pub async fn security_events(&self, page: Page) -> Result<Vec<SecurityEvent>> {
+    pub async fn security_events(&self, page: &Page) -> Result<Vec<SecurityEvent>> {
         self.flush_refusals().await;
         Ok(self.store.security_events(page).await?)
     }
@@ -65,7 +65,7 @@ impl App {
         self.device(id).await?;
         self.store.revoke_device(id, now()).await?;
         self.revocations.notify_one();
-        if let Some(broker) = self.broker.get() {
+        if let Some(broker) = self.broker() {
             broker.kick(id).await;
         }
         self.planner_wake.notify_one();

@@ -104,7 +104,7 @@ impl App {
     }
 
     /// Tokens, the newest first.
-    pub async fn tokens(&self, page: Page) -> Result<Vec<Token>> {
+    pub async fn tokens(&self, page: &Page) -> Result<Vec<Token>> {
         Ok(self.store.tokens(page).await?)
     }
 
@@ -147,7 +147,7 @@ impl App {
         }
         let result = work.await;
         match &result {
-            Ok(_) | Err(Error::Internal(_) | Error::Full) => {
+            Ok(_) | Err(Error::Internal(_) | Error::Full | Error::Unavailable(_)) => {
                 self.admission.lock().unwrap_or_else(PoisonError::into_inner).succeeded(peer);
             }
             Err(error) => self.note_refusal(subject, kind, &error.to_string()),
@@ -170,7 +170,7 @@ impl App {
         let (pem, issued) = self.issue(csr, &device)?;
         self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
         self.revocations.notify_one();
-        if may_replace && let Some(broker) = self.broker.get() {
+        if may_replace && let Some(broker) = self.broker() {
             // A session under the certificate that was good before, if there is one.
             broker.kick(&device).await;
         }

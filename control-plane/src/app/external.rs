@@ -80,7 +80,11 @@ impl App {
 
     /// Is what devices say heard, and do they hear what is told?
     pub(super) fn hears_devices(&self) -> bool {
-        self.broker.get().is_none_or(Broker::is_connected)
+        match self.broker() {
+            Some(broker) => broker.is_connected(),
+            // Without a broker at all there is nothing to be away from; where another server acts, it hears them.
+            None => self.store.leads(),
+        }
     }
 
     /// Makes a broker's certificate, and gives what else it needs.
@@ -130,7 +134,7 @@ impl App {
 
     /// Tells the broker everything again whenever it was reached, until the application stops.
     pub async fn run_broker(self: Arc<Self>) {
-        let Some(mut arrivals) = self.broker.get().and_then(Broker::arrivals) else {
+        let Some(mut arrivals) = self.broker().and_then(|broker| broker.arrivals()) else {
             return self.stopped().await;
         };
         let (mut seen, mut all_told) = (0, true);

@@ -286,14 +286,14 @@ impl App {
     }
 
     /// Jobs, the newest first.
-    pub async fn jobs(&self, page: Page) -> Result<Vec<Job>> {
+    pub async fn jobs(&self, page: &Page) -> Result<Vec<Job>> {
         Ok(self.store.jobs(page).await?)
     }
 
     /// Ends a job that has not ended.
     pub async fn cancel_job(&self, id: JobId) -> Result<Job> {
         let job = self.job(id).await?;
-        if !self.store.end_job(id, &JobEnd::Cancelled, now()).await? {
+        if !self.store.cancel_job(id, now()).await? {
             return Err(Error::Conflict(format!("job {id} is {:?} already", job.state).to_lowercase()));
         }
         if let Some(cancel) = self.running.lock().await.get(&id) {
@@ -339,6 +339,9 @@ impl App {
         workers: &mut tokio::task::JoinSet<()>,
         meter: &mut load::Meter,
     ) -> Result<()> {
+        if self.store.is_shared() {
+            self.end_cancelled().await?;
+        }
         let mut load = meter.look();
         for state in [JobState::Running, JobState::Queued] {
             let jobs = self.store.jobs_in(state).await?;
@@ -370,10 +373,28 @@ impl App {
         Ok(())
     }
 
+    /// Ends the workers of jobs that a person has ended at another server.
+    async fn end_cancelled(&self) -> Result<()> {
+        let running: Vec<JobId> = self.running.lock().await.keys().copied().collect();
+        for id in running {
+            if self.store.job(id).await?.is_none_or(|job| job.state.is_final())
+                && let Some(cancel) = self.running.lock().await.get(&id)
+            {
+                cancel.send_replace(true);
+            }
+        }
+        Ok(())
+    }
+
     async fn run_job(&self, job: Job, cancelled: watch::Receiver<bool>) {
         let id = job.id;
         let end = match self.try_job(job, cancelled).await {
             Ok(end) => end,
+            Err(Error::Unavailable(reason)) => {
+                // It goes on from where it is at the next look.
+                tracing::warn!("job {id} waits: {reason}");
+                return;
+            }
             Err(error) => JobEnd::Failed { error: error.to_string() },
         };
         match &end {

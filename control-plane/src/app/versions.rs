@@ -22,6 +22,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 use trust::oms::Resource;
 use uuid::Uuid;
@@ -40,6 +41,8 @@ pub const UNSIGNED_NAMES: [&str; 4] = [BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME
 
 /// How far a golden output may be off where nobody measured it.
 const GOLDEN_TOLERANCE_DEFAULT: f32 = 0.02;
+/// An upload that nobody has added to for so long is over.
+const UPLOAD_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Names of files that an upload may have.
 const UPLOAD_FILES: [&str; 5] = [MODEL_FILE, GOLDEN_FILE, shared::job::REPORT_FILE, SOURCE_FILE, LABELS_FILE];
 
@@ -119,7 +122,7 @@ impl App {
         match found {
             Some(version) => Ok(version),
             None => {
-                let known = self.store.versions(None, Page { limit: limits::PAGE_MAX, offset: 0 }).await?;
+                let known = self.store.versions(None, &Page::first(limits::PAGE_MAX)).await?;
                 let known = known.iter().map(|version| version.name.as_str());
                 let name = String::from(name.clone());
                 Err(Error::NotFound(unknown("version", &name, known, "edgewright model list")))
@@ -128,7 +131,7 @@ impl App {
     }
 
     /// Versions by model, the newest first; all models or one.
-    pub async fn versions(&self, model: Option<&ModelName>, page: Page) -> Result<Vec<Version>> {
+    pub async fn versions(&self, model: Option<&ModelName>, page: &Page) -> Result<Vec<Version>> {
         Ok(self.store.versions(model, page).await?)
     }
 
@@ -209,13 +212,33 @@ impl App {
         self.settings.data.join("uploads").join(upload.to_string())
     }
 
-    /// Removes what uploads left behind.
+    /// Removes what uploads left behind; where other servers may be taking some in, nothing that is younger than a day.
     pub fn clear_uploads(&self) -> Result<()> {
+        if self.store.is_shared() {
+            return self.clear_old_uploads();
+        }
         match fs::remove_dir_all(self.settings.data.join("uploads")) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(file_error("the upload folder", &error)),
         }
+    }
+
+    fn clear_old_uploads(&self) -> Result<()> {
+        let uploads = match fs::read_dir(self.settings.data.join("uploads")) {
+            Ok(uploads) => uploads,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(file_error("the upload folder", &error)),
+        };
+        for upload in uploads.flatten() {
+            let changed = upload.metadata().and_then(|metadata| metadata.modified());
+            let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UPLOAD_LIFE));
+            // Another server may have done it.
+            if is_old && let Err(error) = fs::remove_dir_all(upload.path()) {
+                tracing::debug!("an old upload stays behind: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// Signs uploaded files as a version, after the forge has run the golden inputs on them. The upload is gone

@@ -2,13 +2,13 @@
 //!
 //! What is counted is counted in the transaction that keeps it, so that a look at the counts reads no records.
 
-use super::{Page, Reader, Result, Store, json, number, time, word};
+use super::{Page, Reader, Real, Result, Store, json, number, time, word};
 use control_core::entity::{IngestCounts, SecurityEvent};
 use shared::{
     DeviceId, Timestamp,
     wire::{Batch, Event, Feedback, Record, Telemetry, cut},
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Any, Transaction};
 
 /// Security events of one kind that are kept; older ones go. A flood of one kind leaves the others as they are.
 pub const SECURITY_EVENTS_PER_KIND_MAX: u64 = 1000;
@@ -36,21 +36,21 @@ const EVENTS: Kind = Kind {
     stored: "stored.events",
     redelivered: "redelivered.events",
     per_device_max: EVENTS_PER_DEVICE_MAX,
-    trim: "DELETE FROM events WHERE rowid IN (SELECT rowid FROM events WHERE device = ? ORDER BY rowid LIMIT ?)",
+    trim: "DELETE FROM events WHERE number IN (SELECT number FROM events WHERE device = $1 ORDER BY number LIMIT $2)",
 };
 const FEEDBACK: Kind = Kind {
     name: "feedback",
     stored: "stored.feedback",
     redelivered: "redelivered.feedback",
     per_device_max: FEEDBACK_PER_DEVICE_MAX,
-    trim: "DELETE FROM feedback WHERE rowid IN (SELECT rowid FROM feedback WHERE device = ? ORDER BY rowid LIMIT ?)",
+    trim: "DELETE FROM feedback WHERE number IN (SELECT number FROM feedback WHERE device = $1 ORDER BY number LIMIT $2)",
 };
 const TELEMETRY: Kind = Kind {
     name: "telemetry",
     stored: "stored.telemetry",
     redelivered: "redelivered.telemetry",
     per_device_max: TELEMETRY_PER_DEVICE_MAX,
-    trim: "DELETE FROM telemetry WHERE rowid IN (SELECT rowid FROM telemetry WHERE device = ? ORDER BY rowid LIMIT ?)",
+    trim: "DELETE FROM telemetry WHERE number IN (SELECT number FROM telemetry WHERE device = $1 ORDER BY number LIMIT $2)",
 };
 /// Records of the same content as one that was there already, under another id.
 const TWICE: &str = "twice";
@@ -66,7 +66,7 @@ struct Tally {
 impl Store {
     /// Keeps a batch of events; gives how many were new. All or nothing, and on the disk when it returns.
     pub async fn ingest_events(&self, batch: &Batch<Event>, now: Timestamp) -> Result<u64> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_as_leader().await?;
         let mut tally = Tally::default();
         for event in &batch.records {
             let id = event.id.to_string();
@@ -74,8 +74,8 @@ impl Store {
             let bundle = event.bundle.map(|digest| digest.to_string());
             let kind = word(&event.kind)?;
             let added = sqlx::query(
-                "INSERT OR IGNORE INTO events (id, device, at, received_at, slot, bundle, kind, detail) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO events (id, device, at, received_at, slot, bundle, kind, detail) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
             )
             .bind(&id)
             .bind(batch.device.as_str())
@@ -92,8 +92,8 @@ impl Store {
                 continue;
             }
             let other = sqlx::query(
-                "SELECT 1 FROM events WHERE device = ? AND at = ? AND kind = ? AND slot IS ? AND bundle IS ? \
-                 AND detail = ? AND id <> ? LIMIT 1",
+                "SELECT 1 FROM events WHERE device = $1 AND at = $2 AND kind = $3 AND slot IS NOT DISTINCT FROM $4 \
+                 AND bundle IS NOT DISTINCT FROM $5 AND detail = $6 AND id <> $7 LIMIT 1",
             )
             .bind(batch.device.as_str())
             .bind(time(event.at))
@@ -111,7 +111,7 @@ impl Store {
 
     /// Keeps a batch of feedback; gives how many were new.
     pub async fn ingest_feedback(&self, batch: &Batch<Feedback>, now: Timestamp) -> Result<u64> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_as_leader().await?;
         let mut tally = Tally::default();
         for record in &batch.records {
             let id = record.id.to_string();
@@ -120,8 +120,8 @@ impl Store {
             let kind = word(&record.kind)?;
             let label = record.label.as_deref().map(cut);
             let added = sqlx::query(
-                "INSERT OR IGNORE INTO feedback (id, device, at, received_at, slot, version, request, kind, value, label) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO feedback (id, device, at, received_at, slot, version, request, kind, value, label) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
             )
             .bind(&id)
             .bind(batch.device.as_str())
@@ -131,7 +131,7 @@ impl Store {
             .bind(&version)
             .bind(&request)
             .bind(&kind)
-            .bind(record.value)
+            .bind(Real(record.value))
             .bind(&label)
             .execute(&mut *tx)
             .await?
@@ -141,8 +141,9 @@ impl Store {
             }
             // Of one request the same thing is said once, whenever that was; without a request the time tells.
             let other = sqlx::query(
-                "SELECT 1 FROM feedback WHERE device = ?1 AND request IS ?2 AND (?2 IS NOT NULL OR at = ?3) \
-                 AND slot = ?4 AND version = ?5 AND kind = ?6 AND value IS ?7 AND label IS ?8 AND id <> ?9 LIMIT 1",
+                "SELECT 1 FROM feedback WHERE device = $1 AND (request = $2 OR ($2 IS NULL AND request IS NULL AND at = $3)) \
+                 AND slot = $4 AND version = $5 AND kind = $6 AND value IS NOT DISTINCT FROM $7 \
+                 AND label IS NOT DISTINCT FROM $8 AND id <> $9 LIMIT 1",
             )
             .bind(batch.device.as_str())
             .bind(&request)
@@ -150,7 +151,7 @@ impl Store {
             .bind(record.slot.as_str())
             .bind(&version)
             .bind(&kind)
-            .bind(record.value)
+            .bind(Real(record.value))
             .bind(&label)
             .bind(&id)
             .fetch_optional(&mut *tx)
@@ -162,19 +163,24 @@ impl Store {
 
     /// Keeps a batch of telemetry; gives how many were new.
     pub async fn ingest_telemetry(&self, batch: &Batch<Telemetry>, now: Timestamp) -> Result<u64> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_as_leader().await?;
         let mut tally = Tally::default();
         for record in &batch.records {
             let id = record.id.to_string();
             let version = record.version_id.to_string();
             let added = sqlx::query(
-                "INSERT OR IGNORE INTO telemetry (id, device, at, received_at, version, record) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO telemetry (id, device, at, received_at, version, slot, requests, failed, latency_p99_us, \
+                 record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
             )
             .bind(&id)
             .bind(batch.device.as_str())
             .bind(time(record.at))
             .bind(time(now))
             .bind(&version)
+            .bind(record.slot.as_str())
+            .bind(number(record.requests))
+            .bind(number(record.failed.min(record.requests)))
+            .bind(record.latency_p99_us.map(number))
             .bind(json(record)?)
             .execute(&mut *tx)
             .await?
@@ -184,8 +190,8 @@ impl Store {
             }
             // A slot has one window of a version that begins at a time.
             let other = sqlx::query(
-                "SELECT 1 FROM telemetry WHERE device = ? AND at = ? AND version = ? AND record ->> 'slot' = ? \
-                 AND id <> ? LIMIT 1",
+                "SELECT 1 FROM telemetry WHERE device = $1 AND at = $2 AND version = $3 AND slot = $4 \
+                 AND id <> $5 LIMIT 1",
             )
             .bind(batch.device.as_str())
             .bind(time(record.at))
@@ -225,7 +231,7 @@ impl Store {
         let mut tx = self.begin().await?;
         for event in events {
             sqlx::query(
-                "INSERT INTO security_events (at, subject, kind, detail, count) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO security_events (at, subject, kind, detail, count) VALUES ($1, $2, $3, $4, $5)",
             )
             .bind(time(event.at))
             .bind(cut(&event.subject))
@@ -235,8 +241,8 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             sqlx::query(
-                "DELETE FROM security_events WHERE kind = ?1 AND id <= \
-                 (SELECT id FROM security_events WHERE kind = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                "DELETE FROM security_events WHERE kind = $1 AND id <= \
+                 (SELECT id FROM security_events WHERE kind = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
             )
             .bind(&event.kind)
             .bind(number(SECURITY_EVENTS_PER_KIND_MAX))
@@ -248,16 +254,17 @@ impl Store {
     }
 
     /// What was refused, the newest first.
-    pub async fn security_events(&self, page: Page) -> Result<Vec<SecurityEvent>> {
-        let rows = sqlx::query("SELECT * FROM security_events ORDER BY id DESC LIMIT ? OFFSET ?")
+    pub async fn security_events(&self, page: &Page) -> Result<Vec<SecurityEvent>> {
+        let rows = sqlx::query("SELECT * FROM security_events WHERE id < $1 ORDER BY id DESC LIMIT $2")
+            .bind(page.before_number()?)
             .bind(page.sql_limit())
-            .bind(page.sql_offset())
             .fetch_all(&self.readers)
             .await?;
         rows.iter()
             .map(|row| {
                 let row = Reader::new("security_events", row);
                 Ok(SecurityEvent {
+                    number: row.number("id")?,
                     at: row.time("at")?,
                     subject: row.text("subject")?,
                     kind: row.text("kind")?,
@@ -277,7 +284,7 @@ impl Tally {
 }
 
 async fn finish<R: Record>(
-    mut tx: Transaction<'static, Sqlite>,
+    mut tx: Transaction<'static, Any>,
     kind: &Kind,
     batch: &Batch<R>,
     tally: &Tally,
@@ -296,15 +303,10 @@ async fn finish<R: Record>(
 }
 
 /// Keeps the number of records of one device within its limit, with some slack.
-async fn trim(
-    tx: &mut Transaction<'static, Sqlite>,
-    kind: &Kind,
-    device: &DeviceId,
-    added: u64,
-) -> Result<()> {
+async fn trim(tx: &mut Transaction<'static, Any>, kind: &Kind, device: &DeviceId, added: u64) -> Result<()> {
     let row = sqlx::query(
-        "INSERT INTO kept_records (device, kind, kept) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (device, kind) DO UPDATE SET kept = kept + ?3 RETURNING kept",
+        "INSERT INTO kept_records (device, kind, kept) VALUES ($1, $2, $3) \
+         ON CONFLICT (device, kind) DO UPDATE SET kept = kept_records.kept + $3 RETURNING kept",
     )
     .bind(device.as_str())
     .bind(kind.name)
@@ -321,7 +323,7 @@ async fn trim(
         .execute(&mut **tx)
         .await?
         .rows_affected();
-    sqlx::query("UPDATE kept_records SET kept = kept - ? WHERE device = ? AND kind = ?")
+    sqlx::query("UPDATE kept_records SET kept = kept - $1 WHERE device = $2 AND kind = $3")
         .bind(number(gone))
         .bind(device.as_str())
         .bind(kind.name)
@@ -330,9 +332,9 @@ async fn trim(
     Ok(())
 }
 
-async fn count(tx: &mut Transaction<'static, Sqlite>, name: &str, by: u64) -> Result<()> {
+async fn count(tx: &mut Transaction<'static, Any>, name: &str, by: u64) -> Result<()> {
     sqlx::query(
-        "INSERT INTO counters (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+        "INSERT INTO counters (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = counters.value + $2",
     )
     .bind(name)
     .bind(number(by))

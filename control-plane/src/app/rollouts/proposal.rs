@@ -96,6 +96,7 @@ impl App {
             bytes_published: 0,
             created_at: now(),
             finished_at: None,
+            revision: 0,
         };
         self.store.add_rollout(&rollout).await?;
         self.planner_wake.notify_one();

@@ -46,7 +46,7 @@ impl Stage {
         };
         let serve = ServeOptions {
             broker_crl: (broker == Broker::Mosquitto).then(|| broker_folder.join("crl.pem")),
-            database: postgres.as_ref().map(Postgres::url),
+            database: postgres.as_ref().map(Postgres::address),
             ..ServeOptions::default()
         };
         let control = ControlPlane::start(&folder.join("control"), serve)?;
