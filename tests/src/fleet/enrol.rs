@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use edgewright_agent::{data::DataDir, identity::Identity};
 use indicatif::ProgressBar;
 use serde_json::{Value, json, value::RawValue};
-use shared::BoardId;
+use shared::{BoardId, backoff::Backoff};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -23,12 +23,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 /// Devices that are enrolled beside each other, where nothing else is asked for.
 pub const AT_ONCE: usize = 8;
 /// Life of a token: it is used at once.
 const TOKEN_S: u64 = 3600;
+/// A server that has much to do may refuse, or not answer in time.
+const TRIES: u32 = 5;
+const RETRY_MS: u64 = 500;
+const RETRY_MS_MAX: u64 = 8_000;
 const STATE_FILE: &str = "state.json";
 const TOKEN_FILE: &str = "enrol.json";
 const LOCK_FILE: &str = "fleet.lock";
@@ -203,7 +208,17 @@ fn enrol(api: &Api, data: &DataDir, name: &str, board: &BoardId) -> Result<Ident
     });
     let path = data.root().join(TOKEN_FILE);
     write_private(&path, &enrolment)?;
-    let identity = Identity::load_or_enrol(data, Some(&path), board)?;
+    let mut backoff = Backoff::new(RETRY_MS, RETRY_MS_MAX, 0);
+    let identity = loop {
+        match Identity::load_or_enrol(data, Some(&path), board) {
+            Ok(identity) => break identity,
+            // The same token with the same key opens again.
+            Err(_) if backoff.tries() + 1 < TRIES => {
+                thread::sleep(Duration::from_millis(backoff.next_ms()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
     Ok(identity)
 }
