@@ -26,10 +26,15 @@ use arc_swap::ArcSwap;
 use blobs::Blobs;
 use character::Character;
 use counts::Counts;
-use edgewright_agent::{clock::elapsed_ms, identity::Identity, trust::Trust};
+use edgewright_agent::{
+    clock::elapsed_ms,
+    identity::Identity,
+    trust::{Heard, Trust},
+};
 use rustls::ClientConfig;
-use shared::{BoardId, Timestamp};
+use shared::{BoardId, Digest, Timestamp, topic::TrustFile};
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -40,6 +45,8 @@ use work::Work;
 
 /// Complaints that are kept; those beyond are counted.
 const COMPLAINTS_MAX: usize = 16;
+/// Pieces of trust metadata that are remembered.
+const HEARD_MAX: usize = 4096;
 
 /// What one device is before it lives.
 #[derive(Debug)]
@@ -64,6 +71,7 @@ pub struct Fleet {
     origin: Timestamp,
     /// Metadata is for everybody: each piece is checked once.
     pub trust: Trust,
+    heard: Mutex<HashSet<(TrustFile, Digest)>>,
     pub blobs: Blobs,
     pub counts: Counts,
     wave: ArcSwap<Wave>,
@@ -99,6 +107,7 @@ impl Fleet {
             started: Instant::now(),
             origin: edgewright_agent::clock::wall(),
             trust: Trust::open(trust, root).context("the devices' trust")?,
+            heard: Mutex::default(),
             blobs: Blobs::default(),
             counts: Counts::default(),
             wave: ArcSwap::default(),
@@ -127,6 +136,21 @@ impl Fleet {
     /// By a clock that never steps.
     pub fn now(&self) -> Timestamp {
         self.origin.plus_ms(elapsed_ms(self.started))
+    }
+
+    /// Takes in a piece of trust metadata, once: what one device heard before another is not older news to it.
+    pub fn offer(&self, file: TrustFile, bytes: &[u8]) -> Result<Heard> {
+        let piece = (file.clone(), Digest::of(bytes));
+        {
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard.len() >= HEARD_MAX {
+                heard.clear();
+            }
+            if !heard.insert(piece) {
+                return Ok(Heard::Same);
+            }
+        }
+        Ok(self.trust.offer(file, bytes)?)
     }
 
     /// Keeps what should not have happened.

@@ -19,13 +19,14 @@ use agent_core::{
 use bytes::Bytes;
 use edgewright_agent::{
     identity::Identity,
-    link::{Link, LinkEvent, mqtt},
+    link::{Link, LinkEvent, Token, mqtt},
     updater::report::Reporter,
 };
 use rustls::ClientConfig;
 use shared::{
     DeviceId, Digest, SlotName, Timestamp,
     backoff::Jitter,
+    topic::Topic,
     wire::{self, Event, EventKind},
 };
 use std::{
@@ -208,6 +209,7 @@ impl Device {
         let is_full = self.fleet.berths.available_permits() == 0;
         if is_full && !is_busy && !connection.leaving && connection.since.plus_ms(STAY_MS) <= now {
             connection.leaving = true;
+            let _ = say_offline(&connection.link, &self.id);
             connection.link.close();
         }
     }
@@ -378,11 +380,26 @@ impl Device {
         }
     }
 
+    /// Offline on purpose: says so, and gives the connection a moment to take it.
     async fn leave_for_good(&mut self) {
         if let Some(mut connection) = self.connection.take() {
+            let sent = if connection.up { say_offline(&connection.link, &self.id) } else { None };
+            if let Some(sent) = sent {
+                let taken = async {
+                    while let Some(event) = connection.events.recv().await {
+                        let LinkEvent::Published { token, result } = event else { continue };
+                        let now = self.fleet.now();
+                        let _ = self.outbox.published(token, &result, now, &self.fleet.counts);
+                        if token == sent {
+                            break;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE, taken).await;
+            }
             connection.link.close();
-            let goodbye = async { while connection.events.recv().await.is_some() {} };
-            if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
+            let closed = async { while connection.events.recv().await.is_some() {} };
+            if tokio::time::timeout(GOODBYE, closed).await.is_err() {
                 connection.task.abort();
             }
             self.handle_down(connection.up);
@@ -394,6 +411,12 @@ impl Device {
             }
         }
     }
+}
+
+/// Says that the device goes; gives the token of that where it was sent.
+fn say_offline(link: &mqtt::Mqtt, id: &DeviceId) -> Option<Token> {
+    let offline = wire::encode_json("presence", &wire::Presence { online: false }).ok()?;
+    link.publish(Topic::Presence(id.clone()).to_string(), offline, true).ok()
 }
 
 /// The next thing that comes over the link; never, without one.

@@ -3,7 +3,6 @@
 use super::Device;
 use crate::fleet::runtime;
 use agent_core::update::{Base, Fetched, Input, SlotAction, SlotInput};
-use anyhow::{Context, Result};
 use edgewright_agent::link::Link;
 use shared::{
     Digest, Signed, SlotName, Verified,
@@ -49,11 +48,7 @@ impl Device {
                 let bundle = version.bundle;
                 match self.read_manifest(&version, newest.as_ref()) {
                     Ok(manifest) => SlotInput::ManifestRead { bundle, manifest: Box::new(manifest) },
-                    Err(error) => {
-                        let detail = format!("{error:#}");
-                        self.fleet.complain(format!("{}: {detail}", self.id));
-                        SlotInput::ManifestRefused { bundle, reason: Refusal::BadManifest, detail }
-                    }
+                    Err((reason, detail)) => SlotInput::ManifestRefused { bundle, reason, detail },
                 }
             }
             SlotAction::LookForBase { digest, .. } => {
@@ -104,12 +99,28 @@ impl Device {
         }
     }
 
-    fn read_manifest(&self, version: &VersionRef, newest: Option<&VersionRef>) -> Result<Verified<Manifest>> {
+    /// The manifest of a version that the offline keys vouch for; otherwise why it is refused. One that is no manifest
+    /// should not have come.
+    fn read_manifest(
+        &self,
+        version: &VersionRef,
+        newest: Option<&VersionRef>,
+    ) -> Result<Verified<Manifest>, (Refusal, String)> {
         let trust = &self.fleet.trust;
-        trust.allows(version, newest)?;
-        let blob = self.blobs.get(&version.bundle).context("the manifest is not there")?;
+        trust.allows(version, newest).map_err(|denied| (denied.refusal(), denied.to_string()))?;
         let keyring = trust.keyring();
-        Ok(blob.with_bytes(|bytes| Signed::<Manifest>::parse(bytes)?.verify(&keyring))?)
+        let read = self.blobs.get(&version.bundle).map(|blob| {
+            blob.with_bytes(|bytes| {
+                Signed::<Manifest>::parse(bytes).and_then(|signed| signed.verify(&keyring))
+            })
+        });
+        let detail = match read {
+            Some(Ok(manifest)) => return Ok(manifest),
+            Some(Err(error)) => error.to_string(),
+            None => "it is not there".to_owned(),
+        };
+        self.fleet.complain(format!("{}: the manifest of {}: {detail}", self.id, version.bundle.short()));
+        Err((Refusal::BadManifest, detail))
     }
 
     fn listen(&mut self, digest: Digest) {

@@ -85,12 +85,12 @@ impl Device {
     }
 
     fn handle_trust(&mut self, file: TrustFile, bytes: &[u8]) -> bool {
-        match self.fleet.trust.offer(file, bytes) {
+        match self.fleet.offer(file, bytes) {
             Ok(Heard::Refused { word, detail }) => {
                 self.fleet.complain(format!("trust metadata was refused: {word}: {detail}"));
             }
             Ok(Heard::Same | Heard::Waits | Heard::Updated(_)) => {}
-            Err(error) => self.fleet.complain(error.to_string()),
+            Err(error) => self.fleet.complain(format!("{error:#}")),
         }
         // Another device may have brought what was lacking.
         self.unsigned.take().is_some_and(|envelope| self.handle_desired(envelope))
