@@ -36,7 +36,10 @@ use shared::{BoardId, Digest, Timestamp, topic::TrustFile};
 use std::{
     collections::HashSet,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 use tokio::sync::{Semaphore, watch};
@@ -80,6 +83,8 @@ pub struct Fleet {
     gate: Arc<Semaphore>,
     /// Who holds a connection: as many as there may be.
     berths: Arc<Semaphore>,
+    /// Whoever has a connection keeps it.
+    places_are_kept: AtomicBool,
     complaints: Mutex<Vec<String>>,
 }
 
@@ -114,6 +119,7 @@ impl Fleet {
             work: watch::channel(Work::default()).0,
             gate: Arc::new(Semaphore::new(room.connecting_max)),
             berths: Arc::new(Semaphore::new(room.connections_max)),
+            places_are_kept: AtomicBool::new(false),
             complaints: Mutex::default(),
         })
     }
@@ -131,6 +137,16 @@ impl Fleet {
     /// From here on devices say this much.
     pub fn set_work(&self, work: Work) {
         self.work.send_replace(work);
+    }
+
+    /// From here on nobody leaves for one that waits.
+    pub fn keep_places(&self) {
+        self.places_are_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Is there no place left, so that who has nothing to do shall leave?
+    fn are_turns_taken(&self) -> bool {
+        self.berths.available_permits() == 0 && !self.places_are_kept.load(Ordering::Relaxed)
     }
 
     /// By a clock that never steps.

@@ -51,6 +51,8 @@ const THERE_MS: (u64, u64) = (20_000, 60_000);
 const AWAY_MS: (u64, u64) = (5_000, 30_000);
 /// Where there is not room for all, a device with nothing to do leaves after this long for one that waits.
 const STAY_MS: u64 = 30_000;
+/// How often it looks whether there is a place.
+const BERTH_MS: (u64, u64) = (200, 1_000);
 /// A goodbye that takes longer than this is cut short.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// It sleeps no longer than this.
@@ -64,7 +66,6 @@ pub struct Device {
     id: DeviceId,
     identity: Identity,
     tls: Arc<ClientConfig>,
-    seed: u64,
     character: Character,
     state: Option<PathBuf>,
     machine: Machine,
@@ -131,7 +132,6 @@ impl Device {
             id,
             identity,
             tls,
-            seed,
             character,
             state,
             machine,
@@ -206,8 +206,11 @@ impl Device {
             self.break_off();
             return;
         }
-        let is_full = self.fleet.berths.available_permits() == 0;
-        if is_full && !is_busy && !connection.leaving && connection.since.plus_ms(STAY_MS) <= now {
+        if self.fleet.are_turns_taken()
+            && !is_busy
+            && !connection.leaving
+            && connection.since.plus_ms(STAY_MS) <= now
+        {
             connection.leaving = true;
             let _ = say_offline(&connection.link, &self.id);
             connection.link.close();
@@ -240,9 +243,13 @@ impl Device {
         self.connection.as_ref().is_some_and(|connection| connection.up)
     }
 
-    /// Waits for a place, and begins to connect.
+    /// Begins to connect where there is a place, as soon as not too many do so; otherwise looks again soon.
     async fn connect(&mut self) {
-        let Ok(berth) = Arc::clone(&self.fleet.berths).acquire_owned().await else { return };
+        let Ok(berth) = Arc::clone(&self.fleet.berths).try_acquire_owned() else {
+            let wait_ms = between_ms(&mut self.lots, BERTH_MS.0, BERTH_MS.1);
+            self.connect_at = self.fleet.now().plus_ms(wait_ms);
+            return;
+        };
         let Ok(gate) = Arc::clone(&self.fleet.gate).acquire_owned().await else { return };
         let (sender, events) = mpsc::channel(LINK_EVENTS_MAX);
         let settings = mqtt::Settings {
@@ -361,7 +368,8 @@ impl Device {
         };
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
         // The pace is kept, and what was missed is not made up for.
-        self.speaks_at = Some(due.plus_ms(period_ms).max(now));
+        let next = due.plus_ms(period_ms);
+        self.speaks_at = Some(if next > now { next } else { now.plus_ms(period_ms) });
         let is_feedback = work.feedback && self.said % 2 == 1;
         let kind = if is_feedback { Kind::Feedback } else { Kind::Telemetry };
         if work.held && (!self.outbox.is_free(kind) || !self.is_up()) {

@@ -98,6 +98,7 @@ pub fn run(devices: usize, broker: Broker, store: Store, seconds: u64) -> Result
     let reported_s = began.elapsed().as_secs_f64();
     eprintln!("{devices} devices reported {reported_s:.1} s after the first connected");
 
+    swarm.fleet.keep_places();
     let mut steps = Vec::new();
     for offered_per_s in OFFERED_PER_S {
         let step = offer(&mut stage, &swarm, &api, offered_per_s, Duration::from_secs(seconds))?;
