@@ -111,8 +111,8 @@ pub struct Report {
 impl Report {
     /// Was nothing lost, and nothing stored twice?
     pub fn is_good(&self) -> bool {
-        self.runs.iter().all(|run| run.sent == run.stored && run.duplicates == 0)
-            && self.flood.as_ref().is_none_or(|flood| flood.sent == flood.stored && flood.duplicates == 0)
+        let runs = self.runs.iter().map(|run| &run.settled);
+        runs.chain(self.flood.as_ref().map(|flood| &flood.settled)).all(Settled::is_good)
     }
 }
 
@@ -134,12 +134,8 @@ pub struct RunReport {
     /// Most that was seen of the server.
     pub server_rss_bytes: u64,
     pub server_rss_bytes_per_device: u64,
-    /// Records that devices made, of all kinds.
-    pub sent: u64,
-    /// Records that the store counts.
-    pub stored: u64,
-    /// Records that the store holds although they are there already.
-    pub duplicates: u64,
+    #[serde(flatten)]
+    pub settled: Settled,
     /// Messages that were acknowledged in a second while as many were offered as go in.
     pub ingest_per_s: f64,
     pub acknowledged_p99_ms: f64,
@@ -235,7 +231,7 @@ fn one(options: &Options, devices: usize, broker: Broker, store: Store) -> Resul
     let ingest_per_s = per_s(after.messages - before.messages, ingest.seconds);
     let answers = queries.end();
     rss_bytes = rss_bytes.max(stage.control.process()?.rss_bytes()?);
-    let (sent, stored, duplicates) = settle(&stage, &swarm)?;
+    let settled = settle(&stage, &swarm)?;
     if let Some(complaint) = swarm.fleet.complaints().first() {
         bail!("{complaint}");
     }
@@ -256,9 +252,7 @@ fn one(options: &Options, devices: usize, broker: Broker, store: Store) -> Resul
         server_cpu_s,
         server_rss_bytes: rss_bytes,
         server_rss_bytes_per_device: rss_bytes / devices as u64,
-        sent,
-        stored,
-        duplicates,
+        settled,
         ingest_per_s,
         acknowledged_p99_ms: ms(after.acknowledged_p99_us),
         ingest,
@@ -308,19 +302,41 @@ fn converge(stage: &Stage, swarm: &Swarm, version: &str) -> Result<f64> {
     Ok(ended.1)
 }
 
-/// Waits until everything that was made was acknowledged, and until the store has it: what was made, what is stored, and
-/// what of it is there twice.
-fn settle(stage: &Stage, swarm: &Swarm) -> Result<(u64, u64, u64)> {
-    let api = stage.api()?;
-    let made = swarm.drain(STORE_LIMIT)?.made;
-    let mut newest = (0, 0);
+/// What came of all records of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Settled {
+    /// That devices made, of all kinds.
+    pub sent: u64,
+    /// That the store counts.
+    pub stored: u64,
+    /// That the store holds although they are there already.
+    pub duplicates: u64,
+    /// From the last that was made until the store had counted all.
+    pub stored_after_s: f64,
+}
+
+impl Settled {
+    /// Was nothing lost, and nothing stored twice?
+    fn is_good(&self) -> bool {
+        self.sent == self.stored && self.duplicates == 0
+    }
+}
+
+/// Waits until everything that was made was acknowledged, and until the store has counted it.
+fn settle(stage: &Stage, swarm: &Swarm) -> Result<Settled> {
+    let (api, began) = (stage.api()?, Instant::now());
+    let mut settled = Settled { sent: swarm.drain(STORE_LIMIT)?.made, ..Settled::default() };
     // What is never stored is told by the counts.
     let _ = wait_for("every record to be stored", STORE_LIMIT, || {
-        newest = stage.stored(&api)?;
-        std::thread::sleep(ASK);
-        Ok((newest.0 >= made).then_some(()))
+        (settled.stored, settled.duplicates) = stage.stored(&api)?;
+        settled.stored_after_s = began.elapsed().as_secs_f64();
+        let done = settled.stored >= settled.sent;
+        if !done {
+            std::thread::sleep(ASK);
+        }
+        Ok(done.then_some(()))
     });
-    Ok((made, newest.0, newest.1))
+    Ok(settled)
 }
 
 /// The same devices say as much to the broker alone; gives what it took in a second.

@@ -8,6 +8,7 @@ use rustls::{
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
+    fmt,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -39,12 +40,18 @@ struct ContextFile {
 }
 
 /// Connections to one server; they are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Api {
     agent: ureq::Agent,
     server: String,
     ca_pem: String,
     bearer: String,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Api({})", self.server)
+    }
 }
 
 impl Api {

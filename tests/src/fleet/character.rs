@@ -42,8 +42,8 @@ pub struct Character {
 }
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Back to before the epoch, which is the epoch; a day either way; ten years on.
-const CLOCKS_MS: [i64; 4] = [-100 * 365 * DAY_MS, -DAY_MS, DAY_MS, 10 * 365 * DAY_MS];
+/// In the seventies, as of a board without a battery; a day either way; ten years on.
+const CLOCKS_MS: [i64; 4] = [-50 * 365 * DAY_MS, -DAY_MS, DAY_MS, 10 * 365 * DAY_MS];
 
 impl Character {
     /// That of device `number` in a fleet with these faults.
@@ -112,8 +112,9 @@ mod tests {
 
     #[test]
     fn a_clock_before_the_epoch_shows_the_epoch() {
-        let character = Character { clock_ahead_ms: CLOCKS_MS[0], ..Character::default() };
+        let character = Character { clock_ahead_ms: i64::MIN, ..Character::default() };
         assert_eq!(character.wall(Timestamp(1_700_000_000_000)), Timestamp(0));
+        assert_eq!(Character::default().wall(Timestamp(5)), Timestamp(5));
         assert_eq!(share("1.5").unwrap_err(), "\"1.5\" is no share, allowed are 0 to 1");
         assert_eq!(share("0.25"), Ok(0.25));
     }

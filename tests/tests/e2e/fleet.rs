@@ -146,6 +146,14 @@ pub(crate) fn a_fleet_with_faults_converges_and_nothing_is_lost_or_done_twice() 
             Ok(slots.iter().all(|slot| slot["active"].is_null()).then_some(()))
         })?;
     }
+    let said = sim.end()?;
+    let made = count_of(&said, "/made")?;
+    ensure!(count_of(&said, "/enrolled")? == DEVICES && count_of(&said, "/dropped")? == 0, "{said}");
+    ensure!(count_of(&said, "/delivered")? == made, "not all was acknowledged: {said}");
+    ensure!(count_of(&said, "/feedback")? > 0 && count_of(&said, "/telemetry")? > 0, "{said}");
+    wait_for("the store to have all that was sent", LIMIT, || Ok((ingested(&api)? >= made).then_some(())))?;
+    ensure!(ingested(&api)? == made, "{} records are stored, {made} were made", ingested(&api)?);
+
     for number in 1..=DEVICES {
         let events = api.get(&format!("/devices/{}/events?limit=500", name(number)))?;
         let count = |kind: &str| {
@@ -156,14 +164,6 @@ pub(crate) fn a_fleet_with_faults_converges_and_nothing_is_lost_or_done_twice() 
         ensure!(count("version_activated")? <= 1, "{} activated it twice: {events}", name(number));
         ensure!(count("agent_started")? == 1, "{}: {events}", name(number));
     }
-
-    let said = sim.end()?;
-    let made = count_of(&said, "/made")?;
-    ensure!(count_of(&said, "/enrolled")? == DEVICES && count_of(&said, "/dropped")? == 0, "{said}");
-    ensure!(count_of(&said, "/delivered")? == made, "not all was acknowledged: {said}");
-    ensure!(count_of(&said, "/feedback")? > 0 && count_of(&said, "/telemetry")? > 0, "{said}");
-    wait_for("the store to have all that was sent", LIMIT, || Ok((ingested(&api)? >= made).then_some(())))?;
-    ensure!(ingested(&api)? == made, "{} records are stored, {made} were made", ingested(&api)?);
 
     // The same devices again, without a token: they know who they are and what they run.
     let sim = Sim::start(folder.path(), "second", None)?;

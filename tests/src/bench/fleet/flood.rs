@@ -2,7 +2,7 @@
 //! from being taken in is named.
 
 use super::{
-    Broker, Store, meter::Meter, meter::Used, ms, per_s, perf, publish, settle, stage::Stage,
+    Broker, Settled, Store, meter::Meter, meter::Used, ms, per_s, perf, publish, settle, stage::Stage,
     usage::bottleneck,
 };
 use crate::{
@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
@@ -49,9 +51,8 @@ pub struct FloodReport {
     pub bottleneck: String,
     /// Functions of the server in that step, where `perf` is there.
     pub functions: Vec<String>,
-    pub sent: u64,
-    pub stored: u64,
-    pub duplicates: u64,
+    #[serde(flatten)]
+    pub settled: Settled,
 }
 
 /// What was offered, and what came of it.
@@ -65,7 +66,7 @@ pub struct Step {
     pub acknowledged_p50_ms: f64,
     pub acknowledged_p99_ms: f64,
     pub used: Used,
-    /// The server's own gauges at the end of the step: queues and the like.
+    /// The most that the server's own gauges showed meanwhile: queues and the like.
     pub gauges: BTreeMap<String, f64>,
     #[serde(skip)]
     functions: Vec<String>,
@@ -91,7 +92,7 @@ pub fn run(devices: usize, broker: Broker, store: Store, seconds: u64) -> Result
     wait_for("a report of every device", REPORT_LIMIT, || {
         let done = reported(&api, devices)?;
         if !done {
-            std::thread::sleep(ASK);
+            thread::sleep(ASK);
         }
         Ok(done.then_some(()))
     })?;
@@ -106,11 +107,11 @@ pub fn run(devices: usize, broker: Broker, store: Store, seconds: u64) -> Result
         steps.push(step);
     }
     let server_rss_bytes = stage.control.process()?.rss_bytes()?;
-    let (sent, stored, duplicates) = settle(&stage, &swarm)?;
+    let settled = settle(&stage, &swarm)?;
     swarm.end();
     let best = steps.iter().max_by(|one, other| one.messages_per_s.total_cmp(&other.messages_per_s));
     let best = best.context("no step")?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(FloodReport {
         devices,
         broker,
@@ -125,9 +126,7 @@ pub fn run(devices: usize, broker: Broker, store: Store, seconds: u64) -> Result
         bottleneck: bottleneck(&best.used.processors(), &best.used.server_threads, processors),
         functions: best.functions.clone(),
         steps,
-        sent,
-        stored,
-        duplicates,
+        settled,
     })
 }
 
@@ -149,9 +148,14 @@ fn offer(
     let file = stage.folder.join(format!("perf-{offered_per_s:.0}.data"));
     let recording = perf::record(stage.control.process()?.id(), span / 2, &file);
     let meter = Meter::begin(stage)?;
-    let (before, after) = swarm.speak(Work::of_rate(swarm.names.len(), offered_per_s), span);
+    let ending = AtomicBool::new(false);
+    let ((before, after), gauges) = thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(api, &ending));
+        let spoken = swarm.speak(Work::of_rate(swarm.names.len(), offered_per_s), span);
+        ending.store(true, Ordering::Relaxed);
+        (spoken, watching.join().unwrap_or_default())
+    });
     let used = meter.end(stage)?;
-    let gauges = gauges(&api.metrics()?);
     // What is under way ends before the next step begins.
     swarm.drain(REPORT_LIMIT)?;
     ensure!(after.messages > before.messages, "nothing was taken in");
@@ -165,6 +169,20 @@ fn offer(
         gauges,
         functions: recording.map(|recording| recording.functions(&file)).unwrap_or_default(),
     })
+}
+
+/// The most that each gauge of the server shows until it is ended.
+fn watch(api: &Api, ending: &AtomicBool) -> BTreeMap<String, f64> {
+    let mut most: BTreeMap<String, f64> = BTreeMap::new();
+    while !ending.load(Ordering::Relaxed) {
+        // One look less does no harm.
+        for (name, value) in gauges(&api.metrics().unwrap_or_default()) {
+            let known = most.entry(name).or_insert(value);
+            *known = known.max(value);
+        }
+        thread::sleep(ASK);
+    }
+    most
 }
 
 /// Gauges of a text for Prometheus, without those that have labels.

@@ -132,7 +132,7 @@ fn kinds(metric: String) -> Vec<Kind> {
     vec![
         of("overview", "/overview"),
         of("devices", "/devices?limit=100"),
-        of("telemetry", &format!("/telemetry/query?metric={metric}&step=60s&aggregation=sum")),
+        of("telemetry", &format!("/telemetry/query?metric={metric}&step=60s")),
     ]
 }
 

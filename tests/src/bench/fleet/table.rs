@@ -1,11 +1,13 @@
 //! What was measured, for people.
 
 use super::{
-    RunReport,
+    RunReport, Settled,
     flood::{FloodReport, Step},
 };
 
 const MIB: f64 = 1_048_576.0;
+/// What gauges of queues are called.
+const QUEUE: &str = "waiting";
 /// Threads that are shown.
 const THREADS: usize = 6;
 
@@ -55,7 +57,7 @@ pub fn runs(runs: &[RunReport]) -> String {
             run.ingest_per_s,
             alone.map_or_else(|| "-".to_owned(), |alone| format!("{alone:.0}")),
             ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
-            run.sent.saturating_sub(run.stored),
+            run.settled.sent.saturating_sub(run.settled.stored),
             run.query_p99_ms,
         );
     }
@@ -95,9 +97,19 @@ pub fn flood(flood: &FloodReport) -> String {
     for share in most.into_iter().flat_map(|step| step.used.server_threads.iter().take(THREADS)) {
         text += &format!("  {:>6.2} processors in threads {}\n", share.processors, share.thread);
     }
+    let waiting = most
+        .into_iter()
+        .flat_map(|step| &step.gauges)
+        .filter(|(name, most)| name.contains(QUEUE) && **most > 0.0);
+    for (name, most) in waiting {
+        text += &format!("  {most:>6.0} at most in {name}\n");
+    }
     for function in &flood.functions {
         text += &format!("  {function}\n");
     }
-    text += &format!("{} records sent, {} stored, {} twice\n", flood.sent, flood.stored, flood.duplicates);
+    let Settled { sent, stored, duplicates, stored_after_s } = flood.settled;
+    text += &format!(
+        "{sent} records sent, {stored} stored {stored_after_s:.1} s after the last, {duplicates} twice\n"
+    );
     text
 }

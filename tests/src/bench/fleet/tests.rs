@@ -23,9 +23,7 @@ fn seen() -> RunReport {
         server_cpu_s: 2.0,
         server_rss_bytes: 100 << 20,
         server_rss_bytes_per_device: 104_857,
-        sent: 5000,
-        stored: 5000,
-        duplicates: 0,
+        settled: Settled { sent: 5000, stored: 5000, duplicates: 0, stored_after_s: 0.5 },
         ingest_per_s: 20_000.0,
         acknowledged_p99_ms: 12.0,
         ingest: Used {
@@ -57,7 +55,9 @@ fn sizes_are_those_of_the_mode_and_what_is_out_of_range_is_named() {
 fn a_lost_record_and_one_that_came_twice_make_a_report_bad() {
     let good = Report { runs: vec![seen()], ..Report::default() };
     assert!(good.is_good());
-    for bad in [RunReport { stored: 4999, ..seen() }, RunReport { duplicates: 1, ..seen() }] {
+    let settled = seen().settled;
+    for bad in [Settled { stored: 4999, ..settled }, Settled { duplicates: 1, ..settled }] {
+        let bad = RunReport { settled: bad, ..seen() };
         assert!(!Report { runs: vec![seen(), bad], ..Report::default() }.is_good());
     }
 }
@@ -102,9 +102,7 @@ fn a_flood_that_is_not_enough_names_what_stopped_it() {
         is_enough: false,
         bottleneck: "the processor: 1.95 of 2 are used".to_owned(),
         functions: vec!["20 % memcpy".to_owned()],
-        sent: 1,
-        stored: 1,
-        duplicates: 0,
+        settled: Settled { sent: 1, stored: 1, duplicates: 0, stored_after_s: 0.0 },
     };
     let text = table::flood(&flood);
     for part in ["not enough", "the processor: 1.95 of 2", "19000 connections", "memcpy"] {
