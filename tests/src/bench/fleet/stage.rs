@@ -28,8 +28,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(900);
 #[derive(Debug)]
 pub struct Stage {
     pub control: ControlPlane,
-    pub broker: Broker,
-    pub store: Store,
+    broker: Broker,
     pub folder: PathBuf,
     mosquitto: Option<Process>,
     postgres: Option<Postgres>,
@@ -50,7 +49,7 @@ impl Stage {
             ..ServeOptions::default()
         };
         let control = ControlPlane::start(&folder.join("control"), serve)?;
-        let mut stage = Self { control, broker, store, folder, mosquitto: None, postgres };
+        let mut stage = Self { control, broker, folder, mosquitto: None, postgres };
         if broker == Broker::Mosquitto {
             let out = broker_folder.to_str().context("folder name is not UTF-8")?;
             let listen = format!("127.0.0.1:{}", stage.control.mqtt);
