@@ -41,8 +41,9 @@ use tokio::{
 };
 use uuid::Uuid;
 
+/// Fewer than the agent's: each may hold a chunk, and there are many devices.
+const LINK_EVENTS_MAX: usize = 32;
 /// As the agent's.
-const LINK_EVENTS_MAX: usize = 256;
 const KEEP_ALIVE_MS: u64 = 60_000;
 /// A first connection that takes longer than this lets the next one begin.
 const GATE_MS: u64 = 20_000;
