@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work; and an update under power cuts.
+//! `cargo xtask bench`: us and a named peer in turn, in one run, on the same work; an update under power cuts; a fleet of
+//! thousands.
 
 pub mod delivery;
+pub mod fleet;
 pub mod forge;
 pub mod infer;
 pub mod kill;
@@ -42,6 +44,8 @@ pub enum Bench {
     Infer(infer::Options),
     /// A model to many devices, against HTTPS; deltas between versions, against other tools.
     Delivery(delivery::Options),
+    /// Thousands of simulated devices: to converge, to be taken in, to be asked about meanwhile; the broker alone beside it.
+    Fleet(fleet::Options),
     /// Signal to noise, accuracy, bytes and microseconds of INT8 models, against onnxruntime.quantization.
     Quantise(quantise::Options),
     /// Power cuts and a full disk at the file operations of an update.
@@ -60,6 +64,12 @@ pub fn run(options: &Options) -> Result<()> {
         Bench::FewLabels(labels) => write_report(options.report.as_deref(), &labels::run(labels)?),
         Bench::Infer(infer) => write_report(options.report.as_deref(), &infer::run(infer)?),
         Bench::Delivery(delivery) => write_report(options.report.as_deref(), &delivery::run(delivery)?),
+        Bench::Fleet(fleet) => {
+            let seen = fleet::run(fleet)?;
+            write_report(options.report.as_deref(), &seen)?;
+            ensure!(seen.is_good(), "records were lost or came twice; see the lines above");
+            Ok(())
+        }
         Bench::Quantise(quantise) => write_report(options.report.as_deref(), &quantise::run(quantise)?),
         Bench::Kill(kill) => {
             let seen = kill::run(kill)?;

@@ -18,6 +18,8 @@ mod cli;
 mod database;
 #[path = "e2e/est.rs"]
 mod est;
+#[path = "e2e/fleet.rs"]
+mod fleet;
 #[path = "e2e/forge.rs"]
 mod forge;
 #[path = "e2e/hostile.rs"]
@@ -154,6 +156,10 @@ const ALONE: &[(&str, Alone)] = &[
     (
         "est::a_connected_device_that_is_revoked_is_put_out_and_kept_out",
         est::a_connected_device_that_is_revoked_is_put_out_and_kept_out,
+    ),
+    (
+        "fleet::a_fleet_with_faults_converges_and_nothing_is_lost_or_done_twice",
+        fleet::a_fleet_with_faults_converges_and_nothing_is_lost_or_done_twice,
     ),
     (
         "isolation::the_embedded_broker_keeps_devices_apart",

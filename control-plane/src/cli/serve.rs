@@ -75,6 +75,8 @@ pub struct ServeArgs {
 }
 
 const LOG_DEFAULT: &str = "info,rmqtt=error,rmqtt_net=error,rmqtt_codec=error,rumqttc=off,sqlx=warn";
+/// How a profile names the threads that serve.
+const THREADS: &str = "serve";
 /// Tasks that do not end by themselves get this long.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -89,6 +91,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     settle(&args.data, &database)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name(THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("the runtime cannot start: {error}")))?;

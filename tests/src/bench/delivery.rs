@@ -2,29 +2,34 @@
 //! that have its predecessor: our deltas against others'.
 
 pub mod deltas;
-pub mod device;
 pub mod https;
-pub mod swarm;
 
 use super::{kill::models::write_bundle, machine::Machine, spread::Spread};
-use crate::harness::{
-    ControlPlane, ServeOptions,
-    control::{count_of, text_of},
-    wait_for,
+use crate::{
+    fleet::{
+        api::Api,
+        character::Faults,
+        enrol::{AT_ONCE, Roll},
+        files,
+        swarm::Swarm,
+        wave::Wave,
+    },
+    harness::{
+        ControlPlane, ServeOptions,
+        control::{count_of, text_of},
+        wait_for,
+    },
 };
-use anyhow::{Context, Result, bail, ensure};
-use device::Wave;
+use anyhow::{Context, Result, ensure};
 use https::Nginx;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use shared::{Digest, limits};
+use shared::{limits, manifest::MODEL_FILE};
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use swarm::Swarm;
 
 /// Options of the bench.
 #[derive(Clone, Debug, clap::Args)]
@@ -109,7 +114,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut report = Report { machine: Some(Machine::this()), ..Report::default() };
     let folder = tempfile::tempdir().context("making a folder")?;
     if !options.no_waves {
-        raise_file_limit(options.devices.iter().copied().max().unwrap_or(0))?;
+        files::ensure_room_for(options.devices.iter().copied().max().unwrap_or(0))?;
         let mut stage = Stage::set(folder.path())?;
         let most = options.devices.iter().copied().max();
         for round in 0..options.rounds {
@@ -154,21 +159,6 @@ fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A connection is a file, here and in the servers that inherit the limit.
-fn raise_file_limit(devices: usize) -> Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = devices as u64 * 2 + 512;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    if let Some(maximum) = limit.maximum.filter(|&maximum| maximum < wanted) {
-        bail!("{devices} devices need {wanted} open files, {maximum} are allowed; raise `ulimit -Hn`");
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
-        .context("raising the limit of open files")
-}
-
 /// The two servers.
 struct Stage<'a> {
     folder: &'a Path,
@@ -193,7 +183,18 @@ impl<'a> Stage<'a> {
     ) -> Result<Swarm> {
         let prefix = format!("r{round}-{devices}");
         let bar = bar(devices);
-        let swarm = Swarm::raise(&self.control, self.folder, &prefix, devices, BOARD, &bar)?;
+        let roll = Roll {
+            prefix: prefix.clone(),
+            devices,
+            boards: vec![BOARD.parse()?],
+            labels: Vec::new(),
+            faults: Faults::default(),
+            seed: round as u64,
+            at_once: AT_ONCE,
+            keeps_state: false,
+        };
+        let api = Api::open(&self.control.context())?;
+        let swarm = Swarm::raise(&roll, &api, &self.folder.join(&prefix), &bar)?;
         bar.finish_and_clear();
         let mut slot = 0;
         for &model_bytes in &options.model_bytes {
@@ -238,19 +239,15 @@ impl<'a> Stage<'a> {
     ) -> Result<WaveReport> {
         let bundle = self.folder.join("bundles").join(name);
         write_bundle(&bundle, name, model_bytes)?;
-        let mut files = HashMap::new();
-        for entry in std::fs::read_dir(&bundle).context("reading the bundle")? {
-            let path = entry.context("reading the bundle")?.path();
-            let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            files.insert(Digest::of(&bytes), Arc::new(bytes));
-        }
-        let model = files.values().max_by_key(|bytes| bytes.len()).cloned().context("the bundle is empty")?;
+        let path = bundle.join(MODEL_FILE);
+        let model = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let model = Arc::new(model);
         let path = bundle.to_str().context("folder name is not UTF-8")?;
         let shown = self.control.cli(&["model", "publish", path, "--model", name, "--board", BOARD])?;
         let version = text_of(&shown, "/name")?.to_owned();
 
-        let wave = Arc::new(Wave { files, loss_permille, ..Wave::default() });
-        swarm.begin(wave.clone());
+        let wave = Arc::new(Wave { loss_permille, ..Wave::default() });
+        swarm.bring(wave.clone());
         let mut policy: Vec<&str> = POLICY.to_vec();
         for device in &swarm.names {
             policy.extend(["--device", device]);

@@ -33,7 +33,7 @@ pub fn start(folder: &Path, port: u16) -> Result<Process> {
 }
 
 /// Where packages put it, though not every PATH leads there.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let known = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].map(PathBuf::from);
     known.into_iter().find(|path| path.is_file()).unwrap_or_else(|| "mosquitto".into())
 }

@@ -73,6 +73,11 @@ impl Postgres {
         super::wait_for("postgres to stop", STOP_LIMIT, || Ok(process.ended()?.map(drop)))
     }
 
+    /// The running process; a child of it serves each connection.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("postgres is stopped")
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
@@ -86,6 +91,11 @@ impl Drop for Postgres {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Is it installed?
+pub fn is_there() -> bool {
+    programs().is_ok()
 }
 
 /// A command that runs as a user whom PostgreSQL takes, in a folder that this one sees.
