@@ -68,6 +68,7 @@ pub struct ModelLimits {
 
 /// What a board draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Power {
     /// Milliwatts while it infers, beyond what it draws when idle, with `runtime.threads` threads.

@@ -131,7 +131,7 @@ impl App {
             return Ok(Some(Principal { user, role: Role::Admin, expires_at: None }));
         }
         let now = now();
-        let Some(holder) = self.store.holder(&Digest::of(token.as_bytes()), now).await? else {
+        let Some(holder) = self.store.token_holder(&Digest::of(token.as_bytes()), now).await? else {
             return Ok(None);
         };
         let Holder { user, role, expires_at, token } = holder;

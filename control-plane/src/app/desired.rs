@@ -37,7 +37,7 @@ impl App {
         let wanted: Vec<_> =
             wanted.filter(|(id, generation)| told.0.get(id) != Some(&Telling::Done(*generation))).collect();
         let mut tellings = stream::iter(wanted)
-            .map(|(id, generation)| async move { (self.tell(broker, &id).await, id, generation) })
+            .map(|(id, generation)| async move { (self.tell_desired(broker, &id).await, id, generation) })
             .buffer_unordered(AT_ONCE_MAX);
         // A broker that is away is told everything when it is back.
         while !self.is_stopping() && broker.is_connected() {
@@ -64,7 +64,7 @@ impl App {
     }
 
     /// Publishes the newest desired state of a device and gives its generation; nothing for one that was revoked.
-    async fn tell(&self, broker: &Broker, id: &DeviceId) -> Result<Option<u64>> {
+    async fn tell_desired(&self, broker: &Broker, id: &DeviceId) -> Result<Option<u64>> {
         let device = self.store.device(id).await?.filter(|device| device.revoked_at.is_none());
         let Some(device) = device else { return Ok(None) };
         let envelope = self.sign_desired(&device)?;

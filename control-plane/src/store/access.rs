@@ -31,7 +31,7 @@ fn read(row: &AnyRow) -> Result<ApiToken> {
 
 impl Store {
     /// Whose session or API token has this hash, unless it has expired or its user is disabled.
-    pub async fn holder(&self, hash: &Digest, now: Timestamp) -> Result<Option<Holder>> {
+    pub async fn token_holder(&self, hash: &Digest, now: Timestamp) -> Result<Option<Holder>> {
         let row = sqlx::query(
             "SELECT s.owner AS owner, u.role AS role, s.expires_at AS expires_at FROM sessions s \
              JOIN users u ON u.name = s.owner WHERE s.hash = $1 AND s.expires_at > $2 AND u.disabled = 0",

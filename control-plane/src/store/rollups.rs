@@ -1,6 +1,6 @@
 //! Roll-ups: merged as records are taken apart, read for questions, and gone when their time is over.
 
-use super::{Error, Reader, Result, Store, many, number, time};
+use super::{Error, Reader, Result, Store, many, time};
 use control_core::rollup::{Key, Period, Span, Stats};
 use shared::{DeviceId, ModelVersionId, SlotName, Timestamp};
 use sqlx::{Any, Row, Transaction, any::AnyRow};

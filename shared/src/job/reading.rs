@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What a person says of a data set that its files do not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reading {
     /// The label of what is normal: a model learns from samples with this label alone, to find all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]

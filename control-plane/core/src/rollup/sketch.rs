@@ -1,12 +1,13 @@
 //! A distribution in little room: counts in buckets whose bounds grow by a constant factor (DDSketch, Masson et al. 2019,
-//! section 2). A quantile is off by at most [`ERROR`] of itself, and two sketches merge by adding their counts.
+//! section 2). A quantile is off by at most a twentieth of itself, and two sketches merge by adding their counts.
 
 use std::collections::BTreeMap;
 
 /// Each bucket ends at so many times its beginning.
 const GROWTH: f64 = 1.1;
 /// What a quantile may be off, as a share of it.
-pub const ERROR: f64 = (GROWTH - 1.0) / (GROWTH + 1.0);
+#[cfg(test)]
+const ERROR: f64 = (GROWTH - 1.0) / (GROWTH + 1.0);
 /// Values below it are taken as nothing.
 const SMALLEST: f64 = 1e-6;
 

@@ -28,7 +28,7 @@ async fn a_session_is_its_users_until_it_ends_and_the_oldest_make_room() {
             let at = NOW.plus_ms(number);
             store.add_session(&name("ada"), &hash(&number.to_string()), at, end, 3).await.unwrap();
         }
-        let holder = async |secret: &str, at: Timestamp| store.holder(&hash(secret), at).await.unwrap();
+        let holder = async |secret: &str, at: Timestamp| store.token_holder(&hash(secret), at).await.unwrap();
         let holder_of_last = holder("3", NOW).await.unwrap();
         assert_eq!((holder_of_last.user, holder_of_last.role), (name("ada"), Role::Operator));
         assert_eq!((holder_of_last.expires_at, holder_of_last.token), (end, None));
@@ -90,12 +90,12 @@ async fn a_token_is_no_more_than_its_user_and_goes_with_it() {
             used_at: None,
         };
         store.add_api_token(&token, &hash("t")).await.unwrap();
-        let holder = store.holder(&hash("t"), NOW).await.unwrap().unwrap();
+        let holder = store.token_holder(&hash("t"), NOW).await.unwrap().unwrap();
         assert_eq!((holder.role, holder.token), (Role::Operator, Some(token.id)));
         store.note_token_uses(&[(token.id, NOW.plus_ms(5)), (token.id, NOW)]).await.unwrap();
         let listed = store.api_tokens(&Page::default()).await.unwrap();
         assert_eq!(listed, [ApiToken { used_at: Some(NOW.plus_ms(5)), ..token.clone() }]);
-        assert!(store.holder(&hash("t"), NOW.plus_ms(10)).await.unwrap().is_none());
+        assert!(store.token_holder(&hash("t"), NOW.plus_ms(10)).await.unwrap().is_none());
         store.delete_user(&name("ada")).await.unwrap();
         assert!(!store.delete_api_token(token.id).await.unwrap());
     }

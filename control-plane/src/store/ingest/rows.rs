@@ -225,7 +225,7 @@ fn merged(telemetry: &[(DeviceId, Came, Telemetry)]) -> Vec<(DeviceId, Came, Tel
     };
     let mut order: Vec<&(DeviceId, Came, Telemetry)> = telemetry.iter().collect();
     order.sort_by(|a, b| {
-        let part = |(device, _, record): &&(DeviceId, Came, Telemetry)| record.at.0 / WINDOW_MS;
+        let part = |(_, _, record): &&(DeviceId, Came, Telemetry)| record.at.0 / WINDOW_MS;
         a.0.cmp(&b.0)
             .then_with(|| part(a).cmp(&part(b)))
             .then_with(|| a.2.slot.cmp(&b.2.slot))
