@@ -92,7 +92,7 @@ struct Shared {
     clock: Arc<Clock>,
     recent: Recent,
     counts: Counts,
-    /// Records in the journal, as far as is known.
+    /// Records in the journal, and those on their way there: they are counted before they are to be seen.
     waiting: AtomicU64,
     came: Notify,
     folded: Notify,
@@ -128,9 +128,14 @@ impl Intake {
         }
     }
 
-    /// Begins to take apart what was left by a server before; without that it begins with the first message.
-    pub(super) fn start(&self) {
+    /// Begins to take apart what was left by a server before, while nothing comes; without that it begins with the first
+    /// message.
+    pub(super) async fn start(&self) -> store::Result<()> {
+        let waiting = self.shared.store.waiting_records().await?;
+        self.shared.waiting.store(waiting, Ordering::Release);
         drop(self.queue());
+        self.shared.came.notify_one();
+        Ok(())
     }
 
     /// Takes apart what waits, unless that is much: then a look at it sees a little less.
@@ -147,6 +152,7 @@ impl Intake {
     /// Forgets what it holds beside the store: another server has acted.
     pub(super) fn forget(&self) {
         self.shared.recent.clear();
+        self.shared.waiting.store(0, Ordering::Release);
     }
 
     /// Ends its tasks.
@@ -245,22 +251,31 @@ impl Shared {
     /// Keeps all or nothing, and then gives it back.
     async fn take_in(&self, inputs: Vec<Input>) -> Result<(), (store::Error, Vec<Input>)> {
         let came = Came { received: now(), steady: self.clock.now() };
+        let records = records_of(&inputs);
+        self.waiting.fetch_add(records, Ordering::AcqRel);
         let number = match self.store.take_in(&inputs, came).await {
             Ok(number) => number,
-            Err(error) => return Err((error, inputs)),
+            Err(error) => {
+                self.waits_no_more(records);
+                return Err((error, inputs));
+            }
         };
-        let records = self.count(&inputs);
+        self.count(&inputs);
         if let Some(number) = number {
             self.recent.keep(number, inputs);
-            self.waiting.fetch_add(records, Ordering::AcqRel);
             self.came.notify_one();
         }
         Ok(())
     }
 
-    fn count(&self, inputs: &[Input]) -> u64 {
+    fn waits_no_more(&self, records: u64) {
+        let less = |waiting: u64| Some(waiting.saturating_sub(records));
+        // It always gives something.
+        let _ = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    fn count(&self, inputs: &[Input]) {
         let counts = &self.counts;
-        let mut all = 0;
         for input in inputs {
             let Input::Records(message) = input else { continue };
             let of_kind = match &message.records {
@@ -268,13 +283,10 @@ impl Shared {
                 Records::Feedback(_) => &counts.feedback,
                 Records::Telemetry(_) => &counts.telemetry,
             };
-            let records = message.records.len() as u64;
-            of_kind.fetch_add(records, Ordering::Relaxed);
-            all += records;
+            of_kind.fetch_add(message.records.len() as u64, Ordering::Relaxed);
         }
         counts.messages.fetch_add(inputs.len() as u64, Ordering::Relaxed);
         counts.commits.fetch_add(1, Ordering::Relaxed);
-        all
     }
 
     async fn wait_for_room(&self) {
@@ -290,7 +302,7 @@ impl Shared {
         while !self.over.load(Ordering::Acquire) && queue.upgrade().is_some() {
             let waiting = self.waiting.load(Ordering::Acquire);
             if waiting == 0 && !left_by_others {
-                // A look from time to time, too: the count may be a little behind.
+                // A look from time to time, too.
                 let _ = time::timeout(FOLD_PERIOD, self.came.notified()).await;
             }
             match self.fold().await {
@@ -326,21 +338,23 @@ impl Shared {
         let _one_at_a_time = self.folding.lock().await;
         let mut records = 0;
         loop {
-            let before = self.waiting.load(Ordering::Acquire);
             let folded = self.store.fold(&self.recent).await?;
             records += folded.records;
-            if folded.records == 0 {
-                self.waiting.store(0, Ordering::Release);
-            } else {
-                // What came meanwhile was counted beside it.
-                self.waiting.fetch_sub(before.min(folded.records), Ordering::AcqRel);
-            }
+            self.waits_no_more(folded.records);
             self.folded.notify_one();
             if folded.records == 0 || folded.waiting < FEW || records >= FOLD_FROM {
                 return Ok(records);
             }
         }
     }
+}
+
+fn records_of(inputs: &[Input]) -> u64 {
+    let records = |input: &Input| match input {
+        Input::Records(message) => message.records.len() as u64,
+        Input::Reported { .. } | Input::Presence { .. } => 0,
+    };
+    inputs.iter().map(records).sum()
 }
 
 fn gather(queue: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>, bytes: &mut usize) {

@@ -102,6 +102,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        recent.drop_until(last);
         Ok(Folded { records, added: added.iter().sum(), waiting: self.waiting_records().await? })
     }
 

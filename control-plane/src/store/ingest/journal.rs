@@ -119,6 +119,14 @@ impl Recent {
         }
     }
 
+    /// Holds nothing up to a number any more: it was taken apart, in part before it was held.
+    pub(super) fn drop_until(&self, last: u64) {
+        let mut held = self.held();
+        let later = held.messages.split_off(&last.saturating_add(1));
+        held.records = later.values().map(|messages| count(messages)).sum();
+        held.messages = later;
+    }
+
     /// Holds nothing any more.
     pub fn clear(&self) {
         *self.held() = Held::default();
