@@ -32,12 +32,16 @@ const GATHER: Duration = Duration::from_millis(3);
 const GATHER_FROM: usize = 4;
 /// Records that wait to be taken apart; more are not taken in.
 const WAITING_MAX: u64 = 1_000_000;
-/// So many are taken apart at once; fewer wait a little, so that a device's records are written together.
-const FOLD_FROM: u64 = 200_000;
-const FOLD_PERIOD: Duration = Duration::from_secs(5);
-/// A fleet that says little is looked at more often.
+/// So many are taken apart at once; fewer wait so many times what the last took, so that a device's records are written
+/// together, but within these bounds.
+const FOLD_FROM: u64 = 300_000;
+const REST_SHARE: u32 = 10;
+const REST_MIN: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// Fewer are left for the next time.
 const FEW: u64 = 2_000;
-const FOLD_PERIOD_OF_FEW: Duration = Duration::from_millis(200);
+/// It is looked whether there is something at least this often.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// After a failure.
 const AGAIN_PERIOD: Duration = Duration::from_secs(1);
 /// Whoever wants to see everything that came takes so many apart at once, and otherwise sees what there is.
@@ -303,13 +307,13 @@ impl Shared {
             let waiting = self.waiting.load(Ordering::Acquire);
             if waiting == 0 && !left_by_others {
                 // A look from time to time, too.
-                let _ = time::timeout(FOLD_PERIOD, self.came.notified()).await;
+                let _ = time::timeout(LOOK_PERIOD, self.came.notified()).await;
             }
+            let began = time::Instant::now();
             match self.fold().await {
-                Ok(folded) => {
+                Ok(()) => {
                     left_by_others = false;
-                    let wait = if folded <= FEW { FOLD_PERIOD_OF_FEW } else { FOLD_PERIOD };
-                    self.rest(wait).await;
+                    self.rest((began.elapsed() * REST_SHARE).clamp(REST_MIN, REST_MAX)).await;
                 }
                 Err(store::Error::NotLeader) => time::sleep(AGAIN_PERIOD).await,
                 Err(error) => {
@@ -330,8 +334,8 @@ impl Shared {
         }
     }
 
-    /// Takes apart what waits; gives how many records that were.
-    async fn fold(&self) -> store::Result<u64> {
+    /// Takes apart what waits, or much of it.
+    async fn fold(&self) -> store::Result<()> {
         if !self.store.leads() {
             return Err(store::Error::NotLeader);
         }
@@ -343,7 +347,7 @@ impl Shared {
             self.waits_no_more(folded.records);
             self.folded.notify_one();
             if folded.records == 0 || folded.waiting < FEW || records >= FOLD_FROM {
-                return Ok(records);
+                return Ok(());
             }
         }
     }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 /// Records of one fold, but for one message more.
-const RECORDS_MAX: u64 = 250_000;
+const RECORDS_MAX: u64 = 300_000;
 /// Entries of the journal of one fold.
 const ENTRIES_MAX: i64 = 4096;
 
