@@ -98,7 +98,7 @@ impl From<store::Error> for Error {
             store::Error::Conflict(text) => Self::Conflict(text),
             store::Error::Cursor(_) => Self::Invalid(error.to_string()),
             store::Error::Unreachable(_) => {
-                Self::Unavailable(format!("{}; nothing was changed, try again in a moment", chain(&error)))
+                Self::Unavailable(format!("{}; try again in a moment", chain(&error)))
             }
             store::Error::NotLeader => Self::Unavailable(error.to_string()),
             store::Error::Newer { .. }
