@@ -87,7 +87,7 @@ pub struct Horizon(pub Timestamp);
 
 impl Horizon {
     /// Moves it on to `now`, when `elapsed_ms` have passed since it was moved last as far as the server knows. It never goes
-    /// back, and never forward by more than [`CATCH_UP`] times what has passed.
+    /// back, and never forward by more than a day for each hour that has passed.
     pub fn advanced(saved: Option<Self>, now: Timestamp, elapsed_ms: u64) -> Self {
         match saved {
             None => Self(now),
