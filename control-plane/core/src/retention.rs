@@ -13,7 +13,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// The horizon catches up so many times faster than time passes.
 const CATCH_UP: u64 = 24;
 
-/// Days that things are kept, each from 1 to [`DAYS_MAX`].
+/// Days that things are kept, each from 1 to 3650.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
