@@ -319,3 +319,20 @@ async fn a_clock_that_is_set_back_for_a_while_neither_moves_roll_ups_nor_retires
         assert_eq!(Reader::new("telemetry", &row).number("n").unwrap(), 3);
     }
 }
+
+#[tokio::test]
+async fn records_of_two_kinds_may_have_one_id() {
+    for (_folder, store) in stores().await {
+        let device = id("cam-01");
+        let batch = Batch { device: device.clone(), records: vec![event(1)] };
+        let message = Message::events(&device, batch.encode().unwrap().into()).unwrap();
+        assert_eq!(
+            store.ingest(vec![message.clone(), said("cam-01", vec![window(1, 1)])], NOW).await.unwrap(),
+            2
+        );
+        assert_eq!(
+            store.ingest(vec![message, said("cam-01", vec![window(1, 1), window(2, 1)])], NOW).await.unwrap(),
+            1
+        );
+    }
+}
