@@ -402,8 +402,7 @@ impl App {
     /// Takes up what was left by a server before: the time that was noted, and what devices said and nobody has taken apart.
     async fn begin_ingest(&self) -> Result<()> {
         self.numbers.restore_clock(&self.store).await?;
-        self.numbers.intake.start();
-        Ok(())
+        Ok(self.numbers.intake.start().await?)
     }
 
     /// Has what was acknowledged show where it is looked for, unless that is much at this moment.
