@@ -51,8 +51,8 @@ struct Sink {
 
 #[async_trait]
 impl Ingest for Sink {
-    async fn admit(&self, _: &DeviceId, _: &str) -> bool {
-        true
+    async fn admit(&self, _: &DeviceId, _: &str) -> Result<bool, Refused> {
+        Ok(true)
     }
 
     async fn has_good_certificate(&self, _: &DeviceId) -> Result<bool, Refused> {

@@ -174,7 +174,7 @@ impl World {
                 Event::Presence(online) => self.hear(number, |seen| seen.online = online),
                 Event::Report { generation, slot } => self.hear(number, |seen| {
                     seen.busy = slot.as_ref().is_some_and(|slot| slot.phase != Phase::Idle);
-                    (seen.reported_generation, seen.slot) = (generation, slot.map(|slot| *slot));
+                    (seen.reported_generation, seen.slot) = (generation, slot);
                 }),
                 event => {
                     let followed = self.devices[number].handle(event, &self.author, at);

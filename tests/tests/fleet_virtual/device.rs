@@ -239,7 +239,7 @@ impl Device {
         if self.online && self.said.as_ref() != Some(&now_said) {
             let (generation, slot) = now_said.clone();
             self.said = Some(now_said);
-            out.push((self.latency_ms, Event::Report { generation, slot: slot.map(Box::new) }));
+            out.push((self.latency_ms, Event::Report { generation, slot }));
         }
     }
 
