@@ -60,7 +60,7 @@ function Edge({ edge, nodes, nth }: { edge: PlacedEdge; nodes: readonly PlacedNo
   // The labels of two edges into one place stand apart.
   const share = isLong ? 0.5 : 0.42;
   const at = bezier([y1, c1, c2, y2], share);
-  const kind = edge.op === "" ? "join" : edge.op.startsWith("skip") ? "skip" : "";
+  const kind = edge.op === "" ? "join" : edge.op.startsWith("skip") ? "pass" : "";
   return (
     <g>
       <path className={`edge ${kind}`} d={path} markerEnd="url(#cell-tip)" />

@@ -7,7 +7,7 @@ export function Head({ title, beside, children }: { title: string; beside?: Reac
   }, [title]);
   return (
     <div className="head">
-      <div>
+      <div className="titles">
         <h1>{title}</h1>
         {beside !== undefined && <div className="row soft small">{beside}</div>}
       </div>

@@ -1,12 +1,13 @@
 // A table of any length: only the rows that are seen are there, and it asks for more as its end comes near.
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useRef, type ReactNode } from "react";
+import { useNarrow } from "./useNarrow";
 
 export interface Column<T> {
   name: string;
   /** A share of the width; columns without one share what is left. */
   width?: string;
-  /** Hidden on a phone. */
+  /** Left out on a phone. */
   wide?: boolean;
   className?: string;
   cell: (row: T) => ReactNode;
@@ -29,7 +30,9 @@ const ROW_PX = 45;
 const OVERSCAN = 12;
 
 export function VirtualTable<T>(props: Props<T>) {
-  const { label, columns, rows, keyOf, selected, shallow, hasMore = false, isLoadingMore = false, loadMore } = props;
+  const { label, rows, keyOf, selected, shallow, hasMore = false, isLoadingMore = false, loadMore } = props;
+  const isNarrow = useNarrow();
+  const columns = isNarrow ? props.columns.filter((column) => column.wide !== true) : props.columns;
   const holder = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({
     count: rows.length,
@@ -47,14 +50,13 @@ export function VirtualTable<T>(props: Props<T>) {
     if (isNearEnd && hasMore && !isLoadingMore) loadMore?.();
   }, [hasMore, isLoadingMore, isNearEnd, loadMore]);
 
-  const classOf = (column: Column<T>) => [column.wide === true ? "wide" : "", column.className ?? ""].join(" ").trim();
   return (
     <div ref={holder} className={shallow === true ? "virtual shallow" : "virtual"} role="region" aria-label={label} tabIndex={0}>
       <table aria-rowcount={hasMore ? -1 : rows.length + 1}>
         <thead>
           <tr>
             {columns.map((column) => (
-              <th key={column.name} scope="col" className={classOf(column)} style={{ width: column.width }}>
+              <th key={column.name} scope="col" className={column.className} style={{ width: column.width }}>
                 {column.name}
               </th>
             ))}
@@ -73,7 +75,7 @@ export function VirtualTable<T>(props: Props<T>) {
             return (
               <tr key={key} aria-rowindex={item.index + 2} aria-current={key === selected ? "true" : undefined}>
                 {columns.map((column) => (
-                  <td key={column.name} className={classOf(column)}>
+                  <td key={column.name} className={column.className}>
                     {column.cell(row)}
                   </td>
                 ))}

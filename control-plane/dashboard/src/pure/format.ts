@@ -71,6 +71,11 @@ export function title(wire: string): string {
   return said.charAt(0).toUpperCase() + said.slice(1);
 }
 
+/** A metric's name as a title, without the unit at its end. */
+export function metricTitle(name: string): string {
+  return title(name.replace(/_(us|ms|bytes|total)$/, ""));
+}
+
 /** The first characters of a digest or an id. */
 export function brief(id: string): string {
   const bare = id.replace(/^sha256:/, "");

@@ -30,3 +30,12 @@ export function errorsOf(gate: Gate | undefined): string {
 export function shareOf(reading: Pick<Reading, "hits" | "of">): number | undefined {
   return reading.of > 0 ? reading.hits / reading.of : undefined;
 }
+
+/** The part of 0 to 1 that a meter shows, so that a share and its limit are told apart near either end. */
+export function stretch(share: number, limit: number | undefined): { from: number; to: number } {
+  const marks = limit === undefined ? [share] : [share, limit];
+  const [low, high] = [Math.min(...marks), Math.max(...marks)];
+  if (high > 0 && high < 0.3) return { from: 0, to: high * 1.6 };
+  if (low < 1 && low > 0.7) return { from: 1 - (1 - low) * 1.6, to: 1 };
+  return { from: 0, to: 1 };
+}

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Gate } from "../api/types";
-import { errorsOf, limitOf, shareOf } from "./gates";
+import { errorsOf, limitOf, shareOf, stretch } from "./gates";
 import { allows } from "./roles";
 import { isEmpty, lines, rangeOf } from "./series";
 
@@ -18,6 +18,17 @@ test("a gate's limit is said in its own direction", () => {
   expect(errorsOf(gate({ false_stop: 0.01, false_open: 0.1 }))).toContain("1.0 %");
   expect(shareOf({ hits: 0, of: 0 })).toBeUndefined();
   expect(shareOf({ hits: 1, of: 4 })).toBe(0.25);
+});
+
+test("a meter is stretched where share and limit lie near one end, and holds both", () => {
+  expect(stretch(0.5, 0.9)).toEqual({ from: 0, to: 1 });
+  expect(stretch(0, undefined)).toEqual({ from: 0, to: 1 });
+  for (const [share, limit] of [[0.031, 0.04], [0, 0.01], [0.99, 0.95], [1, 0.98]] as const) {
+    const { from, to } = stretch(share, limit);
+    expect(to - from).toBeLessThan(0.6);
+    expect(Math.min(share, limit)).toBeGreaterThanOrEqual(from);
+    expect(Math.max(share, limit)).toBeLessThanOrEqual(to);
+  }
 });
 
 test("a series keeps its gaps, and nothing but gaps is empty", () => {

@@ -5,7 +5,7 @@ import type { AuditEntry } from "../api/types";
 import { Answer, Empty } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { Tag } from "../parts/Tag";
-import { At } from "../parts/Time";
+import { Ago, At } from "../parts/Time";
 import { usePages } from "../parts/usePages";
 import { VirtualTable, type Column } from "../parts/VirtualTable";
 import { words } from "../pure/format";
@@ -13,8 +13,9 @@ import { words } from "../pure/format";
 const PAGE = 200;
 
 const COLUMNS: ReadonlyArray<Column<AuditEntry>> = [
-  { name: "When", width: "178px", cell: (entry) => <At at={entry.at} /> },
-  { name: "Who", width: "150px", cell: (entry) => <span title={entry.role ?? undefined}>{entry.user}</span> },
+  { name: "At", width: "184px", wide: true, cell: (entry) => <At at={entry.at} /> },
+  { name: "When", width: "108px", cell: (entry) => <Ago at={entry.at} /> },
+  { name: "Who", width: "112px", cell: (entry) => <span title={entry.role ?? undefined}>{entry.user}</span> },
   { name: "What", cell: (entry) => words(entry.operation) },
   { name: "Of", wide: true, cell: (entry) => <span title={entry.target ?? undefined}>{entry.target ?? "–"}</span> },
   {

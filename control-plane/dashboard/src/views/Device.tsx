@@ -13,7 +13,7 @@ import { RangePicker, useRange } from "../parts/Range";
 import { PhaseTag, Presence, Tag } from "../parts/Tag";
 import { Ago, At } from "../parts/Time";
 import { usePages } from "../parts/usePages";
-import { bytes, title, words } from "../pure/format";
+import { bytes, metricTitle, words } from "../pure/format";
 import { EditLabels } from "./EditLabels";
 
 const EVENTS_PAGE = 50;
@@ -226,7 +226,7 @@ const COUNTERS = new Set(["counter", "count", "sum"]);
 function OneMetric({ metric, device, range }: { metric: Metric; device: string; range: ReturnType<typeof useRange>[0] }) {
   const aggregations = isLatency(metric) ? PERCENTILES : [COUNTERS.has(metric.kind) ? "sum" : "avg"];
   const answer = useTelemetry({ metric: metric.name, aggregations, device, range });
-  const name = title(metric.name);
+  const name = metricTitle(metric.name);
   return (
     <div className="stack">
       <h3>{isLatency(metric) ? `${name}: percentiles` : name}</h3>

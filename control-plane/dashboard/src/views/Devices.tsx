@@ -206,6 +206,7 @@ const COLUMNS: ReadonlyArray<Column<Device>> = [
   },
   {
     name: "Labels",
+    width: "23%",
     wide: true,
     cell: (device) =>
       Object.entries(device.labels).map(([key, value]) => (

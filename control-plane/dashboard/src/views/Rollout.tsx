@@ -185,7 +185,7 @@ function Members({ of }: { of: RolloutOf }) {
   const columns: ReadonlyArray<Column<Member>> = [
     { name: "Device", cell: (member) => <Link to={`/devices/${encodeURIComponent(member.device)}`}>{member.device}</Link> },
     { name: "Wave", width: "64px", className: "number", wide: true, cell: (member) => member.wave + 1 },
-    { name: "State", width: "112px", cell: (member) => <Tag tone={MEMBER_TONE[member.state]}>{member.state}</Tag> },
+    { name: "State", width: "124px", cell: (member) => <Tag tone={MEMBER_TONE[member.state]}>{member.state}</Tag> },
     { name: "Because", wide: true, width: "45%", cell: (member) => <span title={member.reason}>{member.reason}</span> },
     {
       name: "Why",

@@ -4,7 +4,9 @@ import { Card } from "../../parts/Card";
 import { Empty } from "../../parts/feedback";
 import { Tag, VERDICT_TONE, VERDICT_WORD } from "../../parts/Tag";
 import { count, duration, percent, title } from "../../pure/format";
-import { errorsOf, limitOf, shareOf } from "../../pure/gates";
+import { errorsOf, limitOf, shareOf, stretch } from "../../pure/gates";
+
+const THEN = { pause: "it pauses the rollout", stop: "it stops the rollout", open: "it opens" };
 
 export function Gates({ rollout }: { rollout: Rollout }) {
   const gates = rollout.policy.gates ?? [];
@@ -58,7 +60,7 @@ function OneReading({ reading, gate, isWaived }: { reading: Reading; gate: Gate 
       {gate !== undefined && (
         <span className="soft small">
           {errorsOf(gate)}; judged over the {gate.scope ?? "rollout"}, holds from wave {gate.from_wave ?? 1}; undecided after{" "}
-          {duration(gate.wait_ms ?? 3_600_000)} it lets the rollout {gate.then ?? "pause"}
+          {duration(gate.wait_ms ?? 3_600_000)}, {THEN[gate.then ?? "pause"]}
         </span>
       )}
     </li>
@@ -67,10 +69,12 @@ function OneReading({ reading, gate, isWaived }: { reading: Reading; gate: Gate 
 
 function Meter({ share, limit, tone, name }: { share: number; limit: number | undefined; tone: string; name: string }) {
   const text = limit === undefined ? percent(share, 2) : `${percent(share, 2)}, the limit is ${percent(limit, 2)}`;
+  const { from, to } = stretch(share, limit);
+  const place = (at: number) => `${(Math.min(Math.max(at, from), to) - from) / (to - from) * 100}%`;
   return (
     <div className="meter" role="img" aria-label={`${name}: ${text}`} title={text}>
-      <i className={`fill-${tone}`} style={{ width: `${Math.min(1, share) * 100}%` }} />
-      {limit !== undefined && <u style={{ left: `calc(${Math.min(1, limit) * 100}% - 1px)` }} />}
+      <i className={`fill-${tone}`} style={{ width: place(share) }} />
+      {limit !== undefined && <u style={{ left: `calc(${place(limit)} - 1px)` }} />}
     </div>
   );
 }

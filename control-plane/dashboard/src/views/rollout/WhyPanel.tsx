@@ -37,7 +37,7 @@ export function WhyPanel({ rollout, device, close }: { rollout: Rollout; device:
             {data.waits_for.length > 0 && (
               <div>
                 <span className="small soft">Before it is asked, all of this has to change:</span>
-                <ol className="stack">
+                <ol className="holds">
                   {data.waits_for.map((hold) => (
                     <li key={hold}>{hold}</li>
                   ))}
