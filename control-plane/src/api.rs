@@ -31,6 +31,7 @@ pub use auth::{COOKIE, token_of};
 pub use models::Keys;
 pub use paging::List;
 pub use problem::Problem;
+pub(crate) use problem::no_such_page;
 pub use rollouts::OfWave;
 
 /// Largest body of a request but for uploads.
@@ -59,7 +60,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(metrics::routes().route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require)))
         .merge(health::open_routes())
         .merge(page::routes())
-        .fallback(problem::no_such_page)
+        .fallback(page::fallback)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app)

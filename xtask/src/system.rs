@@ -63,6 +63,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         without: "tests of topic isolation",
         purpose: Purpose::Tests,
     },
+    Tool {
+        program: "chromium",
+        packages: &["chromium", "fonts-dejavu-core"],
+        without: "tests of the dashboard in a browser",
+        purpose: Purpose::Tests,
+    },
     Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", purpose: Purpose::Tests },
     Tool { program: "xz", packages: &["xz-utils"], without: "bench forge on text", purpose: Purpose::Tests },
     Tool { program: "curl", packages: &["curl"], without: "tests of EST", purpose: Purpose::Tests },
