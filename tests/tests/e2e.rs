@@ -10,6 +10,8 @@ mod bad_input;
 mod board;
 #[path = "e2e/broker.rs"]
 mod broker;
+#[path = "e2e/dashboard.rs"]
+mod dashboard;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/forge.rs"]
@@ -91,6 +93,11 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
+    // Last: it leaves a version and three devices behind.
+    (
+        "dashboard::a_rollout_is_watched_and_a_lineage_followed",
+        dashboard::a_rollout_is_watched_and_a_lineage_followed,
+    ),
 ];
 
 /// Tests that bring all they need.
@@ -108,6 +115,8 @@ const ALONE: &[(&str, Alone)] = &[
         broker::a_revoked_device_is_put_out_of_a_mosquitto,
     ),
     ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
+    ("dashboard::a_device_is_found_among_ten_thousand", dashboard::a_device_is_found_among_ten_thousand),
+    ("dashboard::its_types_are_those_of_the_server", dashboard::its_types_are_those_of_the_server),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",

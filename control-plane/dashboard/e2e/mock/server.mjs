@@ -10,9 +10,10 @@ const DIST = process.env.EDGEWRIGHT_DASHBOARD_OUT ?? join(fileURLToPath(new URL(
 const PORT = Number(process.env.PORT ?? 4173);
 const POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 const KINDS = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".map": "application/json" };
-const PASSWORDS = { admin: "admin", ola: "operator", vera: "viewer" };
+const ROLES = { admin: "admin", ola: "operator", vera: "viewer" };
+const passwords = { admin: "admin", ola: "ola", vera: "vera" };
 
-const users = Object.entries(PASSWORDS).map(([name, role]) => ({ name, role, created_at: Date.now() - 8e9, disabled: false, last_login_at: name === "vera" ? null : Date.now() - 9e5 }));
+const users = Object.entries(ROLES).map(([name, role]) => ({ name, role, created_at: Date.now() - 8e9, disabled: false, last_login_at: name === "vera" ? null : Date.now() - 9e5 }));
 let tokens = [{ id: "t1", name: "ci", user: "admin", role: "operator", created_at: Date.now() - 9e8, expires_at: Date.now() + 9e9, used_at: Date.now() - 60_000 }];
 
 function page(all, query) {
@@ -46,7 +47,7 @@ function answer(method, path, query, body, who) {
   const [head, id, sub, last] = parts;
   if (method === "GET") {
     switch (head) {
-      case "me": return ok({ user: who, role: PASSWORDS[who], expires_at: Date.now() + 8e6 });
+      case "me": return ok({ user: who, role: ROLES[who], expires_at: Date.now() + 8e6 });
       case "overview": return ok(fleet.overview());
       case "groups": return ok(page([{ name: "berlin", selector: { labels: { site: "berlin" } }, devices: 2500, created_at: 1 }], query));
       case "devices":
@@ -67,7 +68,7 @@ function answer(method, path, query, body, who) {
         if (id !== undefined) return found(fleet.incidents.find((one) => one.id === id), `incident ${id}`);
         return ok(page(fleet.incidents.filter((one) => query.get("open") !== "true" || one.resolved_at === null), query));
       }
-      case "audit": return PASSWORDS[who] === "admin" ? ok(page(fleet.audit, query)) : problem(403, "this needs the role admin");
+      case "audit": return ROLES[who] === "admin" ? ok(page(fleet.audit, query)) : problem(403, "this needs the role admin");
       case "users": return ok(page(users, query));
       case "tokens": return ok(page(tokens, query));
       case "telemetry": {
@@ -85,10 +86,16 @@ function answer(method, path, query, body, who) {
     }
     return problem(404, "there is nothing here");
   }
-  if (PASSWORDS[who] === "viewer") return problem(403, "this needs the role operator");
+  if (ROLES[who] === "viewer") return problem(403, "this needs the role operator");
   if (head === "rollouts" && sub === "approve") fleet.approve(body?.wave);
   else if (head === "rollouts" && sub !== undefined) fleet.order(sub);
   if (head === "rollouts") return ok(fleet.rollouts()[0]);
+  if (head === "users" && method === "POST") {
+    ROLES[body.name] = body.role;
+    passwords[body.name] = body.password;
+    users.push({ name: body.name, role: body.role, created_at: Date.now(), disabled: false, last_login_at: null });
+    return { status: 201, body: users.at(-1) };
+  }
   if (head === "incidents") {
     const incident = fleet.incidents.find((one) => one.id === id);
     if (incident) incident[sub === "resolve" ? "resolved_at" : "acknowledged_at"] = Date.now();
@@ -157,11 +164,11 @@ createServer(async (request, response) => {
   const body = request.method === "GET" ? undefined : await read(request);
   const who = /edgewright=(\w+)/.exec(request.headers.cookie ?? "")?.[1];
   if (path === "/login") {
-    const role = PASSWORDS[body.user];
-    if (role === undefined || body.password !== body.user) return json(problem(401, "the name or the password is wrong"));
+    const role = ROLES[body.user];
+    if (role === undefined || body.password !== passwords[body.user]) return json(problem(401, "the name or the password is wrong"));
     return json(ok({ token: "t", expires_at: Date.now() + 8e6, user: body.user, role }), { "Set-Cookie": `edgewright=${body.user}; HttpOnly; SameSite=Strict; Path=/` });
   }
-  if (who === undefined || PASSWORDS[who] === undefined) return json(problem(401, "a token is needed"));
+  if (who === undefined || ROLES[who] === undefined) return json(problem(401, "a token is needed"));
   if (request.method !== "GET" && request.headers["x-edgewright"] !== "1") return json(problem(403, "the header X-Edgewright is missing"));
   if (path === "/logout") return json({ status: 204 }, { "Set-Cookie": "edgewright=; Path=/; Max-Age=0" });
   if (path === "/stream") return stream(response);

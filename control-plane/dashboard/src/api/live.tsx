@@ -60,10 +60,23 @@ export function LiveProvider({ children }: { children: ReactNode }) {
       // Some changes were missed.
       stream.addEventListener("reset", () => touch(Object.values(TOUCHES).flat()));
     };
-    open();
-    return () => {
+    const close = () => {
       stream?.close();
       window.clearTimeout(retry);
+      setLive(false);
+    };
+    // A page that nobody sees holds no connection: a browser has few of them for one server.
+    const turn = () => {
+      close();
+      if (document.hidden) return;
+      open();
+      touch(Object.values(TOUCHES).flat());
+    };
+    if (!document.hidden) open();
+    document.addEventListener("visibilitychange", turn);
+    return () => {
+      document.removeEventListener("visibilitychange", turn);
+      close();
       window.clearTimeout(gathering);
     };
   }, [queries]);
