@@ -16,6 +16,6 @@ export default defineConfig({
     ignoreHTTPSErrors: true,
     trace: "off",
     screenshot: "off",
-    launchOptions: { executablePath: CHROMIUM, args: isRoot ? ["--no-sandbox"] : [] },
+    launchOptions: { executablePath: CHROMIUM, args: ["--disable-dev-shm-usage", ...(isRoot ? ["--no-sandbox"] : [])] },
   },
 });

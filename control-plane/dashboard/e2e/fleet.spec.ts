@@ -1,7 +1,7 @@
 // A fleet of many devices: finding one, roles, the keyboard, the first view.
-import { expect, test } from "@playwright/test";
+import { expect, test, type Page } from "@playwright/test";
 import { picture, SCENE } from "./scene";
-import { complaints, logIn, menu, pictures } from "./steps";
+import { complaints, forget, logIn, menu, pictures } from "./steps";
 
 const NEEDLE = SCENE.needle ?? "cam-07421";
 const DEVICES = SCENE.devices ?? 10_000;
@@ -100,7 +100,7 @@ test("the theme follows the system until one is chosen", async ({ page }) => {
   expect(await background()).not.toBe(dark);
 });
 
-test("a viewer looks and changes nothing", async ({ page }) => {
+test("a viewer looks and changes nothing", async ({ page, browser }) => {
   const password = "looking-is-all-that-i-do-1";
   await logIn(page);
   await menu(page, "Users and tokens").click();
@@ -111,8 +111,13 @@ test("a viewer looks and changes nothing", async ({ page }) => {
   await dialog.getByLabel("Password").fill(password);
   await dialog.getByRole("button", { name: "Create" }).click();
   await expect(page.getByRole("rowheader", { name: "looker" })).toBeVisible();
-  await page.getByRole("button", { name: "Log out" }).click();
 
+  const other = await browser.newPage({ ignoreHTTPSErrors: true, baseURL: SCENE.url });
+  await changesNothing(other, password);
+  await other.close();
+});
+
+async function changesNothing(page: Page, password: string): Promise<void> {
   const quiet = complaints(page);
   await logIn(page, "looker", password);
   await expect(menu(page, "Users and tokens")).toHaveCount(0);
@@ -121,8 +126,13 @@ test("a viewer looks and changes nothing", async ({ page }) => {
   await expect(revoke).toBeDisabled();
   await expect(revoke).toHaveAttribute("title", /role admin/);
   await expect(page.getByRole("button", { name: "Edit labels" })).toBeDisabled();
+  await page.getByRole("button", { name: "Log out" }).click();
+  await expect(page.getByRole("button", { name: "Log in" })).toBeVisible();
+  forget("looker");
+  await page.reload();
+  await expect(page.getByRole("button", { name: "Log in" })).toBeVisible();
   quiet();
-});
+}
 
 test("a token is shown once", async ({ page }) => {
   await logIn(page);

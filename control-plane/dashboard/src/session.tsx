@@ -37,6 +37,7 @@ function remember(isIn: boolean): void {
 export function SessionProvider({ children }: { children: ReactNode }) {
   const queries = useQueryClient();
   const [isIn, setIn] = useState(remembered);
+  const [isLeaving, setLeaving] = useState(false);
 
   const forget = useCallback(() => {
     remember(false);
@@ -48,14 +49,14 @@ export function SessionProvider({ children }: { children: ReactNode }) {
   const { data, isPending } = useQuery({
     queryKey: ["me"],
     queryFn: () => take(api.GET("/api/v1/me")),
-    enabled: isIn,
+    enabled: isIn && !isLeaving,
     staleTime: 60_000,
   });
 
   const session = useMemo<Session>(
     () => ({
       me: isIn ? data : undefined,
-      isAsking: isIn && isPending,
+      isAsking: isLeaving || (isIn && isPending),
       login: async (user, password) => {
         const given = await take(api.POST("/api/v1/login", { body: { user, password } }));
         queries.setQueryData(["me"], { user: given.user, role: given.role, expires_at: given.expires_at });
@@ -63,12 +64,16 @@ export function SessionProvider({ children }: { children: ReactNode }) {
         setIn(true);
       },
       logout: async () => {
+        // The views go first: whatever they asked afterwards would be refused.
+        setLeaving(true);
+        await queries.cancelQueries();
         // Whatever the server says: this browser forgets.
         await take(api.POST("/api/v1/logout")).catch(() => undefined);
         forget();
+        setLeaving(false);
       },
     }),
-    [data, forget, isIn, isPending, queries],
+    [data, forget, isIn, isLeaving, isPending, queries],
   );
   return <Context value={session}>{children}</Context>;
 }

@@ -23,16 +23,19 @@ pub fn play(control: &ControlPlane, spec: &str, mut scene: Value) -> Result<bool
     scene["password"] = json!(text_of(&context, "/token")?);
     let told = control.data.with_extension("scene.json");
     fs::write(&told, scene.to_string()).with_context(|| format!("writing {}", told.display()))?;
-    let output = Command::new("npx")
-        .args(["--no-install", "playwright", "test", spec])
-        .current_dir(cache()?.join("dashboard/work"))
+    let work = cache()?.join("dashboard/work");
+    let output = Command::new(work.join("node_modules/.bin/playwright"))
+        .args(["test", spec])
+        .current_dir(&work)
         .env("EDGEWRIGHT_SCENE", &told)
         .env("EDGEWRIGHT_CHROMIUM", chromium)
         .env("EDGEWRIGHT_ARTIFACTS", pictures()?)
         .env("CI", "1")
         .stdin(Stdio::null())
         .output()
-        .context("npx does not start: `cargo xtask setup` needs Node.js with npm")?;
+        .with_context(|| {
+            format!("running Playwright in {}: `cargo xtask setup` brings it", work.display())
+        })?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{spec} failed: {said}{}", String::from_utf8_lossy(&output.stderr));
     Ok(true)
