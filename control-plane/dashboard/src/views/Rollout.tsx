@@ -99,7 +99,7 @@ function Waves({ of }: { of: RolloutOf }) {
               {isFinal(of.state) ? null : (
                 <Tag tone={wave.standing === "open" ? "busy" : wave.standing === "through" ? "ok" : "idle"}>{STANDING[wave.standing]}</Tag>
               )}
-              {wave.needsApproval && <Approval of={of} wave={wave.wave} />}
+              {wave.needsApproval && !isFinal(of.state) && <Approval of={of} wave={wave.wave} />}
             </span>
           </li>
         ))}
