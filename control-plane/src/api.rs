@@ -1,35 +1,55 @@
 //! The HTTP API under `/api/v1`, one file for each resource. It knows the application and nothing below it.
 
+mod asked;
+mod audit;
 mod auth;
 mod authorities;
 mod boards;
 mod broker;
 mod datasets;
 mod devices;
+mod document;
 mod est;
+mod feedback;
+mod gate;
+mod groups;
+mod headers;
 mod health;
+mod incidents;
 mod jobs;
 mod metrics;
 mod models;
+mod operation;
+mod overview;
 mod own;
 mod paging;
 mod peer;
 mod problem;
+mod retention;
 mod rollouts;
+mod session;
+mod stream;
+mod telemetry;
+mod timing;
+mod tokens;
 mod trust;
+mod users;
 
 use crate::{app::App, page};
 use anyhow::{Context, Result};
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{Router, extract::DefaultBodyLimit, http::header, middleware};
 use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use operation::{Routes, get};
 use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
 
-pub use auth::{COOKIE, token_of};
+pub use auth::{COOKIE, set_cookie, token_of};
+pub use document::openapi;
 pub use models::Keys;
 pub use paging::List;
+pub use peer::Peer;
 pub use problem::Problem;
 pub(crate) use problem::no_such_page;
 pub use rollouts::OfWave;
@@ -39,9 +59,21 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that says nothing is given up.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// All routes.
-pub fn router(app: Arc<App>) -> Router {
-    let api = Router::new()
+/// Where the API is.
+const PREFIX: &str = "/api/v1";
+
+/// All operations.
+fn routes() -> Routes {
+    Routes::of("Document")
+        .add(
+            get("/api/openapi.json", "openapi", "This document").at_root().gives::<serde_json::Value>(),
+            || async { ([(header::CONTENT_TYPE, "application/json")], openapi()) },
+        )
+        .merge(session::routes())
+        .merge(users::routes())
+        .merge(tokens::routes())
+        .merge(audit::routes())
+        .merge(stream::routes())
         .merge(boards::routes())
         .merge(datasets::routes())
         .merge(jobs::routes())
@@ -52,17 +84,27 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(rollouts::routes())
         .merge(trust::routes())
         .merge(health::routes())
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require))
-        .merge(own::routes());
-    Router::new()
-        .nest("/api/v1", api)
+        .merge(feedback::routes())
+        .merge(groups::routes())
+        .merge(incidents::routes())
+        .merge(overview::routes())
+        .merge(retention::routes())
+        .merge(telemetry::routes())
+        .merge(metrics::routes())
+        .merge(own::routes())
         .merge(est::routes())
-        .merge(metrics::routes().route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require)))
-        .merge(health::open_routes())
+}
+
+/// The API's operations, and the page.
+pub fn router(app: Arc<App>) -> Router {
+    routes()
+        .into_router(&app)
         .merge(page::routes())
         .fallback(page::fallback)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), timing::count))
+        .layer(middleware::from_fn(headers::complete))
         .with_state(app)
 }
 

@@ -1,6 +1,9 @@
 //! The application: what the control plane does, tying store, broker, signer and worker together.
 
+pub mod access;
+pub mod audit;
 pub mod authorities;
+pub mod changes;
 pub mod datasets;
 pub mod delivery;
 pub mod deltas;
@@ -8,11 +11,20 @@ mod desired;
 pub mod devices;
 pub mod enrol;
 pub mod external;
+pub mod groups;
+pub mod incidents;
 mod ingest;
+mod intake;
 pub mod jobs;
+mod listing;
+mod numbers;
+pub mod overview;
 pub mod profiles;
 mod refusals;
+mod retention;
 pub mod rollouts;
+pub mod telemetry;
+pub mod traffic;
 pub mod trust;
 pub mod versions;
 
@@ -24,14 +36,16 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
+use subtle::ConstantTimeEq;
 use tokio::sync::{Mutex, Notify, watch};
 
-pub use crate::store::Page;
+pub use crate::store::{DeviceFilter, Page};
+pub use listing::Keyed;
 
 /// Why something was not done. The API gives each a status of its own.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +68,18 @@ pub enum Error {
     /// Too often.
     #[error("{0}")]
     Busy(String),
+    /// More requests than anybody may send; there is room again after `wait_ms`.
+    #[error("too many requests; try again in {} s", wait_ms.div_ceil(1000))]
+    Throttled { wait_ms: u64 },
+    /// An idempotency key that came with another request.
+    #[error("{0}")]
+    Mismatch(String),
     /// No room on the disk.
     #[error("the control plane's disk is full; free some space under its data folder")]
     Full,
+    /// Not at this moment: the database does not answer, or it is for another server to do.
+    #[error("{0}")]
+    Unavailable(String),
     /// The forge cannot be used.
     #[error("{0}")]
     Forge(String),
@@ -73,7 +96,13 @@ impl From<store::Error> for Error {
         match error {
             store::Error::Full => Self::Full,
             store::Error::Conflict(text) => Self::Conflict(text),
-            store::Error::Open { .. }
+            store::Error::Cursor(_) => Self::Invalid(error.to_string()),
+            store::Error::Unreachable(_) => {
+                Self::Unavailable(format!("{}; nothing was changed, try again in a moment", chain(&error)))
+            }
+            store::Error::NotLeader => Self::Unavailable(error.to_string()),
+            store::Error::Newer { .. }
+            | store::Error::Open { .. }
             | store::Error::Migrate { .. }
             | store::Error::Corrupt { .. }
             | store::Error::Database(_)
@@ -153,7 +182,8 @@ pub struct App {
     trust: trust::Trust,
     forge: Forge,
     boards: BTreeMap<BoardId, Board>,
-    broker: OnceLock<Broker>,
+    /// Only the server that acts for the fleet has one.
+    broker: RwLock<Option<Broker>>,
     started_at: Timestamp,
     counters: Counters,
     /// The planner looks again.
@@ -178,8 +208,16 @@ pub struct App {
     refusals: std::sync::Mutex<Refusals>,
     /// Who may try to enrol.
     admission: std::sync::Mutex<Admission>,
+    /// Who has asked how often.
+    access: access::Access,
+    /// What is written to the audit log together.
+    ledger: audit::Ledger,
+    /// What was told to listeners.
+    changes: changes::Changes,
     /// Running jobs and how to end them.
     running: Mutex<HashMap<shared::JobId, watch::Sender<bool>>>,
+    /// Revoked devices whose sessions were ended or were over when this server began to act.
+    put_out: std::sync::Mutex<Option<BTreeSet<shared::DeviceId>>>,
     /// Versions that ended rollouts may have left nowhere, to be vouched for no more.
     withdrawals: std::sync::Mutex<BTreeSet<ModelVersionId>>,
     /// Payload bytes that went out for rollouts and are not in the store yet.
@@ -193,6 +231,8 @@ pub struct App {
     tls_changes: watch::Sender<u64>,
     /// Certificates were revoked, or CAs changed.
     revocations: Notify,
+    /// What is counted and measured.
+    numbers: numbers::Numbers,
 }
 
 /// The parts that an application is made of.
@@ -206,12 +246,15 @@ pub struct Parts {
 }
 
 /// What `status` shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Status {
     pub version: String,
     pub started_at: Timestamp,
     pub mqtt: String,
     pub broker: broker::Standing,
+    /// Which server acts for the fleet, where several may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<Leader>,
     pub keyring: Keyring,
     pub devices: DeviceCounts,
     /// To the broker; to one elsewhere, those of devices that say that they are there.
@@ -222,15 +265,28 @@ pub struct Status {
     pub delivery: DeliveryCounts,
 }
 
+/// Which of several servers acts for the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Leader {
+    /// The server that acts, or acted last.
+    pub name: String,
+    /// Counts who came after whom.
+    pub epoch: u64,
+    /// It is this one.
+    pub here: bool,
+    /// It has not been silent for too long.
+    pub alive: bool,
+}
+
 /// Devices by what is seen of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeviceCounts {
     pub total: u64,
     pub online: u64,
 }
 
 /// What delivery did since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeliveryCounts {
     pub chunks_broadcast: u64,
     pub chunks_unicast: u64,
@@ -241,6 +297,7 @@ pub struct DeliveryCounts {
 impl App {
     /// Puts the parts together; [`App::attach`] and its loops make it live.
     pub fn new(settings: Settings, parts: Parts) -> Arc<Self> {
+        let numbers = numbers::Numbers::new(&parts.store);
         Arc::new(Self {
             settings,
             store: parts.store,
@@ -248,7 +305,7 @@ impl App {
             trust: parts.trust,
             forge: parts.forge,
             boards: parts.boards,
-            broker: OnceLock::new(),
+            broker: RwLock::new(None),
             started_at: now(),
             counters: Counters::default(),
             planner_wake: Notify::new(),
@@ -262,7 +319,11 @@ impl App {
             inbox: delivery::Inbox::default(),
             refusals: std::sync::Mutex::default(),
             admission: std::sync::Mutex::default(),
+            access: access::Access::default(),
+            ledger: audit::Ledger::default(),
+            changes: changes::Changes::new(now()),
             running: Mutex::new(HashMap::new()),
+            put_out: std::sync::Mutex::default(),
             withdrawals: std::sync::Mutex::default(),
             published: std::sync::Mutex::new(HashMap::new()),
             evidence: std::sync::Mutex::default(),
@@ -270,13 +331,57 @@ impl App {
             rotation: Mutex::new(()),
             tls_changes: watch::channel(0).0,
             revocations: Notify::new(),
+            numbers,
         })
     }
 
     /// Gives the application its broker.
     pub fn attach(&self, broker: Broker) {
-        // A second broker would be an error of the caller; the first one stays.
-        let _ = self.broker.set(broker);
+        *self.broker.write().unwrap_or_else(PoisonError::into_inner) = Some(broker);
+    }
+
+    /// The broker, where this server acts for the fleet.
+    pub fn broker(&self) -> Option<Broker> {
+        self.broker.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins to act for the fleet: nobody is connected until they say so.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn take_up(&self) -> Result<()> {
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
+        self.store.set_all_offline().await?;
+        self.begin_ingest().await
+    }
+
+    /// Puts into the store what was counted on the way.
+    pub async fn settle(&self) {
+        self.flush_refusals().await;
+        if let Err(error) = self.flush_published().await {
+            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
+        }
+    }
+
+    /// Forgets what only a server knows that acts for the fleet, whose loops have ended: another one acts from here on,
+    /// and when this one does again it begins as after a start.
+    pub async fn lay_down(&self) {
+        *self.broker.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.store.lay_down_lead();
+        self.forget_told_trust().await;
+        self.forget_told_desired().await;
+        self.running.lock().await.clear();
+        *self.put_out.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.inbox.take();
+        self.numbers.intake.forget();
+        self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Attention::new(now());
+    }
+
+    /// The store, for those who decide which server acts.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The keys and certificates.
@@ -294,12 +399,27 @@ impl App {
         *self.stopping.borrow()
     }
 
+    /// Takes up what was left by a server before: the time that was noted, and what devices said and nobody has taken apart.
+    async fn begin_ingest(&self) -> Result<()> {
+        self.numbers.restore_clock(&self.store).await?;
+        self.numbers.intake.start();
+        Ok(())
+    }
+
+    /// Has what was acknowledged show where it is looked for, unless that is much at this moment.
+    async fn see_all(&self) {
+        self.numbers.intake.settle().await;
+    }
+
+    /// Counts a request of the API.
+    pub fn count_request(&self, method: &str, status: u16, took: std::time::Duration) {
+        self.numbers.traffic.add(method, status, took);
+    }
+
     /// Ends the store's connections.
     pub async fn close(&self) {
-        self.flush_refusals().await;
-        if let Err(error) = self.flush_published().await {
-            tracing::warn!("the count of published bytes is not complete: {}", chain(&error));
-        }
+        self.numbers.intake.end();
+        self.settle().await;
         self.store.close().await;
     }
 
@@ -314,8 +434,7 @@ impl App {
     pub fn is_admin(&self, token: &str) -> bool {
         let (ours, theirs) =
             (shared::Digest::of(self.signer.admin_token().as_bytes()), shared::Digest::of(token.as_bytes()));
-        // Digests of secrets: how far two of them agree says nothing of the secret.
-        ours == theirs
+        ours.as_bytes().as_slice().ct_eq(theirs.as_bytes().as_slice()).into()
     }
 
     /// The boards that models can be made for.
@@ -331,20 +450,42 @@ impl App {
         })
     }
 
+    /// What only the server may do that acts for the fleet.
+    async fn refuse_beside_leader(&self) -> Result<()> {
+        match self.leader().await? {
+            Some(leader) if !leader.here => {
+                Err(Error::Conflict(format!("server {} acts for this fleet: ask that one", leader.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn leader(&self) -> Result<Option<Leader>> {
+        if !self.store.is_shared() {
+            return Ok(None);
+        }
+        let here = self.store.leads();
+        let holder = self.store.holder().await?;
+        Ok(holder.map(|holder| Leader { name: holder.name, epoch: holder.epoch, here, alive: holder.holds }))
+    }
+
     /// What there is to say at a glance.
     pub async fn status(&self) -> Result<Status> {
         self.flush_refusals().await;
+        self.see_all().await;
         let (total, online) = self.store.count_devices().await?;
         let open_rollouts = self.store.open_rollouts().await?.len() as u64;
         let open_jobs = self.store.count_open_jobs().await?;
         let counters = &self.counters;
-        let broker = self.broker.get().map_or_else(broker::Standing::absent, Broker::standing);
-        let connections = self.broker.get().map_or(0, |broker| broker.connections().unwrap_or(online));
+        let attached = self.broker();
+        let broker = attached.as_ref().map_or_else(broker::Standing::absent, Broker::standing);
+        let connections = attached.map_or(0, |broker| broker.connections().unwrap_or(online));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             mqtt: format!("{}:{}", self.settings.mqtt_host, self.settings.mqtt_port),
             broker,
+            leader: self.leader().await?,
             keyring: self.signer.keyring_to_read(),
             devices: DeviceCounts { total, online },
             connections,

@@ -66,7 +66,7 @@ pub trait Ingest: Send + Sync + 'static {
 }
 
 /// How the broker stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Standing {
     /// It is not the control plane's own.
     pub external: bool,

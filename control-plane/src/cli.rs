@@ -2,6 +2,7 @@
 
 mod authorities;
 mod auto;
+mod backup;
 mod boards;
 mod broker;
 mod client;
@@ -9,6 +10,7 @@ mod compression;
 mod datasets;
 mod devices;
 mod models;
+mod openapi;
 mod output;
 mod provenance;
 mod rollouts;
@@ -17,8 +19,10 @@ mod serve;
 mod status;
 mod trust;
 
+use crate::api::List;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+use serde::de::DeserializeOwned;
 use std::{path::PathBuf, process::ExitCode};
 
 /// Makes models for edge devices and looks after them there.
@@ -85,6 +89,12 @@ pub enum Command {
     /// Boards that models can be made for
     #[command(subcommand)]
     Board(boards::BoardCommand),
+    /// The document of the server's API (OpenAPI 3.1)
+    Openapi(openapi::OpenapiArgs),
+    /// Write a backup of a server's data folder and database into one file, while the server runs
+    Backup(backup::BackupArgs),
+    /// Make a data folder and a database of a backup
+    Restore(backup::RestoreArgs),
     /// The control plane at a glance
     Status,
 }
@@ -134,25 +144,68 @@ fn run(command: &Command, global: &Global) -> Outcome {
         Command::Rollout(command) => rollouts::run(command, &client()?),
         Command::Trust(command) => trust::run(command, global),
         Command::Board(command) => boards::run(command, &client()?),
+        Command::Openapi(args) => openapi::run(args),
+        Command::Backup(args) => backup::back_up(args, global.json),
+        Command::Restore(args) => backup::restore(args, global.json),
         Command::Status => status::run(&client()?),
     }
 }
 
 /// Where a list begins and how long it is.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PageArgs {
     /// Most entries
     #[arg(long, default_value_t = shared::limits::PAGE_DEFAULT)]
     pub limit: u32,
-    /// Entries to leave out
-    #[arg(long, default_value_t = 0)]
-    pub offset: u64,
+    /// Begin where an earlier page ended: its next_cursor, as --json shows it
+    #[arg(long)]
+    pub cursor: Option<String>,
+    /// All of them, however many there are
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub all: bool,
 }
 
 impl PageArgs {
-    fn query(self) -> String {
-        format!("limit={}&offset={}", self.limit, self.offset)
+    /// The page of the list at `path`, or all of it; `filter` is what else is asked, as in `&model=m`.
+    fn list<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        path: &str,
+        filter: &str,
+    ) -> Result<List<T>, Failure> {
+        if self.all {
+            return Ok(List::whole(all(client, path, filter)?));
+        }
+        let cursor = self.cursor.as_ref().map(|cursor| format!("&cursor={}", word_of(cursor)));
+        client.get(&format!("{path}?limit={}{}{filter}", self.limit, cursor.unwrap_or_default()))
     }
+}
+
+/// Everything in a list, page by page.
+fn all<T: DeserializeOwned>(client: &Client, path: &str, filter: &str) -> Result<Vec<T>, Failure> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let query = format!("{path}?limit={}{cursor}{filter}", shared::limits::PAGE_MAX);
+        let page: List<T> = client.get(&query)?;
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={}", word_of(&next)),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A value as a part of a query: everything that has a meaning there is written as a number.
+fn word_of(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            word.push(byte.into());
+        } else {
+            word.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    word
 }
 
 #[cfg(test)]

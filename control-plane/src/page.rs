@@ -6,8 +6,11 @@ mod style;
 mod view;
 
 use crate::{
-    api::{COOKIE, Problem, no_such_page, token_of},
-    app::{App, Page},
+    api::{Peer, Problem, no_such_page, set_cookie, token_of},
+    app::{
+        App, DeviceFilter, Page,
+        access::{Login, Secret},
+    },
 };
 use axum::{
     Form, Router,
@@ -17,6 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
+use shared::{UserName, limits::SESSION_MS};
 use std::sync::Arc;
 
 /// Devices, rollouts, jobs and events that are shown.
@@ -40,22 +44,25 @@ pub async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response 
 
 #[derive(Debug, Deserialize)]
 struct Token {
-    token: Option<String>,
+    token: Option<Secret>,
 }
 
 async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    if !token_of(&headers).is_some_and(|token| app.is_admin(token)) {
+    let known = match token_of(&headers) {
+        Some(token) => app.principal(token).await?.is_some(),
+        None => false,
+    };
+    if !known {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
-    let page = Page { limit: SHOWN, offset: 0 };
     let shown = view::Shown {
         status: app.status().await?,
-        devices: app.devices(page).await?,
-        rollouts: app.rollouts(Page { limit: 6, offset: 0 }).await?,
-        jobs: app.jobs(Page { limit: 4, offset: 0 }).await?,
-        datasets: app.datasets(Page { limit: DATASETS_SHOWN, offset: 0 }).await?,
-        events: app.device_events(None, Page { limit: 20, offset: 0 }).await?,
-        security: app.security_events(Page { limit: 5, offset: 0 }).await?,
+        devices: app.devices(&DeviceFilter::default(), &Page::first(SHOWN)).await?,
+        rollouts: app.rollouts(&Page::first(6)).await?,
+        jobs: app.jobs(&Page::first(4)).await?,
+        datasets: app.datasets(&Page::first(DATASETS_SHOWN)).await?,
+        events: app.device_events(None, &Page::first(20)).await?,
+        security: app.security_events(&Page::first(5)).await?,
         now: crate::app::now(),
     };
     let headers = [
@@ -68,14 +75,15 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     Ok((headers, Html(view::page(&shown).into_string())).into_response())
 }
 
-/// Exchanges a token for a cookie that scripts cannot read. It comes in a form only, never in an address: those stay in
-/// histories and logs.
-async fn login(State(app): State<Arc<App>>, Form(form): Form<Token>) -> Response {
-    let token = form.token.unwrap_or_default();
-    let token = token.trim();
-    if !app.is_admin(token) {
+/// Exchanges the administrator's token for the cookie of a session. It comes in a form only, never in an address: those
+/// stay in histories and logs.
+async fn login(State(app): State<Arc<App>>, peer: Peer, Form(form): Form<Token>) -> Response {
+    let token = form.token.unwrap_or_else(|| Secret::new(""));
+    let password = Secret::new(token.reveal().trim());
+    let login = Login { user: UserName::administrator(), password };
+    let Ok(session) = app.login(&login, peer.address).await else {
         return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
-    }
-    let cookie = format!("{COOKIE}={token}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age=604800");
+    };
+    let cookie = set_cookie(session.token.reveal(), SESSION_MS / 1000);
     ([(header::SET_COOKIE, cookie)], Redirect::to("/status")).into_response()
 }

@@ -1,35 +1,43 @@
 //! Starting everything on a data folder, and ending it.
 
+mod acting;
 mod boards;
+mod leadership;
+mod locks;
 mod names;
 
 use crate::{
     api,
-    app::{App, Parts, Settings, chain, delivery, now, trust::Trust},
-    broker::{self, Address, Broker, Identities, Ingest},
+    app::{App, Parts, Settings, chain, now, trust::Trust},
+    broker::Address,
     jobs::Forge,
     signer::{self, CERTIFICATE_DAYS_MAX, Signer},
-    store::Store,
+    store::{Database, Store},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use leadership::Leadership;
+pub(crate) use locks::{lock, try_lock};
 use names::Names;
 use serde::{Deserialize, Serialize};
 use shared::limits;
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File},
     io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// What `edgewright serve` is given.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub data: PathBuf,
+    pub database: Database,
+    /// Tells several servers on one database apart; made of the machine's name and the API's port where not given.
+    pub name: Option<String>,
     pub api: SocketAddr,
     pub mqtt: Mqtt,
     /// Names under which devices reach the server; the first is told to them.
@@ -80,14 +88,16 @@ pub struct Server {
     pub app: Arc<App>,
     pub ready: Ready,
     api: api::Serving,
-    broker: Broker,
+    /// Decides when this server acts for the fleet, and has it act.
+    leadership: JoinHandle<Result<()>>,
     /// Each gives its name when it ends.
     loops: tokio::task::JoinSet<&'static str>,
-    /// Held as long as the server lives: nobody else works on the folder.
-    _lock: File,
+    /// Held as long as the server lives: nobody else works on the folder who must not.
+    _locks: Vec<File>,
 }
 
-/// Starts everything. When it returns the API and the embedded broker answer; one elsewhere is waited for afterwards.
+/// Starts everything. When it returns the API and the embedded broker answer; a broker elsewhere is waited for afterwards,
+/// and so is the turn of this server where another one acts on the same database.
 pub async fn start(options: Options) -> Result<Server> {
     let within = limits::CHUNK_BYTES_MIN..=limits::CHUNK_BYTES_MAX;
     if !within.contains(&options.chunk_bytes) {
@@ -112,9 +122,14 @@ pub async fn start(options: Options) -> Result<Server> {
         .create(data)
         .with_context(|| format!("the data folder {} cannot be made", data.display()))?;
     let data = &fs::canonicalize(data).with_context(|| format!("the data folder {}", data.display()))?;
-    let lock = lock(data)?;
+    let shared = options.database.is_shared();
     let listener = listen(options.api)?;
     let api_address = listener.local_addr().context("the API's address")?;
+    let name = match options.name {
+        Some(name) => name,
+        None => format!("{}-{}", machine(), api_address.port()),
+    };
+    let locks = if shared { locks::beside_others(data, &name)? } else { vec![lock(data)?] };
     let mqtt = match options.mqtt {
         Mqtt::Embedded(address) => Mqtt::Embedded(with_port(address)?),
         external @ Mqtt::External { .. } => external,
@@ -130,10 +145,12 @@ pub async fn start(options: Options) -> Result<Server> {
         }
     };
     let boards = boards::read(&options.boards)?;
+    // Of several servers that start at once on an empty folder one makes the keys.
+    let starting = if shared { Some(locks::turn(data).await?) } else { None };
     let signer = Signer::open(&data.join("keys"), &names.certificate, now())?;
-    let trust = Trust::open(data, &signer, now())?;
-    let store = Store::open(data).await?;
-    store.set_all_offline().await?;
+    let trust = Trust::open(data, &signer, now())?.shared(shared);
+    let store = Store::connect(data, &options.database).await?;
+    drop(starting);
     let settings = Settings {
         data: data.clone(),
         chunk_bytes: options.chunk_bytes,
@@ -148,31 +165,26 @@ pub async fn start(options: Options) -> Result<Server> {
     let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
     let app = App::new(settings, Parts { store, signer, trust, forge, boards });
     app.clear_uploads()?;
-    let broker = start_broker(&app, &mqtt).await?;
-    app.attach(broker.clone());
-    app.publish_trust().await;
-    app.publish_desired().await?;
+    let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
+    let context = if shared { locks::context_of(data, &name) } else { data.join("context.json") };
+    let changes = app.tls_changes();
+    let mut contexts = vec![context.clone()];
+    if shared {
+        // Of whichever server wrote it last: any of them answers.
+        contexts.push(data.join("context.json"));
+    }
+    write_contexts(&contexts, &app, &server)?;
+    let mqtt_told = names::with_port(&names.mqtt_host, mqtt_port);
+    let leadership = Leadership::start(Arc::clone(&app), mqtt, name).await?;
     let api = api::serve(Arc::clone(&app), listener).await?;
     let mut loops = tokio::task::JoinSet::new();
-    loops.spawn(named("delivery", delivery::run(Arc::clone(&app))));
-    loops.spawn(named("the planner", Arc::clone(&app).run_planner()));
-    loops.spawn(named("the job runner", Arc::clone(&app).run_jobs()));
-    loops.spawn(named("the asker of profiles", Arc::clone(&app).run_profiles()));
     loops.spawn(named("the security log", Arc::clone(&app).run_refusals()));
-    loops.spawn(named("the keeper of trust", Arc::clone(&app).run_trust()));
-    loops.spawn(named("the broker's prompter", Arc::clone(&app).run_broker()));
-    loops.spawn(named("the list of revoked certificates", Arc::clone(&app).run_revocation_lists()));
-    let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));
-    let context = data.join("context.json");
-    let changes = app.tls_changes();
-    write_context(&context, &app, server.clone())?;
-    loops.spawn(named(
-        "the context file",
-        keep_context(context.clone(), Arc::clone(&app), server.clone(), changes),
-    ));
-    let mqtt = names::with_port(&names.mqtt_host, mqtt_port);
-    let ready = Ready { api: server, mqtt, context };
-    Ok(Server { app, ready, api, broker, loops, _lock: lock })
+    loops.spawn(named("the taker of CAs", Arc::clone(&app).run_authorities()));
+    loops
+        .spawn(named("the context file", keep_contexts(contexts, Arc::clone(&app), server.clone(), changes)));
+    let ready = Ready { api: server, mqtt: mqtt_told, context };
+    let leadership = tokio::spawn(leadership.run());
+    Ok(Server { app, ready, api, leadership, loops, _locks: locks })
 }
 
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
@@ -180,13 +192,22 @@ async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static s
     name
 }
 
+/// What this machine is called, in letters that a file may be called by.
+fn machine() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
+}
+
 impl Server {
     /// Ends quickly: workers stop where their checkpoints are, everything else is in the store already.
     pub async fn stop(mut self) {
         self.app.stop();
         self.api.stop(GRACE).await;
+        if !self.leadership.is_finished() {
+            // What went wrong at the very end is in the log.
+            let _ = (&mut self.leadership).await;
+        }
         while self.loops.join_next().await.is_some() {}
-        self.broker.close().await;
         self.app.close().await;
     }
 
@@ -194,42 +215,15 @@ impl Server {
     pub async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
             error = self.api.failed() => error,
-            () = self.broker.ended() => anyhow::anyhow!("the broker has ended"),
-            Some(ended) = self.loops.join_next() => match ended {
-                Ok(name) => anyhow::anyhow!("{name} has ended"),
-                Err(error) => anyhow::anyhow!("a part of the server broke off: {error}"),
+            ended = &mut self.leadership => match ended {
+                Ok(Ok(())) => anyhow!("nothing acts for the fleet any more"),
+                Ok(Err(error)) => error,
+                Err(error) => anyhow!("what acts for the fleet broke off: {error}"),
             },
-        }
-    }
-}
-
-async fn start_broker(app: &Arc<App>, mqtt: &Mqtt) -> Result<Broker, broker::Error> {
-    let ingest = Arc::clone(app) as Arc<dyn Ingest>;
-    match mqtt {
-        Mqtt::Embedded(address) => {
-            let config = broker::Config { address: *address, files: app.broker_files() };
-            Broker::embedded(config, ingest).await
-        }
-        Mqtt::External { address, .. } => {
-            let identities = Arc::clone(app) as Arc<dyn Identities>;
-            Ok(Broker::external(address.clone(), identities, ingest))
-        }
-    }
-}
-
-pub(crate) fn lock(data: &Path) -> Result<File> {
-    let path = data.join("lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "{} is in use by another edgewright serve; stop that one, or choose another --data",
-                data.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+            Some(ended) = self.loops.join_next() => match ended {
+                Ok(name) => anyhow!("{name} has ended"),
+                Err(error) => anyhow!("a part of the server broke off: {error}"),
+            },
         }
     }
 }
@@ -237,9 +231,9 @@ pub(crate) fn lock(data: &Path) -> Result<File> {
 fn listen(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("port {} is in use; choose another with --api ADDRESS:PORT", address.port())
+            anyhow!("port {} is in use; choose another with --api ADDRESS:PORT", address.port())
         }
-        _ => anyhow::anyhow!("the API cannot listen on {address}: {error}"),
+        _ => anyhow!("the API cannot listen on {address}: {error}"),
     })?;
     listener.set_nonblocking(true).context("the API's socket")?;
     Ok(listener)
@@ -266,13 +260,18 @@ fn beside_this_program() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| WORKER_NAME.into())
 }
 
-/// Writes the file again whenever the CAs have changed.
-async fn keep_context(path: PathBuf, app: Arc<App>, server: String, mut changes: watch::Receiver<u64>) {
+/// Writes the files again whenever the CAs have changed.
+async fn keep_contexts(
+    paths: Vec<PathBuf>,
+    app: Arc<App>,
+    server: String,
+    mut changes: watch::Receiver<u64>,
+) {
     loop {
         tokio::select! {
             () = app.stopped() => return,
             Ok(()) = changes.changed() => {
-                if let Err(error) = write_context(&path, &app, server.clone()) {
+                if let Err(error) = write_contexts(&paths, &app, &server) {
                     tracing::error!("the command line will not trust this server: {error:#}");
                 }
             }
@@ -280,9 +279,13 @@ async fn keep_context(path: PathBuf, app: Arc<App>, server: String, mut changes:
     }
 }
 
-fn write_context(path: &Path, app: &App, server: String) -> Result<()> {
+fn write_contexts(paths: &[PathBuf], app: &App, server: &str) -> Result<()> {
     let signer = app.signer();
+    let server = server.to_owned();
     let context = ContextFile { server, ca_pem: signer.ca_pem(), token: signer.admin_token().to_owned() };
     let text = serde_json::to_vec_pretty(&context).context("the context file")?;
-    signer::write(path, &text).map_err(|error| anyhow::anyhow!(chain(&error)))
+    for path in paths {
+        signer::write(path, &text).map_err(|error| anyhow!(chain(&error)))?;
+    }
+    Ok(())
 }

@@ -155,7 +155,7 @@ pub struct DeviceCertificate {
 }
 
 /// A CA, as others see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuthorityInfo {
     /// Of its certificate.
     pub digest: Digest,
@@ -237,6 +237,17 @@ impl Signer {
         let gone = self.authorities.write().unwrap_or_else(PoisonError::into_inner).retire()?;
         self.issue_server_certificate(now)?;
         Ok(gone)
+    }
+
+    /// Takes the CAs as they are on the disk, where another server may have changed them; `true` if one has.
+    pub fn reload_authorities(&self) -> Result<bool> {
+        let Some(newest) = Authorities::read(&self.folder)? else { return Ok(false) };
+        let mut authorities = self.authorities.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = !authorities.iter().map(|one| one.digest).eq(newest.iter().map(|one| one.digest));
+        if changed {
+            *authorities = newest;
+        }
+        Ok(changed)
     }
 
     /// File of the server's certificate.

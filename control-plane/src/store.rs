@@ -1,52 +1,98 @@
-//! The store: SQLite for what is known, a folder for blobs. One file per kind of thing; all SQL is here.
+//! The store: a database for what is known, a folder for blobs. One file per kind of thing; all SQL is here.
+//!
+//! The database is SQLite in the data folder or PostgreSQL at an address, and a statement is one text for both (ADR 36).
 
+mod access;
+mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod certificates;
+mod database;
 pub mod datasets;
 pub mod deltas;
 mod devices;
 mod evidence;
+mod facts;
+mod groups;
+mod incidents;
 pub mod ingest;
 pub mod jobs;
+pub mod leader;
+mod many;
+mod paging;
 mod profiles;
+mod read;
 pub mod rollouts;
+mod rollups;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tokens;
+mod users;
 pub mod versions;
 
+pub use access::Holder;
+pub use audit::{AuditFilter, AuditWrite, Earlier};
+pub use database::{Address, Database};
+pub use devices::DeviceFilter;
+pub use facts::{OfBoard, OfVersion};
+pub use groups::{GROUPS_MAX, Labelled};
+pub use paging::Page;
 pub use profiles::PROFILES_MAX;
+pub use rollups::{Asked, Found, READ_MAX};
+pub use users::UserChange;
 
-use serde::{Serialize, de::DeserializeOwned};
-use shared::{Timestamp, limits};
+use database::Dialect;
+use leader::Fence;
+use read::Reader;
+use serde::Serialize;
+use shared::Timestamp;
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    Any, AnyPool, Transaction,
+    any::AnyTypeInfo,
+    encode::{Encode, IsNull},
+    error::BoxDynError,
+    types::Type,
 };
 use std::{
     path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
+    sync::Arc,
 };
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot be opened.
-    #[error("the database {} cannot be opened", path.display())]
+    #[error("the database {database} cannot be opened")]
     Open {
-        path: PathBuf,
+        database: String,
         #[source]
         source: sqlx::Error,
     },
     /// The database is of a form that this program cannot bring up to date.
-    #[error("the database {} cannot be brought up to date", path.display())]
+    #[error("the database {database} cannot be brought up to date")]
     Migrate {
-        path: PathBuf,
+        database: String,
         #[source]
         source: sqlx::migrate::MigrateError,
     },
+    /// A later program has changed the form of the database.
+    #[error(
+        "the database {database} is newer than this program: it has form {version}, which is not known here; run the program \
+         that wrote it, or a newer one"
+    )]
+    Newer { database: String, version: i64 },
     /// No room on the disk.
-    #[error("the disk is full; free some space under the data folder")]
+    #[error("the disk is full; free some space under the data folder or where the database is")]
     Full,
+    /// The database does not answer at this moment.
+    #[error("the database cannot be reached")]
+    Unreachable(#[source] sqlx::Error),
+    /// Another server acts for the fleet, or none does yet: what was to be written is not.
+    #[error("another server acts for this fleet")]
+    NotLeader,
+    /// A place in a list that is none of this list.
+    #[error("the cursor {0:?} is none of this list; begin again without one")]
+    Cursor(String),
     /// A name that is taken, or a state that does not allow it.
     #[error("{0}")]
     Conflict(String),
@@ -68,77 +114,61 @@ pub enum Error {
 /// The store's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// SQLite's primary code for a full disk.
-const SQLITE_FULL: &str = "13";
-const READERS: u32 = 4;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// SQLite's primary code for a full disk, and PostgreSQL's.
+const CODES_FULL: [&str; 2] = ["13", "53100"];
+/// PostgreSQL ends or begins (57P), has no connection left (53300), or has lost one (08).
+const CODES_UNREACHABLE: [&str; 3] = ["57P", "53300", "08"];
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
-        match code.as_deref() {
-            Some(SQLITE_FULL) => Self::Full,
-            Some(_) | None => Self::Database(error),
+        match &error {
+            sqlx::Error::Database(said) => match said.code().as_deref() {
+                Some(code) if CODES_FULL.contains(&code) => Self::Full,
+                Some(code) if CODES_UNREACHABLE.iter().any(|start| is_of(code, start)) => {
+                    Self::Unreachable(error)
+                }
+                Some(_) | None => Self::Database(error),
+            },
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unreachable(error),
+            _ => Self::Database(error),
         }
     }
+}
+
+/// Is this a code of PostgreSQL (five letters and digits) of that class? SQLite's are numbers of other lengths.
+fn is_of(code: &str, class: &str) -> bool {
+    code.len() == 5 && code.starts_with(class)
 }
 
 /// The database and the blobs of one data folder.
 #[derive(Clone, Debug)]
 pub struct Store {
-    readers: SqlitePool,
-    /// One connection: writers wait for each other here and not in SQLite.
-    writer: SqlitePool,
+    readers: AnyPool,
+    /// One connection: writers of one server wait for each other here and not in the database.
+    writer: AnyPool,
+    dialect: Dialect,
+    fence: Arc<Fence>,
     /// The blobs.
     pub blobs: blobs::Blobs,
 }
 
-/// A page of a list.
-#[derive(Clone, Copy, Debug)]
-pub struct Page {
-    pub limit: u32,
-    pub offset: u64,
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self { limit: limits::PAGE_DEFAULT, offset: 0 }
-    }
-}
-
-impl Page {
-    /// One more than asked for, so that the caller sees whether there is more.
-    fn sql_limit(self) -> i64 {
-        i64::from(self.limit.min(limits::PAGE_MAX)) + 1
-    }
-
-    fn sql_offset(self) -> i64 {
-        i64::try_from(self.offset).unwrap_or(i64::MAX)
-    }
-}
-
 impl Store {
-    /// Opens the store in `folder` and brings the database up to date.
+    /// Opens the store in `folder`, with SQLite, and brings the database up to date.
     pub async fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("edgewright.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let open = |source| Error::Open { path: path.clone(), source };
-        let writer =
-            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(open)?;
-        sqlx::migrate!("./migrations")
-            .run(&writer)
-            .await
-            .map_err(|source| Error::Migrate { path: path.clone(), source })?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(open)?;
-        let blobs = blobs::Blobs::open(&folder.join("blobs"))?;
-        Ok(Self { readers, writer, blobs })
+        Self::connect(folder, &Database::Folder).await
+    }
+
+    /// Opens the store in `folder` with either database and brings that up to date.
+    pub async fn connect(folder: &Path, database: &Database) -> Result<Self> {
+        let database::Pools { readers, writer } = database::open(folder, database).await?;
+        let dialect = database.dialect();
+        let alone = dialect == Dialect::Sqlite;
+        let blobs = blobs::Blobs::open(&folder.join("blobs"), alone)?;
+        Ok(Self { readers, writer, dialect, fence: Arc::new(Fence::new(alone)), blobs })
     }
 
     /// Ends all connections; what was committed is on the disk.
@@ -147,8 +177,47 @@ impl Store {
         self.writer.close().await;
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// Which of the two databases it is, for the few statements that differ.
+    fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Begins a transaction that no other one that was begun here writes beside, on any server.
+    async fn begin(&self) -> Result<Transaction<'static, Any>> {
+        match self.dialect {
+            Dialect::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Dialect::Postgres => {
+                let mut tx = self.writer.begin().await?;
+                sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                    .bind(database::WRITE_LOCK)
+                    .execute(&mut *tx)
+                    .await?;
+                Ok(tx)
+            }
+        }
+    }
+}
+
+/// A number that may be missing, as the databases take it: what sqlx sends for a missing `f64` is typed as another number,
+/// which PostgreSQL keeps for the statement.
+#[derive(Clone, Copy, Debug)]
+struct Real(Option<f64>);
+
+impl Type<Any> for Real {
+    fn type_info() -> AnyTypeInfo {
+        <f64 as Type<Any>>::type_info()
+    }
+}
+
+impl<'q> Encode<'q, Any> for Real {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut <Any as sqlx::Database>::ArgumentBuffer,
+    ) -> std::result::Result<IsNull, BoxDynError> {
+        match self.0 {
+            Some(value) => <f64 as Encode<'q, Any>>::encode_by_ref(&value, buffer),
+            None => <Option<f32> as Encode<'q, Any>>::encode_by_ref(&None, buffer),
+        }
     }
 }
 
@@ -163,96 +232,17 @@ fn word<T: Serialize>(value: &T) -> Result<String> {
     Ok(json(value)?.trim_matches('"').to_owned())
 }
 
+/// Text as both databases keep it: PostgreSQL has none with a zero in it.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn time(at: Timestamp) -> i64 {
     number(at.0)
-}
-
-/// Reads columns of one row with errors that name them.
-struct Reader<'a> {
-    table: &'static str,
-    row: &'a SqliteRow,
-}
-
-impl<'a> Reader<'a> {
-    fn new(table: &'static str, row: &'a SqliteRow) -> Self {
-        Self { table, row }
-    }
-
-    fn corrupt(&self, column: &str, expected: &'static str, reason: impl ToString) -> Error {
-        Error::Corrupt { table: self.table, column: column.to_owned(), expected, reason: reason.to_string() }
-    }
-
-    fn text(&self, column: &str) -> Result<String> {
-        Ok(self.row.try_get(column)?)
-    }
-
-    fn text_option(&self, column: &str) -> Result<Option<String>> {
-        Ok(self.row.try_get(column)?)
-    }
-
-    fn number(&self, column: &str) -> Result<u64> {
-        let value: i64 = self.row.try_get(column)?;
-        u64::try_from(value).map_err(|error| self.corrupt(column, "count", error))
-    }
-
-    fn number_option(&self, column: &str) -> Result<Option<u64>> {
-        let value: Option<i64> = self.row.try_get(column)?;
-        value
-            .map(|value| u64::try_from(value).map_err(|error| self.corrupt(column, "count", error)))
-            .transpose()
-    }
-
-    fn small(&self, column: &str) -> Result<u32> {
-        u32::try_from(self.number(column)?).map_err(|error| self.corrupt(column, "count of 32 bits", error))
-    }
-
-    fn flag(&self, column: &str) -> Result<bool> {
-        Ok(self.number(column)? != 0)
-    }
-
-    fn time(&self, column: &str) -> Result<Timestamp> {
-        Ok(Timestamp(self.number(column)?))
-    }
-
-    fn time_option(&self, column: &str) -> Result<Option<Timestamp>> {
-        Ok(self.number_option(column)?.map(Timestamp))
-    }
-
-    fn parse<T: FromStr<Err: ToString>>(&self, column: &str, expected: &'static str) -> Result<T> {
-        self.text(column)?.parse().map_err(|error: T::Err| self.corrupt(column, expected, error.to_string()))
-    }
-
-    fn parse_option<T: FromStr<Err: ToString>>(
-        &self,
-        column: &str,
-        expected: &'static str,
-    ) -> Result<Option<T>> {
-        let text = self.text_option(column)?;
-        text.map(|text| {
-            text.parse().map_err(|error: T::Err| self.corrupt(column, expected, error.to_string()))
-        })
-        .transpose()
-    }
-
-    fn json<T: DeserializeOwned>(&self, column: &str, expected: &'static str) -> Result<T> {
-        serde_json::from_str(&self.text(column)?).map_err(|error| self.corrupt(column, expected, error))
-    }
-
-    fn json_option<T: DeserializeOwned>(&self, column: &str, expected: &'static str) -> Result<Option<T>> {
-        let text = self.text_option(column)?;
-        text.map(|text| serde_json::from_str(&text).map_err(|error| self.corrupt(column, expected, error)))
-            .transpose()
-    }
-
-    /// Reads an enum of unit variants.
-    fn word<T: DeserializeOwned>(&self, column: &str, expected: &'static str) -> Result<T> {
-        let text = serde_json::Value::String(self.text(column)?);
-        serde_json::from_value(text).map_err(|error| self.corrupt(column, expected, error))
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A board's description. All limits are upper bounds that a searched model keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     pub id: BoardId,
@@ -24,6 +25,7 @@ pub struct Board {
 
 /// The processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     pub cores: u32,
@@ -36,6 +38,7 @@ pub struct Cpu {
 
 /// Memory of the whole board.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     pub ram_bytes: u64,
@@ -44,6 +47,7 @@ pub struct Memory {
 
 /// What one model may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModelLimits {
     /// Bytes of the INT8 weights.
@@ -58,6 +62,7 @@ pub struct ModelLimits {
 
 /// What the agent may use to run models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeChoice {
     /// `tract`, `onnxruntime`, or both; the agent measures and keeps the faster that is right.
@@ -68,6 +73,7 @@ pub struct RuntimeChoice {
 
 /// A runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RuntimeName {
     Tract,

@@ -13,6 +13,9 @@ use std::{
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
+#[cfg(feature = "schema")]
+crate::text_schema!(Digest, "Digest", { "pattern": "^[0-9a-f]{64}$" });
+
 /// The text is not 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 digest is 64 lower-case hexadecimal digits")]

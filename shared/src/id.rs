@@ -92,6 +92,9 @@ macro_rules! name_id {
                 f.write_str(&self.0)
             }
         }
+
+        #[cfg(feature = "schema")]
+        $crate::text_schema!($name, stringify!($name), { "pattern": $crate::schema::NAME_PATTERN });
     };
 }
 
@@ -122,6 +125,9 @@ macro_rules! uuid_id {
                 self.0.fmt(f)
             }
         }
+
+        #[cfg(feature = "schema")]
+        $crate::text_schema!($name, stringify!($name), { "format": "uuid" });
     };
 }
 
@@ -147,6 +153,10 @@ name_id!(
     TeamName, "team name", except TOP_LEVEL_ROLES
 );
 name_id!(
+    /// A person or a program that uses the API.
+    UserName, "user name"
+);
+name_id!(
     /// A place on a device that holds one model; the name under which the local API serves it.
     SlotName, "slot name"
 );
@@ -163,6 +173,13 @@ uuid_id!(
     ModelVersionId, "model version id"
 );
 
+impl UserName {
+    /// The user who is always there: whoever has the administrator's token.
+    pub fn administrator() -> Self {
+        Self("admin".to_owned())
+    }
+}
+
 /// What people call a version of a model: `v1.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -172,6 +189,9 @@ pub struct VersionLabel {
     /// Raised when the same architecture was trained anew.
     pub minor: u32,
 }
+
+#[cfg(feature = "schema")]
+crate::text_schema!(VersionLabel, "VersionLabel", { "pattern": r"^v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})$" });
 
 impl fmt::Display for VersionLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

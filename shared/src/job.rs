@@ -51,6 +51,7 @@ pub const MODEL_FP32_FILE: &str = "model-fp32.onnx";
 
 /// Formats of data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DataFormat {
     /// A folder with the four files of MNIST, plain or gzip.
@@ -87,6 +88,7 @@ pub struct DatasetRef {
 
 /// What `edgewright-forge inspect` says of a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DatasetSchema {
     pub format: DataFormat,
     pub task: Task,
@@ -156,6 +158,7 @@ pub enum JobKind {
 
 /// How a cell is found. Within one budget all methods take equally many weight steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SearchMethod {
     /// First-order bilevel search in a supernet of mixed operations (Liu, Simonyan and Yang 2019).
@@ -243,6 +246,7 @@ impl FromStr for SearchMethod {
 
 /// What a network can learn from samples without labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Pretext {
     /// To fill in what was hidden of a sample: three patches of ten (He et al. 2022).
@@ -289,6 +293,7 @@ impl FromStr for Pretext {
 
 /// What is done to a trained network to make it smaller and faster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// Post-training INT8.
@@ -367,6 +372,7 @@ const SECONDS_MAX: u32 = 4 * 7 * 24 * 3600;
 
 /// How much work a job may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// Architecture steps of a search by gradients, each beside one weight step. Warm-up and settling take three
@@ -509,6 +515,7 @@ impl Budget {
 
 /// Stages of a job, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Load,
@@ -553,6 +560,7 @@ pub struct Progress {
 
 /// What a finished job, or the import of a model from elsewhere, measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobReport {
     /// `None` for an import.
     pub job: Option<JobId>,
@@ -614,6 +622,7 @@ impl JobReport {
 
 /// How a trained network became the model of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CompressionReport {
     /// The trained network, the network after every step that was kept, and plain INT8 to compare them with. The last is
     /// the exported model.
@@ -627,6 +636,7 @@ pub struct CompressionReport {
 
 /// A network after one step of its compression, as one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepReport {
     /// What was done, for people.
     pub step: String,
@@ -646,6 +656,7 @@ pub struct StepReport {
 
 /// Nodes with weights in the graph that ONNX Runtime runs after all of its own rewriting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelReport {
     /// That multiply integers.
     pub integer: u64,
@@ -655,6 +666,7 @@ pub struct KernelReport {
 
 /// One sequence of steps, after a short retraining of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SequenceReport {
     /// Its steps, for people.
     pub sequence: String,
@@ -672,6 +684,7 @@ pub struct SequenceReport {
 
 /// What a search reckons one inference on the board to take: its cost, and what `limits.latency_us_max` is held against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EstimateReport {
     /// Of the INT8 model, one thread, one sample, on the fastest runtime that the board allows.
     pub us: u64,
@@ -683,6 +696,7 @@ pub struct EstimateReport {
 
 /// What an estimate rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum EstimateSource {
     /// On what devices of the board measured.
@@ -715,6 +729,7 @@ impl EstimateReport {
 
 /// How a model from elsewhere was taken in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImportReport {
     /// Name of the file that it came in.
     pub source: String,
@@ -736,6 +751,7 @@ pub struct ImportReport {
 
 /// How close an INT8 model is to its f32 one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClosenessReport {
     /// Signal to noise of the output, in decibels; at most 200.
     pub sqnr_db: f64,
@@ -747,6 +763,7 @@ pub struct ClosenessReport {
 
 /// One way to choose ranges and weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TriedReport {
     /// Calibrator and corrections.
     pub way: String,
@@ -755,6 +772,7 @@ pub struct TriedReport {
 
 /// A node that stays f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeptReport {
     /// Operator and name.
     pub node: String,
@@ -764,6 +782,7 @@ pub struct KeptReport {
 
 /// What the search did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SearchReport {
     /// A report without it is of a search by the default one.
     #[serde(default)]
@@ -792,6 +811,7 @@ pub struct SearchReport {
 
 /// What the network learned from beside the labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TeachersReport {
     pub count: u32,
     /// Of each.
@@ -804,6 +824,7 @@ pub struct TeachersReport {
 
 /// What the network learned from samples without labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PretextReport {
     pub pretext: Pretext,
     pub steps: u64,
@@ -816,6 +837,7 @@ pub struct PretextReport {
 
 /// What the model is and does, measured on the exported files with the real test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelReport {
     /// What `model.onnx` is; what is said below of INT8 is said of it.
     #[serde(default, skip_serializing_if = "ModelForm::is_int8")]
@@ -849,6 +871,7 @@ pub struct ModelReport {
 
 /// How the numbers of an exported model are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModelForm {
     /// Weights and activations as 8-bit integers.
@@ -874,6 +897,7 @@ impl ModelForm {
 
 /// A measure of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Mean of `-log2` of the probability that the model gave the character that came; less is better.
@@ -919,6 +943,7 @@ impl fmt::Display for Metric {
 
 /// One measure of a model, on the exported files with the real test split, on ONNX Runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MetricReport {
     pub metric: Metric,
     pub fp32: f64,
@@ -927,6 +952,7 @@ pub struct MetricReport {
 
 /// One activation of an INT8 model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TensorReport {
     /// `input`, or node index and operation.
     pub name: String,
@@ -944,6 +970,7 @@ pub struct TensorReport {
 
 /// Microseconds of one inference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LatencyTable {
     /// `None` where tract does not run the model.
     pub tract_fp32: Option<f64>,

@@ -17,6 +17,7 @@ pub const ERROR_PERMILLE_MAX: u32 = 350;
 
 /// What is counted of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
     /// One.
@@ -172,6 +173,7 @@ impl Features {
 
 /// How far predictions were off, relative to what was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PredictionError {
     /// Measurements that the fit had not seen.
     pub points: u32,
@@ -181,6 +183,7 @@ pub struct PredictionError {
 
 /// What predicts latencies on one runtime in one form, of networks over series or over images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LatencyModel {
     pub runtime: RuntimeName,
     pub form: Form,
@@ -248,6 +251,7 @@ pub fn percent(permille: u32) -> String {
 
 /// What devices of a board measured, as predictions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BoardLatency {
     /// Devices whose measurements it rests on.
     pub devices: u32,

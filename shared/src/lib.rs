@@ -14,6 +14,7 @@ pub mod limits;
 pub mod manifest;
 pub mod profile;
 pub mod read;
+pub mod schema;
 pub mod signing;
 pub mod space;
 pub mod text;
@@ -24,7 +25,7 @@ pub mod wire;
 pub use causes::causes;
 pub use digest::Digest;
 pub use id::{
-    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName,
+    BoardId, DatasetId, DeviceId, JobId, ModelName, ModelVersionId, RolloutId, SlotName, TeamName, UserName,
     VersionLabel,
 };
 pub use signing::{Signed, Verified};

@@ -62,6 +62,58 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const PAGE_MAX: u32 = 500;
 /// Page of a list when none is asked for.
 pub const PAGE_DEFAULT: u32 = 100;
+/// Requests of one user that are answered at once.
+pub const REQUESTS_PER_USER_BURST: u64 = 2000;
+/// Requests of one user a second after that.
+pub const REQUESTS_PER_USER_PER_S: u64 = 1000;
+/// Requests from one address that are answered at once.
+pub const REQUESTS_PER_ADDRESS_BURST: u64 = 4000;
+/// Requests from one address a second after that.
+pub const REQUESTS_PER_ADDRESS_PER_S: u64 = 2000;
+/// Log-ins of one user, or from one address, that may fail at once.
+pub const FAILED_LOGINS_BURST: u64 = 10;
+/// A failed log-in is forgotten after so many seconds.
+pub const FAILED_LOGIN_S: u64 = 5;
+/// Users, and as many addresses, whose requests are counted one by one; beyond that they share what there is.
+pub const COUNTED_MAX: usize = 4096;
+/// Life of a session.
+pub const SESSION_MS: u64 = 12 * 3_600_000;
+/// Most sessions of one user; the oldest ends where there would be more.
+pub const SESSIONS_PER_USER_MAX: u32 = 32;
+/// Shortest password in characters.
+pub const PASSWORD_CHARACTERS_MIN: usize = 10;
+/// Longest password in bytes.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+/// Passwords that are checked at one time: each check takes about 20 MB and a good part of a core.
+pub const PASSWORD_CHECKS_MAX: usize = 2;
+/// Most users.
+pub const USERS_MAX: u64 = 1000;
+/// Most API tokens.
+pub const API_TOKENS_MAX: u64 = 1000;
+/// Longest life of an API token in days.
+pub const API_TOKEN_DAYS_MAX: u32 = 3660;
+/// Longest name of an API token in bytes.
+pub const API_TOKEN_NAME_BYTES_MAX: usize = 128;
+/// Longest idempotency key in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// How long the answer to an idempotency key is kept.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+/// A request with an idempotency key that has not ended after this was cut off.
+pub const IDEMPOTENCY_RUNNING_MS: u64 = 15 * 60_000;
+/// Largest answer that is kept for an idempotency key, in bytes.
+pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Refused requests that are put on the audit log at once.
+pub const AUDITED_REFUSALS_BURST: u64 = 100;
+/// Refused requests a second that are put on the audit log after that; all are counted among the security events.
+pub const AUDITED_REFUSALS_PER_S: u64 = 5;
+/// Changes that whoever lost the connection to the stream is told again.
+pub const CHANGES_KEPT: usize = 1024;
+/// Changes of one kind that are told one by one, at once and a second after that; beyond them they are told together.
+pub const CHANGES_PER_KIND_BURST: u64 = 200;
+/// See [`CHANGES_PER_KIND_BURST`].
+pub const CHANGES_PER_KIND_PER_S: u64 = 50;
+/// Streams of changes at one time.
+pub const STREAMS_MAX: usize = 256;
 /// Most bytes of one progress line of a worker.
 pub const PROGRESS_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Largest report of a job that is read, in bytes.

@@ -23,6 +23,7 @@ pub const SIGNATURE_FILE: &str = "model.sig";
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     /// One label for one image.
@@ -43,6 +44,7 @@ pub const ANOMALY_LABELS: [&str; 2] = ["normal", "anomaly"];
 /// Where a model that finds anomalies draws its line: its output is shifted so that the label `anomaly` is the likelier one
 /// for at most this share of normal samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Alarm {
     /// The share, in thousandths.
@@ -71,6 +73,7 @@ impl TensorSpec {
 /// A further answer of a model, behind the probabilities of its labels in the one output: `[labels, positions]`, row
 /// major, the probabilities of each position by themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Head {
     pub name: String,
@@ -88,6 +91,7 @@ impl Head {
 
 /// One file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// A plain file name.

@@ -12,6 +12,8 @@ use std::{fmt, marker::PhantomData, ops::Deref};
 
 /// What a key may sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "KeyRole"))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Online key: signs which device shall run what.
@@ -71,6 +73,9 @@ pub enum Error {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PublicKey([u8; 32]);
+
+#[cfg(feature = "schema")]
+crate::text_schema!(PublicKey, "PublicKey", { "pattern": "^[A-Za-z0-9+/]{43}=$" });
 
 impl PublicKey {
     /// The key's id: the SHA-256 of its 32 bytes.
@@ -149,12 +154,14 @@ impl fmt::Debug for SigningKey {
 
 /// The public keys that are trusted, each for one role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Keyring {
     keys: Vec<TrustedKey>,
 }
 
 /// One trusted key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrustedKey {
     pub role: Role,
     pub key: PublicKey,

@@ -34,6 +34,7 @@ const BUILT_IN: [(&str, &str); 5] = [
 
 /// What a search may find, and what it is held to on the way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SearchSpace {
     /// For people.
@@ -54,6 +55,7 @@ pub struct SearchSpace {
 
 /// What a cell looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CellSpace {
     /// Nodes; as the budget says where not given.
@@ -69,6 +71,7 @@ pub struct CellSpace {
 
 /// What a network of such cells looks like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpace {
     /// Taps of the first convolution along each axis; 3 in images and 9 in series where not given.
@@ -85,6 +88,8 @@ pub struct NetworkSpace {
 
 /// Cells of one width and resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "SpaceStage"))]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Times the channels of the first convolution.
@@ -94,6 +99,7 @@ pub struct Stage {
 
 /// What keeps a search by gradients from settling on what is easiest at first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Regularise {
     /// Weight of half the squares of the architecture weights in their loss.
@@ -106,6 +112,7 @@ pub struct Regularise {
 
 /// What the method `hypernetwork` generates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Generated {
     /// For each cell of the network in order, the share of the output channels of each candidate convolution whose kernels

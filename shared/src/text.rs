@@ -16,6 +16,7 @@ pub const INSIDE: &str = "I-";
 
 /// Which end of the input a text stands at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Align {
     /// At the first position; a text that is too long loses its end.
@@ -26,6 +27,7 @@ pub enum Align {
 
 /// How text becomes the model's input `[alphabet, length]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TextPreprocess {
     /// The characters in the order of the channels, each once.

@@ -48,6 +48,7 @@ pub struct Desired {
 
 /// Which bundle shall be in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Assignment {
     pub slot: SlotName,
     pub model: ModelName,
@@ -70,6 +71,7 @@ pub struct Assignment {
 
 /// A file of a bundle as the difference to a file that the device may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeltaRef {
     /// The file that the device has.
     pub from: Digest,
@@ -123,6 +125,7 @@ impl Assignment {
 /// bound is broken; it fails at its end when a bound is broken over however many requests came. With no live
 /// request the golden inputs, run again at the end, decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrialPolicy {
     pub duration_ms: u64,
     pub requests_min: u64,
@@ -197,6 +200,7 @@ impl signing::Payload for Desired {
 
 /// What the device runs and how far it is. Retained, so that the newest is there for whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reported {
     pub device: DeviceId,
     pub board: BoardId,
@@ -256,6 +260,7 @@ impl SlotReport {
 
 /// The state of one slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlotReport {
     pub slot: SlotName,
     /// The version that answers requests.
@@ -271,6 +276,7 @@ pub struct SlotReport {
 
 /// A version by all its names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VersionRef {
     pub model: ModelName,
     pub version: VersionLabel,
@@ -280,6 +286,7 @@ pub struct VersionRef {
 
 /// Where a slot is on the way to what it shall run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum Phase {
     /// Nothing to do.
@@ -302,6 +309,7 @@ pub enum Phase {
 
 /// What a slot waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WaitsFor {
     /// For disk space, or a disk that works.
@@ -322,6 +330,7 @@ impl WaitsFor {
 
 /// One finished attempt to install a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// The desired generation that asked for it.
     pub generation: u64,
@@ -336,6 +345,7 @@ pub struct Attempt {
 
 /// What was counted while a version was on trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrialCounts {
     pub requests: u64,
     pub failed: u64,
@@ -347,6 +357,7 @@ pub struct TrialCounts {
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum Outcome {
     /// Passed its trial; it is the last good version.
@@ -359,6 +370,7 @@ pub enum Outcome {
 
 /// Why a bundle never answered a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Bytes that do not have the promised digest.
@@ -465,6 +477,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     AgentStarted,

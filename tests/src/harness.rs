@@ -5,11 +5,13 @@ pub mod browser;
 pub mod control;
 pub mod mosquitto;
 pub mod oip;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 
 pub use agent::{Agent, AgentOptions};
 pub use control::{ControlPlane, ServeOptions};
+pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::Proxy;
 
@@ -68,6 +70,11 @@ pub fn ort_library() -> Result<PathBuf> {
 /// Python with the packages that the peers need.
 pub fn python_program() -> Result<PathBuf> {
     Ok(cache()?.join("venv-tools/bin/python"))
+}
+
+/// Schemathesis, which tests an API against its document.
+pub fn schemathesis_program() -> Result<PathBuf> {
+    Ok(cache()?.join("venv-api/bin/schemathesis"))
 }
 
 /// Runs a script of `tests/peers`; it prints one JSON value.

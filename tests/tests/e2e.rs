@@ -4,6 +4,8 @@
 //! no room for two trainings. This program has a `main` of its own so that the world ends with it: what a
 //! `static` holds is never dropped, and its processes would go on.
 
+#[path = "e2e/api.rs"]
+mod api;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/board.rs"]
@@ -12,6 +14,8 @@ mod board;
 mod broker;
 #[path = "e2e/dashboard.rs"]
 mod dashboard;
+#[path = "e2e/database.rs"]
+mod database;
 #[path = "e2e/est.rs"]
 mod est;
 #[path = "e2e/forge.rs"]
@@ -24,6 +28,8 @@ mod isolation;
 mod kill;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/policy.rs"]
+mod policy;
 #[path = "e2e/presence.rs"]
 mod presence;
 #[path = "e2e/tools.rs"]
@@ -93,15 +99,20 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
-    // Last: it leaves a version and three devices behind.
+    // The next two are last: they leave versions, devices, users and tokens behind.
     (
         "dashboard::a_rollout_is_watched_and_a_lineage_followed",
         dashboard::a_rollout_is_watched_and_a_lineage_followed,
+    ),
+    (
+        "api::nothing_is_answered_that_the_document_does_not_say",
+        api::nothing_is_answered_that_the_document_does_not_say,
     ),
 ];
 
 /// Tests that bring all they need.
 const ALONE: &[(&str, Alone)] = &[
+    ("api::the_document_needs_no_server_and_no_token", api::the_document_needs_no_server_and_no_token),
     (
         "board::what_a_device_measures_is_what_a_search_reckons_with",
         board::what_a_device_measures_is_what_a_search_reckons_with,
@@ -117,6 +128,18 @@ const ALONE: &[(&str, Alone)] = &[
     ("broker::a_mosquitto_moves_to_another_ca", broker::a_mosquitto_moves_to_another_ca),
     ("dashboard::a_device_is_found_among_ten_thousand", dashboard::a_device_is_found_among_ten_thousand),
     ("dashboard::its_types_are_those_of_the_server", dashboard::its_types_are_those_of_the_server),
+    (
+        "database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed",
+        database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed,
+    ),
+    (
+        "database::a_database_that_goes_away_and_comes_back_loses_nothing",
+        database::a_database_that_goes_away_and_comes_back_loses_nothing,
+    ),
+    (
+        "database::two_servers_with_brokers_of_their_own_are_refused",
+        database::two_servers_with_brokers_of_their_own_are_refused,
+    ),
     ("est::openssl_and_curl_alone_enrol_and_renew", est::openssl_and_curl_alone_enrol_and_renew),
     (
         "est::an_agent_renews_while_it_runs_and_a_kill_leaves_it_connected",
@@ -132,6 +155,10 @@ const ALONE: &[(&str, Alone)] = &[
         isolation::the_embedded_broker_keeps_devices_apart,
     ),
     ("isolation::mosquitto_keeps_devices_apart", isolation::mosquitto_keeps_devices_apart),
+    (
+        "policy::a_bad_version_stops_at_a_gate_and_that_is_an_incident_until_a_good_one_takes_its_place",
+        policy::a_bad_version_stops_at_a_gate_and_that_is_an_incident_until_a_good_one_takes_its_place,
+    ),
     (
         "presence::a_device_that_goes_without_a_goodbye_is_shown_offline",
         presence::a_device_that_goes_without_a_goodbye_is_shown_offline,

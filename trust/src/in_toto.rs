@@ -10,12 +10,14 @@ pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 /// Something with a name and a content: a resource descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Artefact {
     pub name: String,
     digest: DigestSet,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct DigestSet {
     sha256: Digest,
 }

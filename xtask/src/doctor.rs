@@ -70,6 +70,7 @@ fn look(cache: &Cache) -> Result<Vec<Finding>> {
     }
     for (name, what, requirements, required) in [
         ("venv-tools", "Python tools of the tests", "requirements-tools.txt", true),
+        ("venv-api", "Schemathesis, which tests the API", "requirements-api.txt", true),
         ("venv-torch", "PyTorch, the peer of bench search", "requirements-torch.txt", false),
     ] {
         let present = setup::venv_is_there(cache, name, requirements)?;

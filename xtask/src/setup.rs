@@ -22,6 +22,7 @@ pub(crate) const STAMP: &str = ".pinned";
 
 /// What a virtual environment takes on disk while it is made.
 const TOOLS_MB: u64 = 500;
+const API_MB: u64 = 150;
 const TORCH_MB: u64 = 7000;
 
 /// What is wanted beyond the usual.
@@ -66,6 +67,7 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
         }
     }
     bring_venv(cache, "venv-tools", "Python tools of the tests", "requirements-tools.txt", TOOLS_MB)?;
+    bring_venv(cache, "venv-api", "Schemathesis, which tests the API", "requirements-api.txt", API_MB)?;
     if wanted.torch {
         bring_venv(
             cache,

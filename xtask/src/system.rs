@@ -69,6 +69,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         without: "tests of the dashboard in a browser",
         purpose: Purpose::Tests,
     },
+    Tool {
+        program: "postgres",
+        packages: &["postgresql"],
+        without: "tests of the store on PostgreSQL, and of several servers",
+        purpose: Purpose::Tests,
+    },
     Tool { program: "openssl", packages: &["openssl"], without: "tests of EST", purpose: Purpose::Tests },
     Tool { program: "xz", packages: &["xz-utils"], without: "bench forge on text", purpose: Purpose::Tests },
     Tool { program: "curl", packages: &["curl"], without: "tests of EST", purpose: Purpose::Tests },
@@ -105,11 +111,20 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Where a program is, by PATH.
+/// Folder with a folder for each version of PostgreSQL: Debian keeps its programs off the path.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
+
+/// Where a program is, by PATH and where Debian keeps what is on no user's.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     let sbin = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(program)).find(|path| path.is_file())
+    let versions = fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let postgresql = versions.map(|version| version.path().join("bin"));
+    std::env::split_paths(&folders)
+        .chain(sbin)
+        .chain(postgresql)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Brings the programs of [`TOOLS`] that are missing, for these purposes.

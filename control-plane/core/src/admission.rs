@@ -32,7 +32,7 @@ fn bucket() -> Bucket {
 }
 
 /// All addresses of one IPv6 network are one place: whoever has one has them all.
-fn place(peer: IpAddr) -> IpAddr {
+pub fn place(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 /// A registered data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Dataset {
     pub id: DatasetId,
     pub path: PathBuf,
@@ -24,6 +25,7 @@ pub struct Dataset {
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobTask {
     Search,
@@ -34,6 +36,7 @@ pub enum JobTask {
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waits for its turn.
@@ -60,6 +63,7 @@ impl JobState {
 
 /// A job of the forge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Job {
     pub id: JobId,
     pub task: JobTask,
@@ -102,6 +106,7 @@ pub struct Job {
 
 /// The newest of what a worker said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobProgress {
     pub stage: Option<Stage>,
     pub step: u64,
@@ -114,6 +119,7 @@ pub struct JobProgress {
 
 /// Where a version of a model is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VersionState {
     /// Signed, on no device yet.
@@ -151,6 +157,7 @@ impl VersionState {
 
 /// A version of a model: one signed bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     pub id: ModelVersionId,
     /// As in `mnist@v1.0`.
@@ -195,6 +202,7 @@ impl Version {
 
 /// A device of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Device {
     pub id: DeviceId,
     pub board: BoardId,
@@ -216,11 +224,61 @@ pub struct Device {
     pub reported: Option<Reported>,
 }
 
+/// Where a device is on its way to what it shall run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// It has accepted its newest desired state, or there is none.
+    Current,
+    /// It has not.
+    Behind,
+    /// It may not connect any more.
+    Revoked,
+}
+
+impl DeviceState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Current, Self::Behind, Self::Revoked];
+
+    /// The wire's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Behind => "behind",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl std::str::FromStr for DeviceState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|state| state.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no state of a device; there are {}", known()))
+    }
+}
+
+impl Device {
+    /// Where it is on its way to what it shall run.
+    pub fn state(&self) -> DeviceState {
+        let reported = self.reported.as_ref().map_or(0, |reported| reported.generation);
+        match self.revoked_at {
+            Some(_) => DeviceState::Revoked,
+            None if reported < self.generation => DeviceState::Behind,
+            None => DeviceState::Current,
+        }
+    }
+}
+
 /// Board of a device that has a certificate and has not said what it is. No board has that id, so no version goes there.
 pub const BOARD_UNKNOWN: &str = "unknown";
 
 /// A one-time token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Token {
     pub id: Uuid,
     /// The one device that may use it.
@@ -234,6 +292,7 @@ pub struct Token {
 
 /// Something that a device told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceEvent {
     pub id: Uuid,
     pub device: DeviceId,
@@ -247,7 +306,11 @@ pub struct DeviceEvent {
 
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SecurityEvent {
+    /// In the order in which they were kept; zero before that.
+    #[serde(default)]
+    pub number: u64,
     pub at: Timestamp,
     /// Who tried, as far as known.
     pub subject: String,
@@ -261,6 +324,7 @@ pub struct SecurityEvent {
 
 /// Whom a rollout is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
     /// These devices; empty is every device.
@@ -274,13 +338,30 @@ pub struct Selector {
 impl Selector {
     /// Does the device belong to it?
     pub fn matches(&self, device: &Device) -> bool {
-        (self.devices.is_empty() || self.devices.contains(&device.id))
-            && self.labels.iter().all(|(key, value)| device.labels.get(key) == Some(value))
+        self.names(&device.id, &device.labels)
     }
+
+    /// Does a device with these labels belong to it?
+    pub fn names(&self, device: &DeviceId, labels: &BTreeMap<String, String>) -> bool {
+        (self.devices.is_empty() || self.devices.contains(device))
+            && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// Devices under a name: those that a selector names at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Group {
+    pub name: String,
+    pub selector: Selector,
+    /// How many there are, without those that were revoked.
+    pub devices: u64,
+    pub created_at: Timestamp,
 }
 
 /// A rollout with everything that is known of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rollout {
     pub id: RolloutId,
     /// As in `mnist@v1.0`.
@@ -305,10 +386,14 @@ pub struct Rollout {
     pub bytes_published: u64,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// Counts its changes: a plan is carried out on the rollout that it was made for.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// One thing that happened in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryEntry {
     pub at: Timestamp,
     pub text: String,
@@ -316,6 +401,7 @@ pub struct HistoryEntry {
 
 /// What ingest has counted since the store was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IngestCounts {
     /// Events, feedback and telemetry that were stored.
     pub events: u64,

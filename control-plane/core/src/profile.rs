@@ -36,6 +36,7 @@ impl DeviceProfile {
 
 /// A board's profile, as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BoardProfile {
     pub board: BoardId,
     /// Devices that were asked.
@@ -50,6 +51,7 @@ pub struct BoardProfile {
 
 /// How far a device is with what it was asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceStanding {
     pub device: DeviceId,
     pub generation: u64,
@@ -69,6 +71,7 @@ pub struct DeviceStanding {
 
 /// One workload on one runtime in one form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Row {
     pub workload: Workload,
     pub runtime: RuntimeName,

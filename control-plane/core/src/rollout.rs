@@ -56,6 +56,7 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Where a device is in a rollout. The last four are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Has not been asked yet.
@@ -84,6 +85,7 @@ impl MemberState {
 
 /// A device in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Member {
     pub device: DeviceId,
     /// From 0.
@@ -108,6 +110,7 @@ pub struct Member {
 
 /// Where a rollout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Running,
@@ -122,6 +125,17 @@ pub enum State {
 }
 
 impl State {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Stopped => "stopped",
+            Self::Aborted => "aborted",
+        }
+    }
+
     /// Will nothing change any more?
     pub fn is_final(self) -> bool {
         match self {
@@ -133,6 +147,7 @@ impl State {
 
 /// How far a rollout is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     pub state: State,
     /// The newest open wave, from 0.

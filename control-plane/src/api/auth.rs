@@ -1,25 +1,38 @@
-//! Who may use the API: whoever shows the administrator's token, as a bearer or in the page's cookie.
+//! What a request shows of who sends it: a bearer token, or a token in the page's cookie.
 
-use super::problem::Problem;
-use crate::app::App;
-use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
-    middleware::Next,
-    response::Response,
-};
-use std::sync::Arc;
+use axum::http::{HeaderMap, header};
 
 /// The page's cookie.
 pub const COOKIE: &str = "edgewright";
+/// A request by cookie that changes something has this header: a form of another site cannot send it.
+pub(super) const GUARD: &str = "x-edgewright";
+
+/// A token, and how it came.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) token: &'a str,
+    pub(super) by_cookie: bool,
+}
 
 /// The token that a request shows, if any.
+pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
+    let bearer = bearer(headers).map(|token| Shown { token, by_cookie: false });
+    bearer.or_else(|| cookie(headers).map(|token| Shown { token, by_cookie: true }))
+}
+
+/// The same, however it came.
 pub fn token_of(headers: &HeaderMap) -> Option<&str> {
-    bearer(headers).or_else(|| cookie(headers))
+    shown(headers).map(|shown| shown.token)
+}
+
+/// Does the request have the header that no other site can send?
+pub(super) fn is_guarded(headers: &HeaderMap) -> bool {
+    headers.get(GUARD).is_some_and(|value| value.as_bytes() == b"1")
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -31,21 +44,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
         .map(|(_, v)| v)
 }
 
-/// Lets a request pass that shows the token. The cookie is good for looking only, so that another site's form
-/// cannot change anything.
-pub(super) async fn require(
-    State(app): State<Arc<App>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    let token = bearer(request.headers()).or_else(|| cookie(request.headers()).filter(|_| looks));
-    match token {
-        Some(token) if app.is_admin(token) => Ok(next.run(request).await),
-        Some(_) => Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "the token is wrong; context.json in the server's data folder has it",
-        )),
-        None => Err(Problem::new(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN")),
-    }
+/// A cookie that scripts cannot read and other sites cannot use.
+pub fn set_cookie(token: &str, life_s: u64) -> String {
+    format!("{COOKIE}={token}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age={life_s}")
 }

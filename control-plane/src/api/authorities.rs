@@ -1,6 +1,7 @@
 //! The fleet's CAs.
 
 use super::{
+    operation::{Routes, get, post},
     paging::List,
     problem::{Body, Problem},
 };
@@ -8,16 +9,29 @@ use crate::app::{
     App,
     authorities::{AuthorityStatus, Retirement},
 };
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/authorities", get(list).post(rotate)).route("/authorities/retire", post(retire))
+pub(super) fn routes() -> Routes {
+    Routes::of("Authorities")
+        .add(
+            get("/authorities", "list_authorities", "The fleet's CAs, the oldest first")
+                .gives::<List<AuthorityStatus>>(),
+            list,
+        )
+        .add(
+            post("/authorities", "rotate_authority", "Adds a CA, which issues to devices from now on")
+                .creates()
+                .gives::<List<AuthorityStatus>>(),
+            rotate,
+        )
+        .add(
+            post("/authorities/retire", "retire_authorities", "Retires all CAs but the newest")
+                .takes::<Retirement>()
+                .gives::<List<AuthorityStatus>>()
+                .may(&[StatusCode::CONFLICT]),
+            retire,
+        )
 }
 
 fn all(authorities: Vec<AuthorityStatus>) -> Json<List<AuthorityStatus>> {

@@ -1,20 +1,32 @@
 //! Boards, and the latencies that their devices measured.
 
 use super::{
+    operation::{Routes, get, post},
     paging::List,
     problem::{Body, Path, Problem},
 };
 use crate::app::{App, profiles::NewProfile};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, extract::State, http::StatusCode};
 use control_core::profile::BoardProfile;
 use shared::{BoardId, board::Board};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/boards", get(list))
-        .route("/boards/{board}", get(show))
-        .route("/boards/{board}/profile", get(show_profile).post(profile))
+pub(super) fn routes() -> Routes {
+    Routes::of("Boards")
+        .add(get("/boards", "list_boards", "Boards that models can be made for").gives::<List<Board>>(), list)
+        .add(get("/boards/{board}", "show_board", "One board").gives::<Board>(), show)
+        .add(
+            get("/boards/{board}/profile", "show_board_profile", "What devices of the board have measured")
+                .gives::<BoardProfile>(),
+            show_profile,
+        )
+        .add(
+            post("/boards/{board}/profile", "profile_board", "Has devices of the board measure")
+                .accepted()
+                .takes::<NewProfile>()
+                .gives::<BoardProfile>(),
+            profile,
+        )
 }
 
 async fn list(State(app): State<Arc<App>>) -> Json<List<Board>> {

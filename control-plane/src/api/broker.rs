@@ -1,20 +1,34 @@
 //! What a broker needs that is not the server's own.
 
-use super::problem::{Body, Problem};
+use super::{
+    operation::{Routes, get, post},
+    problem::{Body, Problem},
+};
 use crate::app::{
     App,
     external::{BrokerCertificate, NewBrokerCertificate, RevocationLists},
 };
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/broker/certificate", post(certificate)).route("/broker/crl", get(lists))
+pub(super) fn routes() -> Routes {
+    Routes::of("Broker")
+        .add(
+            post(
+                "/broker/certificate",
+                "create_broker_certificate",
+                "Signs the certificate of a broker elsewhere",
+            )
+            .creates()
+            .takes::<NewBrokerCertificate>()
+            .gives::<BrokerCertificate>(),
+            certificate,
+        )
+        .add(
+            get("/broker/crl", "show_revocation_lists", "The lists of revoked certificates")
+                .gives::<RevocationLists>(),
+            lists,
+        )
 }
 
 async fn certificate(

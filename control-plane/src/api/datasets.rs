@@ -1,17 +1,28 @@
 //! Data sets.
 
 use super::{
+    operation::{Routes, get, post},
     paging::{List, Paging},
     problem::{Body, Path, Problem, Query},
 };
 use crate::app::{App, datasets::NewDataset};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, extract::State, http::StatusCode};
 use control_core::entity::Dataset;
 use shared::DatasetId;
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/datasets", get(list).post(add)).route("/datasets/{dataset}", get(show))
+pub(super) fn routes() -> Routes {
+    Routes::of("Data sets")
+        .add(get("/datasets", "list_datasets", "Data sets by id").paged().gives::<List<Dataset>>(), list)
+        .add(
+            post("/datasets", "add_dataset", "Registers a data set, or looks at it anew")
+                .creates()
+                .takes::<NewDataset>()
+                .gives::<Dataset>()
+                .may(&[StatusCode::BAD_GATEWAY]),
+            add,
+        )
+        .add(get("/datasets/{dataset}", "show_dataset", "One data set").gives::<Dataset>(), show)
 }
 
 async fn list(
@@ -19,7 +30,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Dataset>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.datasets(page).await?, page)))
+    Ok(Json(List::new(app.datasets(&page).await?, &page)))
 }
 
 async fn add(

@@ -1,15 +1,17 @@
 //! Enrolment over secure transport (RFC 7030) under `/.well-known/est`, for any client of it: `openssl` and `curl`
 //! are enough. Answers to errors are one line of plain text.
 
-use super::{peer::Peer, problem::Problem};
+use super::{
+    operation::{Operation, Routes, get, post},
+    peer::Peer,
+    problem::Problem,
+};
 use crate::app::{self, App, enrol::Credentials};
 use axum::{
-    Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use std::sync::Arc;
 use trust::est;
@@ -18,13 +20,27 @@ use trust::est;
 const BODY_BYTES_MAX: usize = 32 * 1024;
 const CHALLENGE: &str = "Basic realm=\"edgewright: device id and enrolment token\", charset=\"UTF-8\"";
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    let resources = Router::new()
-        .route("/cacerts", get(authorities))
-        .route("/simpleenroll", post(enrol))
-        .route("/simplereenroll", post(renew))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    Router::new().nest(est::PATH, resources)
+pub(super) fn routes() -> Routes {
+    let refused = [StatusCode::CONFLICT, StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::SERVICE_UNAVAILABLE];
+    let at_root =
+        |operation: Operation| operation.at_root().plain_errors().gives_other(est::CERTIFICATES_TYPE);
+    let limit = DefaultBodyLimit::max(BODY_BYTES_MAX);
+    Routes::of("Enrolment")
+        .add(at_root(get("/.well-known/est/cacerts", "list_est_authorities", "The fleet's CAs")), authorities)
+        .add_limited(
+            at_root(post("/.well-known/est/simpleenroll", "enrol_device", "A device's first certificate"))
+                .takes_other(est::REQUEST_TYPE)
+                .may(&refused),
+            enrol,
+            limit,
+        )
+        .add_limited(
+            at_root(post("/.well-known/est/simplereenroll", "renew_device", "A device's next certificate"))
+                .takes_other(est::REQUEST_TYPE)
+                .may(&refused),
+            renew,
+            limit,
+        )
 }
 
 /// A problem in plain text.

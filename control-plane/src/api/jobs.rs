@@ -1,6 +1,7 @@
 //! Jobs of the forge: searches and retrainings.
 
 use super::{
+    operation::{Routes, get, post},
     paging::{List, Paging},
     problem::{Body, Path, Problem, Query},
 };
@@ -9,30 +10,59 @@ use crate::app::{
     jobs::{NewRetrain, NewSearch, NewTraining},
 };
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::{get, post},
 };
 use control_core::entity::Job;
 use shared::JobId;
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/jobs", get(list))
-        .route("/jobs/{job}", get(show))
-        .route("/jobs/{job}/cancel", post(cancel))
-        .route("/jobs/{job}/plots/{file}", get(plot))
-        .route("/searches", post(search))
-        .route("/retrains", post(retrain))
-        .route("/trainings", post(train))
+pub(super) fn routes() -> Routes {
+    Routes::of("Jobs")
+        .add(get("/jobs", "list_jobs", "Jobs, the newest first").paged().gives::<List<Job>>(), list)
+        .add(get("/jobs/{job}", "show_job", "One job").gives::<Job>(), show)
+        .add(
+            post("/jobs/{job}/cancel", "cancel_job", "Ends a job")
+                .gives::<Job>()
+                .may(&[StatusCode::CONFLICT]),
+            cancel,
+        )
+        .add(
+            get("/jobs/{job}/plots/{file}", "show_job_plot", "A picture of how a job went")
+                .gives_other("image/svg+xml"),
+            plot,
+        )
+        .add(
+            post("/searches", "start_search", "Searches an architecture and trains what it finds")
+                .accepted()
+                .takes::<NewSearch>()
+                .gives::<Job>()
+                .may(&[StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY]),
+            search,
+        )
+        .add(
+            post("/retrains", "start_retraining", "Trains a version's architecture anew")
+                .accepted()
+                .takes::<NewRetrain>()
+                .gives::<Job>()
+                .may(&[StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY]),
+            retrain,
+        )
+        .add(
+            post("/trainings", "start_training", "Trains a network that a search judged")
+                .accepted()
+                .takes::<NewTraining>()
+                .gives::<Job>()
+                .may(&[StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY]),
+            train,
+        )
 }
 
 async fn list(State(app): State<Arc<App>>, Query(paging): Query<Paging>) -> Result<Json<List<Job>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.jobs(page).await?, page)))
+    Ok(Json(List::new(app.jobs(&page).await?, &page)))
 }
 
 async fn show(State(app): State<Arc<App>>, Path(job): Path<JobId>) -> Result<Json<Job>, Problem> {

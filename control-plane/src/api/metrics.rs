@@ -1,18 +1,24 @@
 //! `/metrics` in the text format of Prometheus.
 
-use super::problem::Problem;
+use super::{
+    operation::{Routes, get},
+    problem::Problem,
+};
 use crate::app::App;
 use axum::{
-    Router,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use std::{fmt::Write, sync::Arc};
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn routes() -> Routes {
+    Routes::of("Server").add(
+        get("/metrics", "show_metrics", "Numbers for Prometheus")
+            .at_root()
+            .gives_other("text/plain; version=0.0.4"),
+        metrics,
+    )
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
@@ -54,10 +60,30 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
         ),
         ("edgewright_blob_chunks_waiting", "gauge", "Chunks that wait", status.delivery.chunks_waiting),
     ];
+    let depths = app.depths().await?;
+    let depths = [
+        ("edgewright_intake_messages_waiting", "gauge", "Messages that wait for their commit", depths.queued),
+        ("edgewright_intake_records_waiting", "gauge", "Records that wait to be taken apart", depths.waiting),
+        ("edgewright_intake_commits_total", "counter", "Commits of messages", depths.commits),
+        ("edgewright_intake_messages_total", "counter", "Messages that were kept", depths.messages),
+        ("edgewright_incidents_open", "gauge", "Incidents that are open", depths.incidents_open),
+        (
+            "edgewright_incidents_critical",
+            "gauge",
+            "Critical incidents that are open",
+            depths.incidents_critical,
+        ),
+    ];
     let mut text = String::new();
-    for (name, kind, help, value) in rows {
+    for (name, kind, help, value) in rows.into_iter().chain(depths) {
         // Writing to a string cannot fail.
         let _ = write!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}\n");
     }
+    let name = "edgewright_intake_records_total";
+    let _ = writeln!(text, "# HELP {name} Records that were taken in, again or not.\n# TYPE {name} counter");
+    for (kind, records) in app.records_taken() {
+        let _ = writeln!(text, "{name}{{kind=\"{kind}\"}} {records}");
+    }
+    app.write_traffic(&mut text);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

@@ -1,6 +1,7 @@
 //! Models, their versions, and uploads from which versions are published.
 
 use super::{
+    operation::{Routes, get, post, put},
     paging::{List, Paging},
     problem::{Body, Path, Problem, Query},
 };
@@ -9,12 +10,11 @@ use crate::app::{
     versions::{NewImport, NewVersion, VersionLineage, VersionName},
 };
 use axum::{
-    Json, Router,
+    Json,
     body::Body as Bytes,
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
 use control_core::entity::Version;
 use futures::StreamExt;
@@ -24,18 +24,64 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::{fs::File, io::AsyncWriteExt};
 use uuid::Uuid;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    let upload = put(upload_file).layer(DefaultBodyLimit::disable());
-    Router::new()
-        .route("/versions", get(list))
-        .route("/versions/{version}", get(show))
-        .route("/versions/{version}/files/{file}", get(download))
-        .route("/versions/{version}/lineage", get(lineage))
-        .route("/keys", get(keys))
-        .route("/models/{model}/versions", post(publish))
-        .route("/models/{model}/imports", post(import))
-        .route("/uploads", post(begin_upload))
-        .route("/uploads/{upload}/{file}", upload)
+pub(super) fn routes() -> Routes {
+    let made = [StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY];
+    Routes::of("Models")
+        .add(
+            get("/versions", "list_versions", "Versions of models, the newest first")
+                .paged()
+                .query::<ModelName>("model", "Only of this model")
+                .gives::<List<Version>>(),
+            list,
+        )
+        .add(get("/versions/{version}", "show_version", "One version").gives::<Version>(), show)
+        .add(
+            get("/versions/{version}/files/{file}", "download_version_file", "A file of a version's bundle")
+                .gives_other("application/octet-stream"),
+            download,
+        )
+        .add(
+            get(
+                "/versions/{version}/lineage",
+                "show_lineage",
+                "How a version and those before it came to be",
+            )
+            .gives::<Vec<VersionLineage>>(),
+            lineage,
+        )
+        .add(
+            get("/keys", "list_keys", "The public keys with which bundles are checked").gives::<Keys>(),
+            keys,
+        )
+        .add(
+            post("/models/{model}/versions", "publish_version", "Signs what was uploaded as a version")
+                .creates()
+                .takes::<NewVersion>()
+                .gives::<Version>()
+                .may(&made),
+            publish,
+        )
+        .add(
+            post(
+                "/models/{model}/imports",
+                "import_version",
+                "Quantises a model from elsewhere and signs it as a version",
+            )
+            .creates()
+            .takes::<NewImport>()
+            .gives::<Version>()
+            .may(&made),
+            import,
+        )
+        .add(post("/uploads", "begin_upload", "Begins an upload").creates().gives::<Upload>(), begin_upload)
+        .add_limited(
+            put("/uploads/{upload}/{file}", "upload_file", "Uploads a file")
+                .takes_other("application/octet-stream")
+                .empty(),
+            upload_file,
+            // The handler counts.
+            DefaultBodyLimit::disable(),
+        )
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,7 +90,7 @@ struct Filter {
 }
 
 /// An upload that has begun.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Upload {
     upload: Uuid,
 }
@@ -55,7 +101,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Version>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.versions(filter.model.as_ref(), page).await?, page)))
+    Ok(Json(List::new(app.versions(filter.model.as_ref(), &page).await?, &page)))
 }
 
 async fn show(State(app): State<Arc<App>>, Path(name): Path<VersionName>) -> Result<Json<Version>, Problem> {
@@ -70,7 +116,7 @@ async fn lineage(
 }
 
 /// The public keys with which bundles are checked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Keys {
     /// Of manifests, lineages and desired states.
     pub keyring: Keyring,

@@ -2,6 +2,7 @@
 //! the administrator's token.
 
 use super::{
+    operation::{Routes, put},
     peer::Peer,
     problem::{Body, Problem},
 };
@@ -9,11 +10,16 @@ use crate::app::{
     App,
     enrol::{Registered, Registration},
 };
-use axum::{Json, Router, extract::State, routing::put};
+use axum::{Json, extract::State};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/self", put(register))
+pub(super) fn routes() -> Routes {
+    Routes::of("Devices themselves").add(
+        put("/self", "register_device", "What a device says of itself, and is told")
+            .takes::<Registration>()
+            .gives::<Registered>(),
+        register,
+    )
 }
 
 async fn register(

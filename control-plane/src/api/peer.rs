@@ -79,7 +79,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
 
 /// Where a request comes from. Without a socket, as in tests, all come from one place and show nothing.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub struct Peer {
     pub address: IpAddr,
     certificate: Option<Arc<[u8]>>,
 }

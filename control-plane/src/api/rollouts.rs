@@ -1,16 +1,12 @@
 //! Rollouts.
 
 use super::{
+    operation::{Routes, get, post},
     paging::{List, Paging},
     problem::{Body, Path, Problem, Query},
 };
 use crate::app::{App, rollouts::NewRollout};
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use control_core::{
     entity::Rollout,
     rollout::{Order, Preview, Why},
@@ -19,15 +15,58 @@ use serde::{Deserialize, Serialize};
 use shared::{DeviceId, RolloutId};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/rollouts", get(list).post(create))
-        .route("/rollouts/plan", post(plan))
-        .route("/rollouts/{rollout}", get(show))
-        .route("/rollouts/{rollout}/approve", post(approve))
-        .route("/rollouts/{rollout}/waive", post(waive))
-        .route("/rollouts/{rollout}/why/{device}", get(why))
-        .route("/rollouts/{rollout}/{order}", post(order))
+pub(super) fn routes() -> Routes {
+    Routes::of("Rollouts")
+        .add(
+            get("/rollouts", "list_rollouts", "Rollouts, the newest first").paged().gives::<List<Rollout>>(),
+            list,
+        )
+        .add(
+            post("/rollouts", "create_rollout", "Begins to roll a version out")
+                .creates()
+                .takes::<NewRollout>()
+                .gives::<Rollout>()
+                .may(&[StatusCode::NOT_FOUND]),
+            create,
+        )
+        .add(
+            post("/rollouts/plan", "plan_rollout", "What a rollout would do; nothing is kept")
+                .looks()
+                .takes::<NewRollout>()
+                .gives::<Preview>()
+                .may(&[StatusCode::NOT_FOUND, StatusCode::CONFLICT]),
+            plan,
+        )
+        .add(get("/rollouts/{rollout}", "show_rollout", "One rollout").gives::<Rollout>(), show)
+        .add(
+            post("/rollouts/{rollout}/approve", "approve_rollout", "Lets a wave that needs it begin")
+                .takes::<OfWave>()
+                .gives::<Rollout>()
+                .may(&[StatusCode::CONFLICT]),
+            approve,
+        )
+        .add(
+            post(
+                "/rollouts/{rollout}/waive",
+                "waive_rollout",
+                "Lets the gates behind a wave do without more evidence",
+            )
+            .takes::<OfWave>()
+            .gives::<Rollout>()
+            .may(&[StatusCode::CONFLICT]),
+            waive,
+        )
+        .add(
+            get("/rollouts/{rollout}/why/{device}", "why", "Why a device is where it is in a rollout")
+                .gives::<Why>(),
+            why,
+        )
+        .add(
+            post("/rollouts/{rollout}/{order}", "order_rollout", "Pauses, resumes or aborts a rollout")
+                .gives::<Rollout>()
+                .may(&[StatusCode::CONFLICT]),
+            order,
+        )
 }
 
 async fn list(
@@ -35,7 +74,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<List<Rollout>>, Problem> {
     let page = paging.page()?;
-    Ok(Json(List::new(app.rollouts(page).await?, page)))
+    Ok(Json(List::new(app.rollouts(&page).await?, &page)))
 }
 
 async fn create(
@@ -51,7 +90,7 @@ async fn plan(State(app): State<Arc<App>>, Body(new): Body<NewRollout>) -> Resul
 }
 
 /// The wave, from 0, that an operator speaks of; none is the one that waits.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfWave {
     #[serde(default)]

@@ -56,7 +56,7 @@ impl World {
     }
 
     async fn token(&self, body: Value) -> String {
-        let (status, created) = self.call("POST", "/tokens", Some(body)).await;
+        let (status, created) = self.call("POST", "/enrolment-tokens", Some(body)).await;
         assert_eq!(status, StatusCode::CREATED);
         created["secret"].as_str().unwrap().to_owned()
     }
@@ -98,7 +98,7 @@ async fn read(response: Response<Body>) -> (StatusCode, Value) {
 #[tokio::test]
 async fn nobody_gets_in_without_the_token() {
     let world = World::new().await;
-    for path in ["/api/v1/status", "/api/v1/devices", "/api/v1/tokens", "/metrics"] {
+    for path in ["/api/v1/status", "/api/v1/devices", "/api/v1/enrolment-tokens", "/metrics"] {
         for token in [None, Some("Bearer wrong"), Some("Basic x")] {
             let mut request = Request::get(path);
             if let Some(token) = token {
@@ -114,7 +114,7 @@ async fn nobody_gets_in_without_the_token() {
 }
 
 #[tokio::test]
-async fn the_cookie_of_the_page_is_good_for_looking_only() {
+async fn a_change_by_cookie_needs_a_header_that_no_other_site_can_send() {
     let world = World::new().await;
     let token = world.app.signer().admin_token().to_owned();
     let form = Request::post("/status/login")
@@ -130,9 +130,15 @@ async fn the_cookie_of_the_page_is_good_for_looking_only() {
     let with = |request: axum::http::request::Builder| request.header(header::COOKIE, pair.clone());
     let look = with(Request::get("/api/v1/status")).body(Body::empty()).unwrap();
     assert_eq!(world.send(look).await.status(), StatusCode::OK);
-    let change = with(Request::post("/api/v1/tokens")).header(header::CONTENT_TYPE, "application/json");
-    let response = world.send(change.body(Body::from("{}")).unwrap()).await;
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    for (guard, status) in
+        [(None, StatusCode::FORBIDDEN), (Some("0"), StatusCode::FORBIDDEN), (Some("1"), StatusCode::CREATED)]
+    {
+        let change =
+            with(Request::post("/api/v1/enrolment-tokens")).header(header::CONTENT_TYPE, "application/json");
+        let change = guard.into_iter().fold(change, |change, guard| change.header("X-Edgewright", guard));
+        let response = world.send(change.body(Body::from("{}")).unwrap()).await;
+        assert_eq!(response.status(), status, "{guard:?}");
+    }
     let page = world.send(with(Request::get("/status")).body(Body::empty()).unwrap()).await;
     let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
     assert!(html.contains("Devices online") && !html.contains(&token));
@@ -226,7 +232,7 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         (("POST", "/datasets", json!({ "id": "d", "path": "relative" })), 400, "is not absolute"),
         (("POST", "/datasets", json!({ "id": "d", "path": "/nowhere" })), 400, "/nowhere: no such folder"),
         (("POST", "/datasets", json!({ "id": "d", "path": "/", "extra": 1 })), 400, "unknown field"),
-        (("POST", "/tokens", json!({ "ttl_s": 0 })), 400, "ttl_s is 0, allowed are 1 to"),
+        (("POST", "/enrolment-tokens", json!({ "ttl_s": 0 })), 400, "ttl_s is 0, allowed are 1 to"),
         (("PUT", "/devices/cam-01/labels", json!({})), 404, "device \"cam-01\" is not known"),
         (rollout(policy(json!([{ "count": 0 }]), 0)), 400, "a wave of 0 devices"),
         (rollout(policy(json!([]), 0)), 400, "has 0 waves"),
@@ -265,12 +271,26 @@ async fn bad_input_is_answered_with_what_is_allowed() {
         assert_eq!(got.as_u16(), status, "{path} {body}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(says), "{path} {body}: {problem}");
     }
-    for path in ["/devices?limit=0", "/devices?limit=501", "/devices?offset=-1", "/jobs/12", "/nowhere"] {
+    for path in [
+        "/devices?limit=0",
+        "/devices?limit=501",
+        "/devices?cursor=!",
+        "/devices?limit=x",
+        "/devices?online=maybe",
+        "/devices?limit=1&limit=2",
+        "/devices?state=gone",
+        "/devices?label=ring",
+        "/devices?version=m@v9.9",
+        "/devices?board=../x",
+        "/security-events?cursor=Y2Ft",
+        "/jobs/12",
+        "/nowhere",
+    ] {
         assert!(world.call("GET", path, None).await.0.is_client_error(), "{path}");
     }
     assert_eq!(world.call("DELETE", "/devices", None).await.0, StatusCode::METHOD_NOT_ALLOWED);
     let token = world.app.signer().admin_token().to_owned();
-    let large = Request::post("/api/v1/tokens")
+    let large = Request::post("/api/v1/enrolment-tokens")
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(vec![b' '; BODY_BYTES_MAX + 1]))
@@ -309,11 +329,44 @@ async fn lists_come_in_pages() {
     for _ in 0..5 {
         world.token(json!({})).await;
     }
-    let (_, first) = world.call("GET", "/tokens?limit=3", None).await;
-    assert_eq!((first["items"].as_array().unwrap().len(), first["next_offset"].as_u64()), (3, Some(3)));
-    let (_, second) = world.call("GET", "/tokens?limit=3&offset=3", None).await;
-    assert_eq!((second["items"].as_array().unwrap().len(), second["next_offset"].as_u64()), (2, None));
+    let (_, first) = world.call("GET", "/enrolment-tokens?limit=3", None).await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let (_, second) = world.call("GET", &format!("/enrolment-tokens?limit=3&cursor={cursor}"), None).await;
+    assert_eq!(second["next_cursor"], json!(null));
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].to_string()).collect()
+    };
+    let (mut all, rest) = (ids(&first), ids(&second));
+    assert_eq!((all.len(), rest.len()), (3, 2));
+    all.extend(rest);
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{all:?}");
     assert!(first["items"][0].get("secret").is_none() && !first.to_string().contains("hash"));
+}
+
+#[tokio::test]
+async fn devices_are_found_by_what_is_asked_of_them() {
+    let world = World::new().await;
+    for device in ["cam-01", "cam-02", "door-01"] {
+        testing::enrol(&world.app, device, "x86-64").await;
+    }
+    let labels = Some(json!({ "ring": "1", "site": "Berlin" }));
+    assert_eq!(world.call("PUT", "/devices/cam-02/labels", labels).await.0, StatusCode::OK);
+    let cases = [
+        ("/devices?search=CAM", "cam-01 cam-02"),
+        ("/devices?search=", "cam-01 cam-02 door-01"),
+        ("/devices?search=berl", "cam-02"),
+        ("/devices?label=ring%3D1&label=site%3DBerlin", "cam-02"),
+        ("/devices?label=ring%3D1&label=site%3DParis", ""),
+        ("/devices?online=true", ""),
+        ("/devices?state=current&limit=2", "cam-01 cam-02"),
+        ("/devices?board=jetson", ""),
+    ];
+    for (path, expected) in cases {
+        let (status, list) = world.call("GET", path, None).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {list}");
+        let ids = list["items"].as_array().unwrap().iter().map(|device| device["id"].as_str().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>().join(" "), expected, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -453,7 +506,9 @@ async fn uploads_take_known_names_only() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
+mod access;
 mod est;
+mod fleet;
 
 #[tokio::test]
 async fn a_board_is_profiled_by_devices_of_its_own_and_shows_what_they_said() {

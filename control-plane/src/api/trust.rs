@@ -1,15 +1,30 @@
 //! Trust metadata: what is in force, and what offline keys have signed.
 
-use super::problem::{Body, Problem};
+use super::{
+    operation::{Routes, get, post},
+    problem::{Body, Problem},
+};
 use crate::app::{
     App,
     trust::{Metadata, NewMetadata, TrustStatus},
 };
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State, http::StatusCode};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/trust", get(status)).route("/trust/metadata", get(metadata).post(accept))
+pub(super) fn routes() -> Routes {
+    Routes::of("Trust")
+        .add(get("/trust", "show_trust", "The state of the trust metadata").gives::<TrustStatus>(), status)
+        .add(
+            get("/trust/metadata", "show_trust_metadata", "The metadata in force").gives::<Metadata>(),
+            metadata,
+        )
+        .add(
+            post("/trust/metadata", "accept_trust_metadata", "Takes what offline keys have signed")
+                .takes::<NewMetadata>()
+                .gives::<TrustStatus>()
+                .may(&[StatusCode::CONFLICT, StatusCode::NOT_FOUND]),
+            accept,
+        )
 }
 
 async fn status(State(app): State<Arc<App>>) -> Result<Json<TrustStatus>, Problem> {

@@ -10,10 +10,14 @@ use crate::{
     signer::{self, AUTHORITIES_MAX, AuthorityInfo},
 };
 use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
+/// How soon what another server makes of the CAs is taken over.
+const SHARED_PERIOD: Duration = Duration::from_secs(2);
+
 /// A CA with those who depend on it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuthorityStatus {
     #[serde(flatten)]
     pub info: AuthorityInfo,
@@ -22,7 +26,7 @@ pub struct AuthorityStatus {
 }
 
 /// Which CAs shall go.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retirement {
     /// Also where devices would be shut out.
@@ -44,6 +48,7 @@ impl App {
     /// Adds a CA, which issues to devices from now on.
     pub async fn rotate_authority(&self) -> Result<Vec<AuthorityStatus>> {
         let _one_at_a_time = self.rotation.lock().await;
+        self.refuse_beside_leader().await?;
         self.signer.rotate_authority(now()).map_err(|error| match error {
             signer::Error::Authorities => Error::Conflict(error.to_string()),
             _ => Error::Internal(chain(&error)),
@@ -55,6 +60,7 @@ impl App {
     /// Trusts the newest CA alone. Refused while devices have no certificate of it, unless that is forced.
     pub async fn retire_authorities(&self, retirement: Retirement) -> Result<Vec<AuthorityStatus>> {
         let _one_at_a_time = self.rotation.lock().await;
+        self.refuse_beside_leader().await?;
         let infos = self.signer.authority_infos();
         let Some(newest) = infos.iter().find(|info| info.issues).filter(|_| infos.len() > 1) else {
             let text = "there is one CA; add another first with `edgewright ca rotate`";
@@ -69,13 +75,34 @@ impl App {
         }
         self.signer.retire_authorities(now()).map_err(|error| Error::Internal(chain(&error)))?;
         self.tls_changed().await?;
-        if let Some(broker) = self.broker.get() {
+        if let Some(broker) = self.broker() {
             // Those that are shut out would stay connected until they come again.
             for device in &left {
                 broker.kick(device).await;
             }
         }
         self.authorities().await
+    }
+
+    /// Where other servers work on the folder too: takes over what they make of the CAs, until the application stops.
+    pub async fn run_authorities(self: Arc<Self>) {
+        if !self.store.is_shared() {
+            return self.stopped().await;
+        }
+        loop {
+            tokio::select! {
+                () = self.stopped() => return,
+                () = tokio::time::sleep(SHARED_PERIOD) => {}
+            }
+            let taken = match self.signer.reload_authorities() {
+                Ok(true) => self.tls_changed().await,
+                Ok(false) => Ok(()),
+                Err(error) => Err(Error::Internal(chain(&error))),
+            };
+            if let Err(error) = taken {
+                tracing::error!("the CAs of another server are not taken over: {}", chain(&error));
+            }
+        }
     }
 
     /// Tells of changes of the CAs or of the server's certificate.
@@ -95,7 +122,7 @@ impl App {
     async fn tls_changed(&self) -> Result<()> {
         self.tls_changes.send_modify(|count| *count += 1);
         self.revocations.notify_one();
-        match self.broker.get() {
+        match self.broker() {
             Some(broker) => broker.reload().await.map_err(|error| Error::Internal(chain(&error))),
             None => Ok(()),
         }

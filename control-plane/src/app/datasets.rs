@@ -10,7 +10,7 @@ use shared::{
 use std::path::PathBuf;
 
 /// A data set to register.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDataset {
     pub id: DatasetId,
@@ -41,7 +41,7 @@ impl App {
         match self.store.dataset(id).await? {
             Some(dataset) => Ok(dataset),
             None => {
-                let known = self.store.datasets(Page::default()).await?;
+                let known = self.store.datasets(&Page::default()).await?;
                 let known = known.iter().map(|dataset| dataset.id.as_str());
                 Err(Error::NotFound(unknown("data set", id.as_str(), known, "edgewright dataset list")))
             }
@@ -49,7 +49,7 @@ impl App {
     }
 
     /// Data sets by id.
-    pub async fn datasets(&self, page: Page) -> Result<Vec<Dataset>> {
+    pub async fn datasets(&self, page: &Page) -> Result<Vec<Dataset>> {
         Ok(self.store.datasets(page).await?)
     }
 }

@@ -6,7 +6,7 @@ mod inbox;
 pub use inbox::Inbox;
 
 use super::{App, Result, chain, now};
-use crate::{broker::Broker, store::Store};
+use crate::store::Store;
 use control_core::delivery::{Chunk, Delivery, Send, Target};
 use grants::Grants;
 use inbox::{Came, FromDevice};
@@ -22,7 +22,7 @@ const FLUSH_PERIOD: Duration = Duration::from_millis(250);
 
 /// Runs until the application stops.
 pub async fn run(app: Arc<App>) {
-    let told = app.broker.get().is_some_and(Broker::tells_what_arrived);
+    let told = app.broker().is_some_and(|broker| broker.tells_what_arrived());
     let mut delivery = Delivery::new(app.settings.blob_bytes_per_s, app.settings.chunk_bytes, told);
     let mut known = Known::default();
     let mut flushed_at = Instant::now();
@@ -161,7 +161,7 @@ impl App {
     async fn send_chunk(&self, send: &Send, known: &mut Known) {
         let Chunk { digest, index, chunk_bytes } = send.chunk;
         let Some(bytes) = read_chunk(&self.store, send.chunk).await else { return };
-        let Some(broker) = self.broker.get() else { return };
+        let Some(broker) = self.broker() else { return };
         let (topic, counter) = match &send.target {
             Target::Device(device) => {
                 (Topic::BlobChunk { device: device.clone(), digest, index }, &self.counters.chunks_unicast)

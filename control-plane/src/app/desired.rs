@@ -29,7 +29,8 @@ impl App {
     /// # Errors
     /// When the store cannot be read.
     pub async fn publish_desired(&self) -> Result<()> {
-        let Some(broker) = self.broker.get() else { return Ok(()) };
+        let Some(broker) = self.broker() else { return Ok(()) };
+        let broker = &broker;
         // Held to the end: an older generation never overtakes a newer one.
         let mut told = self.told.lock().await;
         let wanted = self.store.desired_generations().await?.into_iter();

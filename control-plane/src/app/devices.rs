@@ -1,6 +1,6 @@
 //! Devices: showing, labelling, revoking.
 
-use super::{App, Error, Page, Result, now, unknown};
+use super::{App, DeviceFilter, Error, Page, Result, changes::ChangeKind, now, unknown};
 use control_core::entity::{Device, DeviceEvent, SecurityEvent};
 use shared::DeviceId;
 use std::collections::BTreeMap;
@@ -23,21 +23,22 @@ impl App {
         }
     }
 
-    /// Devices by id.
-    pub async fn devices(&self, page: Page) -> Result<Vec<Device>> {
-        Ok(self.store.devices(page).await?)
+    /// Devices by id, of those that the filter names.
+    pub async fn devices(&self, filter: &DeviceFilter, page: &Page) -> Result<Vec<Device>> {
+        Ok(self.store.devices(filter, page).await?)
     }
 
     /// Events of one device or of all, the newest first.
-    pub async fn device_events(&self, id: Option<&DeviceId>, page: Page) -> Result<Vec<DeviceEvent>> {
+    pub async fn device_events(&self, id: Option<&DeviceId>, page: &Page) -> Result<Vec<DeviceEvent>> {
         if let Some(id) = id {
             self.device(id).await?;
         }
+        self.see_all().await;
         Ok(self.store.device_events(id, page).await?)
     }
 
     /// What was refused, the newest first.
-    pub async fn security_events(&self, page: Page) -> Result<Vec<SecurityEvent>> {
+    pub async fn security_events(&self, page: &Page) -> Result<Vec<SecurityEvent>> {
         self.flush_refusals().await;
         Ok(self.store.security_events(page).await?)
     }
@@ -57,6 +58,7 @@ impl App {
         }
         self.device(id).await?;
         self.store.set_labels(id, &labels).await?;
+        self.tell(ChangeKind::Device, id, "labelled");
         self.device(id).await
     }
 
@@ -64,8 +66,9 @@ impl App {
     pub async fn revoke_device(&self, id: &DeviceId) -> Result<Device> {
         self.device(id).await?;
         self.store.revoke_device(id, now()).await?;
+        self.tell(ChangeKind::Device, id, "revoked");
         self.revocations.notify_one();
-        if let Some(broker) = self.broker.get() {
+        if let Some(broker) = self.broker() {
             broker.kick(id).await;
         }
         self.planner_wake.notify_one();

@@ -1,6 +1,6 @@
 //! One-time tokens, how a device gets its certificates (EST, RFC 7030), and what it is told once it has one.
 
-use super::{App, Error, Page, Result, chain, now, unknown};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, unknown};
 use crate::{
     signer::{self, DeviceCertificate},
     store::{certificates::Issued, tokens::TokenRefused},
@@ -18,7 +18,7 @@ pub const TTL_S_DEFAULT: u64 = 3600;
 pub const TTL_S_MAX: u64 = 30 * 24 * 3600;
 
 /// A token to make.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// The one device that may use it.
@@ -29,7 +29,7 @@ pub struct NewToken {
 }
 
 /// A token as it is shown once.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CreatedToken {
     #[serde(flatten)]
     pub token: Token,
@@ -54,14 +54,14 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// What a device says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Registration {
     pub board: BoardId,
     pub agent_version: String,
 }
 
 /// What a device is told.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Registered {
     pub device: DeviceId,
     pub mqtt_host: String,
@@ -104,7 +104,7 @@ impl App {
     }
 
     /// Tokens, the newest first.
-    pub async fn tokens(&self, page: Page) -> Result<Vec<Token>> {
+    pub async fn tokens(&self, page: &Page) -> Result<Vec<Token>> {
         Ok(self.store.tokens(page).await?)
     }
 
@@ -147,7 +147,7 @@ impl App {
         }
         let result = work.await;
         match &result {
-            Ok(_) | Err(Error::Internal(_) | Error::Full) => {
+            Ok(_) | Err(Error::Internal(_) | Error::Full | Error::Unavailable(_)) => {
                 self.admission.lock().unwrap_or_else(PoisonError::into_inner).succeeded(peer);
             }
             Err(error) => self.note_refusal(subject, kind, &error.to_string()),
@@ -170,7 +170,7 @@ impl App {
         let (pem, issued) = self.issue(csr, &device)?;
         self.store.enrol(&hash, &issued, may_replace, now).await?.map_err(token_refused)?;
         self.revocations.notify_one();
-        if may_replace && let Some(broker) = self.broker.get() {
+        if may_replace && let Some(broker) = self.broker() {
             // A session under the certificate that was good before, if there is one.
             broker.kick(&device).await;
         }
@@ -197,6 +197,7 @@ impl App {
             return Err(Error::Invalid(unknown("board", board.as_str(), known, "edgewright board list")));
         }
         self.store.set_board(&device, board, &registration.agent_version).await?;
+        self.tell(ChangeKind::Device, &device, "registered");
         self.planner_wake.notify_one();
         let root = serde_json::from_slice(&self.root_metadata().await);
         let root = root.map_err(|error| Error::Internal(error.to_string()))?;

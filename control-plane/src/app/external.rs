@@ -3,7 +3,7 @@
 
 use super::{App, Error, Result, chain, now};
 use crate::{
-    broker::{Broker, CLIENT_NAME, Identities, Identity},
+    broker::{CLIENT_NAME, Identities, Identity},
     signer::{self, ClientCertificate, Revoked},
 };
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use trust::est;
 
 /// A broker's certificate to make.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBrokerCertificate {
     /// The certificate request (PKCS #10, DER) as base64; nothing but its key is taken.
@@ -23,7 +23,7 @@ pub struct NewBrokerCertificate {
 }
 
 /// What a broker needs of the control plane.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BrokerCertificate {
     pub certificate_pem: String,
     pub names: Vec<String>,
@@ -36,7 +36,7 @@ pub struct BrokerCertificate {
 }
 
 /// The lists of revoked certificates.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RevocationLists {
     /// One list of each CA.
     pub crl_pem: String,
@@ -80,7 +80,11 @@ impl App {
 
     /// Is what devices say heard, and do they hear what is told?
     pub(super) fn hears_devices(&self) -> bool {
-        self.broker.get().is_none_or(Broker::is_connected)
+        match self.broker() {
+            Some(broker) => broker.is_connected(),
+            // Without a broker at all there is nothing to be away from; where another server acts, it hears them.
+            None => self.store.leads(),
+        }
     }
 
     /// Makes a broker's certificate, and gives what else it needs.
@@ -130,7 +134,7 @@ impl App {
 
     /// Tells the broker everything again whenever it was reached, until the application stops.
     pub async fn run_broker(self: Arc<Self>) {
-        let Some(mut arrivals) = self.broker.get().and_then(Broker::arrivals) else {
+        let Some(mut arrivals) = self.broker().and_then(|broker| broker.arrivals()) else {
             return self.stopped().await;
         };
         let (mut seen, mut all_told) = (0, true);

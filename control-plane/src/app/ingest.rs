@@ -1,9 +1,12 @@
 //! What devices say: into the store first, and only then acknowledged.
 
-use super::{App, chain, now};
+use super::{App, chain, changes::ChangeKind, now};
 use crate::{
     broker::{Ingest, Refused},
-    store,
+    store::{
+        self,
+        ingest::{Input, Message},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +14,7 @@ use shared::{
     DeviceId, Timestamp,
     profile::ProfileReport,
     topic::Topic,
-    wire::{self, Batch, Presence, Reported, Want},
+    wire::{self, Presence, Reported, Want},
 };
 
 #[async_trait]
@@ -49,11 +52,11 @@ impl Ingest for App {
     }
 
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
-        self.take(device, topic, &payload, Some(now())).await
+        self.take(device, topic, payload, Some(now())).await
     }
 
     async fn recall(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {
-        self.take(device, topic, &payload, None).await
+        self.take(device, topic, payload, None).await
     }
 
     async fn refused(&self, subject: &str, kind: &'static str, detail: String) {
@@ -82,26 +85,21 @@ impl App {
         &self,
         device: &DeviceId,
         topic: &Topic,
-        payload: &[u8],
+        payload: Bytes,
         seen: Option<Timestamp>,
     ) -> Result<(), Refused> {
         let taken = match topic {
-            Topic::Reported(_) => self.take_reported(device, payload, seen).await,
-            Topic::Presence(_) => self.take_presence(device, payload, seen).await,
+            Topic::Reported(_) => self.take_reported(device, &payload, seen).await,
+            Topic::Presence(_) => self.take_presence(device, &payload, seen).await,
             Topic::Telemetry(_) => {
-                let batch = decode(Batch::decode(payload, device))?;
-                self.store.ingest_telemetry(&batch, now()).await.map(drop).map_err(Into::into)
+                self.keep(Input::Records(decode(Message::telemetry(device, payload))?)).await
             }
             Topic::Feedback(_) => {
-                let batch = decode(Batch::decode(payload, device))?;
-                self.store.ingest_feedback(&batch, now()).await.map(drop).map_err(Into::into)
+                self.keep(Input::Records(decode(Message::feedback(device, payload))?)).await
             }
-            Topic::Event(_) => {
-                let batch = decode(Batch::decode(payload, device))?;
-                self.store.ingest_events(&batch, now()).await.map(drop).map_err(Into::into)
-            }
-            Topic::BlobWant(_) => self.take_want(device, payload),
-            Topic::ProfileReport(_) => self.take_profile(device, payload).await,
+            Topic::Event(_) => self.keep(Input::Records(decode(Message::events(device, payload))?)).await,
+            Topic::BlobWant(_) => self.take_want(device, &payload),
+            Topic::ProfileReport(_) => self.take_profile(device, &payload).await,
             Topic::Desired(_)
             | Topic::ProfileAsk(_)
             | Topic::BlobChunk { .. }
@@ -119,6 +117,11 @@ impl App {
         })
     }
 
+    /// On the disk when it returns; what went wrong has been logged.
+    async fn keep(&self, input: Input) -> Result<(), Failed> {
+        self.numbers.intake.keep(input).await.map_err(|_not_kept| Failed::Refused(Refused::Unavailable))
+    }
+
     async fn take_reported(
         &self,
         device: &DeviceId,
@@ -132,7 +135,8 @@ impl App {
             )));
         }
         reported.validate().map_err(|reason| Failed::Refused(Refused::Invalid(reason)))?;
-        self.store.set_reported(&reported, seen).await?;
+        self.keep(Input::Reported { reported: Box::new(reported), seen }).await?;
+        self.tell(ChangeKind::Device, device, "reported");
         self.planner_wake.notify_one();
         Ok(())
     }
@@ -144,7 +148,8 @@ impl App {
         seen: Option<Timestamp>,
     ) -> Result<(), Failed> {
         let presence: Presence = decode(wire::decode_json("presence", payload)).map_err(Failed::Refused)?;
-        self.store.set_online(device, presence.online, seen).await?;
+        self.keep(Input::Presence { device: device.clone(), online: presence.online, seen }).await?;
+        self.tell(ChangeKind::Device, device, if presence.online { "online" } else { "offline" });
         if !presence.online {
             self.inbox.forget(device);
         }

@@ -2,7 +2,7 @@
 
 mod load;
 
-use super::{App, Error, Page, Result, chain, now, versions::VersionName};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, versions::VersionName};
 use crate::{jobs as worker, store::jobs::JobEnd};
 use control_core::{
     entity::{Job, JobProgress, JobState, JobTask},
@@ -36,7 +36,7 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(5);
 
 /// A search to start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSearch {
     pub dataset: DatasetId,
@@ -52,7 +52,7 @@ pub struct NewSearch {
 }
 
 /// A training of a network that a search judged, for that search's data set and board.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTraining {
     pub point: FrontRef,
@@ -64,7 +64,7 @@ pub struct NewTraining {
 }
 
 /// A retraining to start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRetrain {
     /// The version whose architecture and weights it starts from.
@@ -75,7 +75,7 @@ pub struct NewRetrain {
 }
 
 /// How much work a job may do; what is not given is as in the quick budget.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Effort {
     #[serde(default)]
     pub seed: Option<u64>,
@@ -259,6 +259,7 @@ impl App {
             finished_at: None,
         };
         self.store.add_job(&job).await?;
+        self.tell(ChangeKind::Job, job.id, "queued");
         self.jobs_wake.notify_one();
         Ok(job)
     }
@@ -286,16 +287,17 @@ impl App {
     }
 
     /// Jobs, the newest first.
-    pub async fn jobs(&self, page: Page) -> Result<Vec<Job>> {
+    pub async fn jobs(&self, page: &Page) -> Result<Vec<Job>> {
         Ok(self.store.jobs(page).await?)
     }
 
     /// Ends a job that has not ended.
     pub async fn cancel_job(&self, id: JobId) -> Result<Job> {
         let job = self.job(id).await?;
-        if !self.store.end_job(id, &JobEnd::Cancelled, now()).await? {
+        if !self.store.cancel_job(id, now()).await? {
             return Err(Error::Conflict(format!("job {id} is {:?} already", job.state).to_lowercase()));
         }
+        self.tell(ChangeKind::Job, id, "cancelled");
         if let Some(cancel) = self.running.lock().await.get(&id) {
             cancel.send_replace(true);
         }
@@ -339,6 +341,9 @@ impl App {
         workers: &mut tokio::task::JoinSet<()>,
         meter: &mut load::Meter,
     ) -> Result<()> {
+        if self.store.is_shared() {
+            self.end_cancelled().await?;
+        }
         let mut load = meter.look();
         for state in [JobState::Running, JobState::Queued] {
             let jobs = self.store.jobs_in(state).await?;
@@ -370,10 +375,28 @@ impl App {
         Ok(())
     }
 
+    /// Ends the workers of jobs that a person has ended at another server.
+    async fn end_cancelled(&self) -> Result<()> {
+        let running: Vec<JobId> = self.running.lock().await.keys().copied().collect();
+        for id in running {
+            if self.store.job(id).await?.is_none_or(|job| job.state.is_final())
+                && let Some(cancel) = self.running.lock().await.get(&id)
+            {
+                cancel.send_replace(true);
+            }
+        }
+        Ok(())
+    }
+
     async fn run_job(&self, job: Job, cancelled: watch::Receiver<bool>) {
         let id = job.id;
         let end = match self.try_job(job, cancelled).await {
             Ok(end) => end,
+            Err(Error::Unavailable(reason)) => {
+                // It goes on from where it is at the next look.
+                tracing::warn!("job {id} waits: {reason}");
+                return;
+            }
             Err(error) => JobEnd::Failed { error: error.to_string() },
         };
         match &end {
@@ -385,6 +408,12 @@ impl App {
         if let Err(error) = self.store.end_job(id, &end, now()).await {
             tracing::error!("the end of job {id} is not on record: {}", chain(&error));
         }
+        let change = match &end {
+            JobEnd::Done { .. } => "done",
+            JobEnd::Failed { .. } => "failed",
+            JobEnd::Cancelled => "cancelled",
+        };
+        self.tell(ChangeKind::Job, id, change);
     }
 
     async fn try_job(&self, job: Job, cancelled: watch::Receiver<bool>) -> Result<JobEnd> {
@@ -497,11 +526,13 @@ impl App {
             {
                 tracing::warn!("the worker of job {job} is not on record: {}", chain(&error));
             }
+            self.tell(ChangeKind::Job, job, "running");
             while progress.changed().await.is_ok() {
                 let Some(newest) = progress.borrow_and_update().clone() else { continue };
                 if let Err(error) = self.store.set_job_progress(job, &progress_of(newest)).await {
                     tracing::warn!("the progress of job {job} is not on record: {}", chain(&error));
                 }
+                self.tell(ChangeKind::Job, job, "progress");
                 tokio::time::sleep(PROGRESS_PERIOD).await;
             }
         };

@@ -21,7 +21,7 @@ const DURATION_MS: u64 = 10 * 60 * 1000;
 const TELL_PERIOD: Duration = Duration::from_secs(5);
 
 /// Who shall measure.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewProfile {
     /// Devices of the board; where none is named, those that are there.
@@ -97,7 +97,7 @@ impl App {
 
     /// Brings requests to the broker, until the application stops.
     pub async fn run_profiles(self: Arc<Self>) {
-        let mut arrivals = self.broker.get().and_then(Broker::arrivals);
+        let mut arrivals = self.broker().and_then(|broker| broker.arrivals());
         let (mut asked, mut arrived) = (Asked::new(), None);
         loop {
             let arrivals = arrivals.as_mut().map(|arrivals| *arrivals.borrow_and_update());
@@ -118,14 +118,14 @@ impl App {
     }
 
     async fn publish_profile_requests(&self, asked: &mut Asked) -> Result<()> {
-        let Some(broker) = self.broker.get().filter(|broker| broker.is_connected()) else { return Ok(()) };
+        let Some(broker) = self.broker().filter(Broker::is_connected) else { return Ok(()) };
         let open = self.store.open_profiles().await?;
         asked.retain(|device, _| open.iter().any(|(open, _)| open == device));
         for (device, generation) in open {
             if asked.get(&device) == Some(&generation) {
                 continue;
             }
-            match self.publish_profile_request(broker, &device).await {
+            match self.publish_profile_request(&broker, &device).await {
                 Ok(Some(generation)) => {
                     asked.insert(device, generation);
                 }

@@ -1,7 +1,7 @@
 //! What was refused: counted at once, in the store a second later at the latest.
 
 use super::{App, chain, now};
-use control_core::{entity::SecurityEvent, refusals::Refusals};
+use control_core::refusals::Refusals;
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
@@ -20,12 +20,14 @@ impl App {
 
     /// Puts what was refused into the store.
     pub(super) async fn flush_refusals(&self) {
-        let events: Vec<SecurityEvent> = self.refusals().drain();
+        let taken = self.refusals().take();
+        let events = taken.events();
         if events.is_empty() {
             return;
         }
         if let Err(error) = self.store.add_security_events(&events).await {
-            tracing::error!("{} security events are not on record: {}", events.len(), chain(&error));
+            tracing::error!("{} security events are not on record yet: {}", events.len(), chain(&error));
+            self.refusals().put_back(taken);
         }
     }
 

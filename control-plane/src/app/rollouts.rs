@@ -8,7 +8,8 @@ pub use proposal::NewRollout;
 
 pub(super) use evidence::Gathered;
 
-use super::{App, Error, Page, Result, chain, deltas::LOOK_MS, now};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, deltas::LOOK_MS, now};
+use crate::broker::Broker;
 use control_core::{
     entity::{Rollout, VersionState},
     rollout::{self, Fleet, Order, Plan, Why},
@@ -37,7 +38,7 @@ impl App {
     }
 
     /// Rollouts, the newest first.
-    pub async fn rollouts(&self, page: Page) -> Result<Vec<Rollout>> {
+    pub async fn rollouts(&self, page: &Page) -> Result<Vec<Rollout>> {
         let mut rollouts = self.store.rollouts(page).await?;
         for rollout in &mut rollouts {
             self.explain(rollout).await?;
@@ -128,8 +129,28 @@ impl App {
             }
         }
         self.withdraw_unused().await;
+        if self.store.is_shared() {
+            // What another server has vouched for is known before anybody is told to run it.
+            self.publish_trust().await;
+            self.kick_revoked().await?;
+        }
         self.publish_desired().await?;
         Ok(wake_at)
+    }
+
+    /// Ends the sessions of devices that another server has revoked.
+    async fn kick_revoked(&self) -> Result<()> {
+        let Some(broker) = self.broker().filter(Broker::is_connected) else { return Ok(()) };
+        let revoked = self.store.revoked_devices().await?;
+        let left: Vec<DeviceId> = {
+            let mut out = self.put_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = out.get_or_insert_with(|| revoked.iter().cloned().collect());
+            revoked.into_iter().filter(|device| known.insert(device.clone())).collect()
+        };
+        for device in &left {
+            broker.kick(device).await;
+        }
+        Ok(())
     }
 
     /// Since when the fleet has been listened to without a break.
@@ -149,7 +170,8 @@ impl App {
         loop {
             attempt += 1;
             match self.step_once(id, order).await {
-                Err(Error::Conflict(reason)) if order.is_none() && attempt < ATTEMPTS_MAX => {
+                // Another server may have changed it too.
+                Err(Error::Conflict(reason)) if attempt < ATTEMPTS_MAX => {
                     tracing::debug!("planning rollout {id} again: {reason}");
                 }
                 result => return result,
@@ -188,8 +210,14 @@ impl App {
         let assignment = Assignment { update_bytes_max: rollout.policy.update_bytes_max, ..assignment };
         self.flush_published().await?;
         let chunk_bytes = self.settings.chunk_bytes;
-        self.store.execute(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
+        if at_once {
+            self.store.execute_order(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
+        } else {
+            self.store.execute(rollout, plan, &assignment, &found.devices, chunk_bytes, now).await?;
+        }
+        self.tell(ChangeKind::Rollout, rollout.id, plan.status.state.as_str());
         if plan.status.state.is_final() {
+            self.tell(ChangeKind::Version, rollout.version_id, "rollout_ended");
             self.withdrawals().insert(rollout.version_id);
             self.withdraw_unused().await;
         }

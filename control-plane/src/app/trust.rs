@@ -12,7 +12,14 @@ use shared::{
     signing::PublicKey,
     topic::{Topic, TrustFile},
 };
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    ops::Deref,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, MutexGuard};
 use trust::{
     author::{Document, Keys, Target, Targets},
@@ -23,6 +30,11 @@ use trust::{
 const LOOK_PERIOD: Duration = Duration::from_secs(600);
 /// Offline metadata that ends within this is told to the operator.
 const WARN_BEFORE_MS: u64 = 30 * 86_400_000;
+/// Locked while the metadata is changed, where several servers work on it.
+const LOCK_FILE: &str = "lock";
+/// How often a server looks whether another one has done with it, and for how long.
+const LOCK_PERIOD: Duration = Duration::from_millis(5);
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// Keys that the first start makes where nobody has held a ceremony.
 const KEYS_MADE: usize = 1;
 
@@ -33,11 +45,27 @@ pub struct Trust {
     /// Offline keys that are within reach of this server, if any.
     offline: KeyFolder,
     repository: Mutex<Repository>,
+    /// Other servers write the folder too: it is read again each time, under a lock on it.
+    shared: bool,
     told: Mutex<BTreeMap<TrustFile, Digest>>,
 }
 
+/// The repository while it is used.
+struct Held<'a> {
+    repository: MutexGuard<'a, Repository>,
+    _lock: Option<File>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Repository;
+
+    fn deref(&self) -> &Repository {
+        &self.repository
+    }
+}
+
 /// One role as `edgewright trust status` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RoleStatus {
     pub role: String,
     pub version: u64,
@@ -47,7 +75,7 @@ pub struct RoleStatus {
 }
 
 /// The state of trust.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TrustStatus {
     pub roles: Vec<RoleStatus>,
     /// Versions that are vouched for, as in `models/mnist/v1.0`.
@@ -61,13 +89,13 @@ pub struct TrustStatus {
 }
 
 /// Metadata as files, by the names that TUF gives them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Metadata {
     pub files: BTreeMap<String, serde_json::Value>,
 }
 
 /// Signed metadata of an offline role.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMetadata {
     pub role: String,
@@ -122,7 +150,51 @@ impl Trust {
                 repository
             }
         };
-        Ok(Self { folder, offline, repository: Mutex::new(repository), told: Mutex::default() })
+        Ok(Self {
+            folder,
+            offline,
+            repository: Mutex::new(repository),
+            shared: false,
+            told: Mutex::default(),
+        })
+    }
+
+    /// The same where other servers work on the folder.
+    pub fn shared(self, shared: bool) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// The repository as it is, for nobody else until it is dropped.
+    async fn repository(&self) -> Result<Held<'_>> {
+        let mut repository = self.repository.lock().await;
+        if !self.shared {
+            return Ok(Held { repository, _lock: None });
+        }
+        let lock = self.folder_lock().await?;
+        if let Some(newest) = self.folder.read()? {
+            *repository = newest;
+        }
+        Ok(Held { repository, _lock: Some(lock) })
+    }
+
+    async fn folder_lock(&self) -> Result<File> {
+        let path = self.folder.path().join(LOCK_FILE);
+        let failed =
+            |error: &dyn std::error::Error| Error::Internal(format!("{}: {}", path.display(), chain(error)));
+        let file = File::create(&path).map_err(|error| failed(&error))?;
+        let look = async {
+            loop {
+                match file.try_lock() {
+                    Ok(()) => return Ok(()),
+                    Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PERIOD).await,
+                    Err(TryLockError::Error(error)) => return Err(failed(&error)),
+                }
+            }
+        };
+        match tokio::time::timeout(LOCK_LIMIT, look).await {
+            Ok(locked) => locked.map(|()| file),
+            Err(_) => Err(Error::Unavailable("another server keeps the trust metadata locked".to_owned())),
+        }
     }
 }
 
@@ -164,12 +236,13 @@ pub fn found(
 impl App {
     /// The first root, which devices are given when they enrol.
     pub async fn root_metadata(&self) -> Vec<u8> {
+        // The first one stays the first, whoever writes others.
         self.trust.repository.lock().await.first_root().to_bytes()
     }
 
     /// All metadata.
     pub async fn trust_metadata(&self) -> Result<Metadata> {
-        let files = self.trust.repository.lock().await.files();
+        let files = self.trust.repository().await?.files();
         let parsed = files.into_iter().map(|(name, bytes)| Ok((name, serde_json::from_slice(&bytes)?)));
         let files = parsed.collect::<std::result::Result<_, serde_json::Error>>();
         Ok(Metadata { files: files.map_err(|error| internal(&error))? })
@@ -177,7 +250,7 @@ impl App {
 
     /// What is in force, and what should be done.
     pub async fn trust_status(&self) -> Result<TrustStatus> {
-        let repository = self.trust.repository.lock().await;
+        let repository = self.trust.repository().await?;
         let (root, targets) = (repository.root()?, repository.targets()?);
         let keys_of = |role: &str| match role {
             "root" => Some(&root.root),
@@ -238,7 +311,7 @@ impl App {
         let document = Document::parse(&bytes)
             .map_err(|error| Error::Invalid(format!("this is no metadata: {error}")))?;
         {
-            let mut repository = self.trust.repository.lock().await;
+            let mut repository = self.trust.repository().await?;
             let next = repository.accept(&role, document, &self.signer.online(), now()).map_err(|error| {
                 self.note_refusal("trust", "metadata_refused", &chain(&error));
                 refused(&error)
@@ -256,7 +329,7 @@ impl App {
     pub async fn vouch(&self, version: &Version) -> Result<()> {
         let wanted = vouching(version);
         {
-            let mut repository = self.trust.repository.lock().await;
+            let mut repository = self.trust.repository().await?;
             let found = repository.find(&wanted.path, now())?;
             if found.is_some_and(|found| found.sha256 == wanted.sha256) {
                 return Ok(());
@@ -281,7 +354,7 @@ impl App {
     pub async fn withdraw(&self, version: &Version) -> Result<()> {
         let path = model_path(&version.model, version.version);
         {
-            let mut repository = self.trust.repository.lock().await;
+            let mut repository = self.trust.repository().await?;
             if repository.find(&path, now())?.is_none() {
                 return Ok(());
             }
@@ -301,7 +374,7 @@ impl App {
     /// Signs the next targets with the keys that are here; `false` where they are not enough.
     fn sign_targets(
         &self,
-        repository: &mut MutexGuard<'_, Repository>,
+        repository: &mut Held<'_>,
         add: BTreeMap<String, Target>,
         remove: &[String],
     ) -> Result<bool> {
@@ -322,7 +395,7 @@ impl App {
 
     /// Are keys of the targets on this server, as many as have to sign?
     pub(super) async fn vouches_by_itself(&self) -> Result<bool> {
-        let root = self.trust.repository.lock().await.root()?;
+        let root = self.trust.repository().await?.root()?;
         self.signs_by_itself(&root.targets)
     }
 
@@ -332,10 +405,10 @@ impl App {
         Ok(of_them >= keys.threshold as usize)
     }
 
-    fn put(&self, repository: &mut MutexGuard<'_, Repository>, next: Repository) -> Result<()> {
+    fn put(&self, repository: &mut Held<'_>, next: Repository) -> Result<()> {
         self.trust.folder.write(&next)?;
         self.trust.folder.forget_others(&next)?;
-        **repository = next;
+        *repository.repository = next;
         Ok(())
     }
 
@@ -347,10 +420,16 @@ impl App {
     /// Publishes what the broker does not have, the timestamp last: who hears it can have the rest. What fails is
     /// tried again by the next call; `false` where a broker that is there does not have everything.
     pub async fn publish_trust(&self) -> bool {
-        let Some(broker) = self.broker.get() else { return true };
+        let Some(broker) = self.broker() else { return true };
         // Held to the end: older metadata never overtakes newer.
         let mut told = self.trust.told.lock().await;
-        let files = self.trust.repository.lock().await.files();
+        let files = match self.trust.repository().await {
+            Ok(repository) => repository.files(),
+            Err(error) => {
+                tracing::error!("trust metadata cannot be read: {}", chain(&error));
+                return false;
+            }
+        };
         let files: BTreeMap<TrustFile, Vec<u8>> =
             files.into_iter().filter_map(|(name, bytes)| Some((TrustFile::of_file(&name)?, bytes))).collect();
         let mut all = true;
@@ -391,7 +470,7 @@ impl App {
     }
 
     async fn renew_trust(&self) -> Result<()> {
-        let mut repository = self.trust.repository.lock().await;
+        let mut repository = self.trust.repository().await?;
         if let Some(next) = repository.renewed(&self.signer.online(), now())? {
             self.put(&mut repository, next)?;
         }

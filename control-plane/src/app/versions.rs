@@ -3,7 +3,7 @@
 mod import;
 mod lineage;
 
-use super::{App, Error, Page, Result, chain, now, unknown};
+use super::{App, Error, Page, Result, chain, changes::ChangeKind, now, unknown};
 use crate::{jobs as worker, signer, store::blobs::Blobs};
 use control_core::entity::{Dataset, Job, JobTask, Version, VersionState};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 use trust::oms::Resource;
 use uuid::Uuid;
@@ -40,6 +41,8 @@ pub const UNSIGNED_NAMES: [&str; 4] = [BUNDLE_NAME, KEYRING_NAME, MODEL_KEY_NAME
 
 /// How far a golden output may be off where nobody measured it.
 const GOLDEN_TOLERANCE_DEFAULT: f32 = 0.02;
+/// An upload that nobody has added to for so long is over.
+const UPLOAD_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Names of files that an upload may have.
 const UPLOAD_FILES: [&str; 5] = [MODEL_FILE, GOLDEN_FILE, shared::job::REPORT_FILE, SOURCE_FILE, LABELS_FILE];
 
@@ -50,6 +53,11 @@ pub enum VersionName {
     Label(ModelName, VersionLabel),
     Id(ModelVersionId),
 }
+
+shared::text_schema!(VersionName, "VersionName", {
+    "description": "MODEL@vMAJOR.MINOR, or the version's id.",
+    "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}@v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+});
 
 impl FromStr for VersionName {
     type Err = String;
@@ -82,7 +90,7 @@ impl From<VersionName> for String {
 }
 
 /// A version to publish from files that were uploaded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVersion {
     pub upload: Uuid,
@@ -119,7 +127,7 @@ impl App {
         match found {
             Some(version) => Ok(version),
             None => {
-                let known = self.store.versions(None, Page { limit: limits::PAGE_MAX, offset: 0 }).await?;
+                let known = self.store.versions(None, &Page::first(limits::PAGE_MAX)).await?;
                 let known = known.iter().map(|version| version.name.as_str());
                 let name = String::from(name.clone());
                 Err(Error::NotFound(unknown("version", &name, known, "edgewright model list")))
@@ -128,7 +136,7 @@ impl App {
     }
 
     /// Versions by model, the newest first; all models or one.
-    pub async fn versions(&self, model: Option<&ModelName>, page: Page) -> Result<Vec<Version>> {
+    pub async fn versions(&self, model: Option<&ModelName>, page: &Page) -> Result<Vec<Version>> {
         Ok(self.store.versions(model, page).await?)
     }
 
@@ -209,13 +217,33 @@ impl App {
         self.settings.data.join("uploads").join(upload.to_string())
     }
 
-    /// Removes what uploads left behind.
+    /// Removes what uploads left behind; where other servers may be taking some in, nothing that is younger than a day.
     pub fn clear_uploads(&self) -> Result<()> {
+        if self.store.is_shared() {
+            return self.clear_old_uploads();
+        }
         match fs::remove_dir_all(self.settings.data.join("uploads")) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(file_error("the upload folder", &error)),
         }
+    }
+
+    fn clear_old_uploads(&self) -> Result<()> {
+        let uploads = match fs::read_dir(self.settings.data.join("uploads")) {
+            Ok(uploads) => uploads,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(file_error("the upload folder", &error)),
+        };
+        for upload in uploads.flatten() {
+            let changed = upload.metadata().and_then(|metadata| metadata.modified());
+            let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UPLOAD_LIFE));
+            // Another server may have done it.
+            if is_old && let Err(error) = fs::remove_dir_all(upload.path()) {
+                tracing::debug!("an old upload stays behind: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// Signs uploaded files as a version, after the forge has run the golden inputs on them. The upload is gone
@@ -330,6 +358,7 @@ impl App {
             created_at: manifest.created_at,
         };
         self.store.add_version(&version).await?;
+        self.tell(ChangeKind::Version, version.id, "published");
         Ok(version)
     }
 

@@ -51,9 +51,9 @@ const SAID_BY_DEVICES: [&str; 7] =
 /// Publishes that may be on their way.
 const INFLIGHT_MAX: u16 = 64;
 /// Messages that the broker may send before it waits for acknowledgements.
-const RECEIVE_MAX: u16 = 128;
+const RECEIVE_MAX: u16 = 512;
 /// Requests that may wait in the client: every publish, every acknowledgement, and some room.
-const REQUESTS_MAX: usize = 256;
+const REQUESTS_MAX: usize = 2048;
 /// How long the broker keeps what devices say while the control plane is away.
 const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

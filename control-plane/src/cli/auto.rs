@@ -1,19 +1,15 @@
 //! `edgewright auto`: registers a data set, searches, trains and quantises within a time, and says what came out.
 
 use super::{Failure, Outcome, client::Client, datasets::ReadingArgs, output::plain, searches};
-use crate::{
-    api::List,
-    app::{
-        datasets::NewDataset,
-        jobs::{Effort, NewSearch},
-    },
+use crate::app::{
+    datasets::NewDataset,
+    jobs::{Effort, NewSearch},
 };
 use clap::Args;
 use control_core::entity::{Dataset, Job};
 use shared::{
     BoardId, DatasetId, ModelName,
     job::{Compression, Reading, SearchMethod},
-    limits,
 };
 use std::path::{Path, PathBuf};
 
@@ -97,23 +93,11 @@ fn register(path: &Path, reading: &Reading, client: &Client) -> Result<Dataset, 
         let new = NewDataset { id, path: path.to_owned(), format: None, reading: reading.clone() };
         client.post("/datasets", &new)
     };
-    let known = all(client)?;
+    let known: Vec<Dataset> = super::all(client, "/datasets", "")?;
     let same = known.iter().find(|dataset| dataset.path == path && dataset.schema.reading == *reading);
     match same.map(|dataset| post(dataset.id.clone())) {
         Some(Err(Failure::Usage(_))) | None => post(free_id(path, &known)?),
         Some(answer) => answer,
-    }
-}
-
-fn all(client: &Client) -> Result<Vec<Dataset>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let query = format!("/datasets?limit={}&offset={}", limits::PAGE_MAX, all.len());
-        let page: List<Dataset> = client.get(&query)?;
-        if page.items.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page.items);
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn run(command: &DatasetCommand, client: &Client) -> Outcome {
             show(client.json, &dataset, describe)
         }
         DatasetCommand::List(page) => {
-            let list: List<Dataset> = client.get(&format!("/datasets?{}", page.query()))?;
+            let list: List<Dataset> = page.list(client, "/datasets", "")?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|dataset| {
                     let schema = &dataset.schema;

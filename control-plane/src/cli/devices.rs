@@ -4,16 +4,20 @@ use super::{
     Failure, Outcome, PageArgs,
     client::Client,
     output::{ago, facts, show, table, word},
+    word_of,
 };
 use crate::{
     api::List,
-    app::enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
+    app::{
+        enrol::{CreatedToken, NewToken, TTL_S_DEFAULT},
+        versions::VersionName,
+    },
     signer,
 };
-use clap::Subcommand;
-use control_core::entity::{Device, DeviceEvent, Token};
+use clap::{Args, Subcommand};
+use control_core::entity::{Device, DeviceEvent, DeviceState, Token};
 use serde_json::json;
-use shared::{DeviceId, wire::Phase};
+use shared::{BoardId, DeviceId, wire::Phase};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Devices.
@@ -23,7 +27,12 @@ pub enum DeviceCommand {
     #[command(subcommand)]
     Token(TokenCommand),
     /// List devices
-    List(#[command(flatten)] PageArgs),
+    List {
+        #[command(flatten)]
+        filter: FilterArgs,
+        #[command(flatten)]
+        page: PageArgs,
+    },
     /// Show one
     Show { id: DeviceId },
     /// What a device told, the newest first
@@ -40,6 +49,45 @@ pub enum DeviceCommand {
         #[arg(value_name = "KEY=VALUE", value_parser = pair)]
         labels: Vec<(String, String)>,
     },
+}
+
+/// Which devices are listed: those for which everything holds that is given.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Part of an id or of a label's value
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Of this board
+    #[arg(long)]
+    board: Option<BoardId>,
+    /// Only those that are connected, or with =false that are not
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    online: Option<bool>,
+    /// With this label; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// That shall run this version, as in mnist@v1.0
+    #[arg(long)]
+    version: Option<VersionName>,
+    /// current, behind or revoked
+    #[arg(long)]
+    state: Option<DeviceState>,
+}
+
+impl FilterArgs {
+    fn query(&self) -> String {
+        let labels = self.labels.iter().map(|(key, value)| Some(("label", format!("{key}={value}"))));
+        let online = self.online.map(|online| ("online", online.to_string()));
+        let parts = [
+            self.search.clone().map(|text| ("search", text)),
+            self.board.as_ref().map(|board| ("board", board.to_string())),
+            online,
+            self.version.clone().map(|version| ("version", version.into())),
+            self.state.map(|state| ("state", state.name().to_owned())),
+        ];
+        let parts = parts.into_iter().chain(labels).flatten();
+        parts.map(|(key, value)| format!("&{key}={}", word_of(&value))).collect()
+    }
 }
 
 /// Tokens.
@@ -69,8 +117,8 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
     match command {
         DeviceCommand::Token(command) => run_token(command, client),
-        DeviceCommand::List(page) => {
-            let list: List<Device> = client.get(&format!("/devices?{}", page.query()))?;
+        DeviceCommand::List { filter, page } => {
+            let list: List<Device> = page.list(client, "/devices", &filter.query())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|device| {
                     vec![
@@ -90,7 +138,7 @@ pub(super) fn run(command: &DeviceCommand, client: &Client) -> Outcome {
             show(client.json, &device, describe)
         }
         DeviceCommand::Events { id, page } => {
-            let list: List<DeviceEvent> = client.get(&format!("/devices/{id}/events?{}", page.query()))?;
+            let list: List<DeviceEvent> = page.list(client, &format!("/devices/{id}/events"), "")?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|event| {
                     let slot = event.slot.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -115,7 +163,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
     match command {
         TokenCommand::Create { device, ttl_s, out } => {
             let new = NewToken { device: device.clone(), ttl_s: Some(*ttl_s) };
-            let created: CreatedToken = client.post("/tokens", &new)?;
+            let created: CreatedToken = client.post("/enrolment-tokens", &new)?;
             let enrol = json!({
                 "server": created.server,
                 "ca_pem": created.ca_pem,
@@ -137,7 +185,7 @@ fn run_token(command: &TokenCommand, client: &Client) -> Outcome {
             })
         }
         TokenCommand::List(page) => {
-            let list: List<Token> = client.get(&format!("/tokens?{}", page.query()))?;
+            let list: List<Token> = page.list(client, "/enrolment-tokens", "")?;
             show(client.json, &list, |list| {
                 let now = crate::app::now();
                 let rows = list.items.iter().map(|token| {

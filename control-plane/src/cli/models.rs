@@ -113,7 +113,7 @@ pub(super) fn run(command: &ModelCommand, global: &Global) -> Outcome {
         ModelCommand::List { model, page } => {
             let client = client()?;
             let filter = model.as_ref().map(|model| format!("&model={model}")).unwrap_or_default();
-            let list: List<Version> = client.get(&format!("/versions?{}{filter}", page.query()))?;
+            let list: List<Version> = page.list(&client, "/versions", &filter)?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|version| {
                     let accuracy = version.report.as_ref().and_then(|report| report.model.accuracy_int8);

@@ -193,7 +193,7 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
             }
         }
         RolloutCommand::List(page) => {
-            let list: List<Rollout> = client.get(&format!("/rollouts?{}", page.query()))?;
+            let list: List<Rollout> = page.list(client, "/rollouts", "")?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|rollout| {
                     let committed = count(rollout, MemberState::Committed);

@@ -263,7 +263,7 @@ pub(super) fn run(command: &SearchCommand, client: &Client) -> Outcome {
         }
         SearchCommand::Spaces { name } => spaces(name.as_deref(), client.json),
         SearchCommand::List(page) => {
-            let list: List<Job> = client.get(&format!("/jobs?{}", page.query()))?;
+            let list: List<Job> = page.list(client, "/jobs", "")?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|job| {
                     vec![

@@ -5,7 +5,7 @@ use super::{
     client::Client,
     output::{ago, bytes, facts, show},
 };
-use crate::app::Status;
+use crate::app::{Leader, Status};
 
 pub(super) fn run(client: &Client) -> Outcome {
     let status: Status = client.get("/status")?;
@@ -14,6 +14,7 @@ pub(super) fn run(client: &Client) -> Outcome {
             ("version", status.version.clone()),
             ("started", ago(status.started_at)),
             ("broker", describe(status)),
+            ("acts", status.leader.as_ref().map(acting).unwrap_or_default()),
             ("devices", format!("{} online of {}", status.devices.online, status.devices.total)),
             ("rollouts", format!("{} under way", status.open_rollouts)),
             ("jobs", format!("{} under way", status.open_jobs)),
@@ -50,4 +51,12 @@ fn describe(status: &Status) -> String {
         (None, false) => "not connected".to_owned(),
     };
     format!("{} {place}, {standing}", status.mqtt)
+}
+
+/// Which of several servers acts.
+fn acting(leader: &Leader) -> String {
+    let Leader { name, epoch, here, alive } = leader;
+    let place = if *here { ", this one" } else { "" };
+    let standing = if *alive { "" } else { "; not heard of for a while" };
+    format!("server {name}{place}, the {epoch}. to do so{standing}")
 }

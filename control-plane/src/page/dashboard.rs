@@ -26,9 +26,6 @@ const INDEX: &str = "index.html";
 /// First parts of paths that are the API's, found or not.
 const RESERVED: &[&str] = &["api", ".well-known", "metrics", "healthz"];
 
-/// Nothing but this server's own files, and no script or style within a page.
-const POLICY: &str =
-    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 const ASK_FIRST: &str = "no-cache";
 
@@ -68,13 +65,8 @@ fn send(file: &'static Embedded, asked: &HeaderMap) -> Response {
     let headers = response.headers_mut();
     let kind = kind(file.path);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if brotli.is_some() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
-    }
-    if file.path.ends_with(".html") {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     }
     response
 }

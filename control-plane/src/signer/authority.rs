@@ -47,22 +47,30 @@ impl Authorities {
     /// Reads what is in `folder`; makes the first one where there was none ever.
     pub(super) fn open(folder: &Path, now: Timestamp) -> Result<Self> {
         let trusted = folder.join(TRUSTED);
+        let authorities = match Self::read(folder)? {
+            Some(authorities) => authorities,
+            // Written last: there was a certificate before it.
+            None if trusted.exists() => {
+                return Err(Error::Lost { path: certificate_path(folder, 1), remains: vec![trusted] });
+            }
+            None => {
+                let first = Authority::make(folder, 1, now)?;
+                Self { folder: folder.to_path_buf(), first, later: Vec::new() }
+            }
+        };
+        authorities.write_trusted()?;
+        Ok(authorities)
+    }
+
+    /// Reads what is in `folder` and changes nothing there; `None` where there is none.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
         let mut all = numbers(folder)?
             .into_iter()
             .map(|number| Authority::read(folder, number))
             .collect::<Result<Vec<_>>>()?
             .into_iter();
-        let first = match all.next() {
-            Some(first) => first,
-            // Written last: there was a certificate before it.
-            None if trusted.exists() => {
-                return Err(Error::Lost { path: certificate_path(folder, 1), remains: vec![trusted] });
-            }
-            None => Authority::make(folder, 1, now)?,
-        };
-        let authorities = Self { folder: folder.to_path_buf(), first, later: all.collect() };
-        authorities.write_trusted()?;
-        Ok(authorities)
+        let Some(first) = all.next() else { return Ok(None) };
+        Ok(Some(Self { folder: folder.to_path_buf(), first, later: all.collect() }))
     }
 
     /// The one that issues to devices.

@@ -123,6 +123,21 @@ fn a_rotation_changes_who_issues_to_devices_and_a_retirement_who_issues_to_the_s
 }
 
 #[test]
+fn what_another_server_makes_of_the_cas_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Signer::open(folder.path(), &[], NOW).unwrap();
+    let two = Signer::open(folder.path(), &[], NOW).unwrap();
+    assert!(!two.reload_authorities().unwrap(), "nothing has changed");
+    one.rotate_authority(NOW).unwrap();
+    assert!(two.reload_authorities().unwrap() && !two.reload_authorities().unwrap());
+    assert_eq!(one.authority_infos(), two.authority_infos());
+    one.retire_authorities(NOW).unwrap();
+    let trusted = fs::read_to_string(one.ca_path()).unwrap();
+    assert!(two.reload_authorities().unwrap());
+    assert_eq!((two.ca_pem(), fs::read_to_string(one.ca_path()).unwrap()), (trusted.clone(), trusted));
+}
+
+#[test]
 fn a_lost_file_of_a_ca_is_named_and_none_is_made_in_its_place() {
     for (lost, number) in [("ca.key.pem", 1), ("ca-2.key.pem", 2), ("ca.pem", 1)] {
         let folder = tempfile::tempdir().unwrap();

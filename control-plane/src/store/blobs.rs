@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Blobs under one folder.
@@ -18,15 +19,19 @@ pub struct Blobs {
 
 /// What unfinished files are called.
 const PARTIAL: &str = ".partial";
+/// What another server on the folder has not written to for so long it will not finish.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 impl Blobs {
-    /// Opens the folder and removes what a crash left unfinished.
-    pub fn open(folder: &Path) -> Result<Self> {
+    /// Opens the folder and removes what a crash left unfinished; where this server is not `alone` with it, what another
+    /// one may be writing stays.
+    pub fn open(folder: &Path, alone: bool) -> Result<Self> {
         let failed = |source| file_error(folder, source);
         fs::create_dir_all(folder).map_err(failed)?;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == &PARTIAL[1..]) {
+            let is_partial = path.extension().is_some_and(|extension| extension == &PARTIAL[1..]);
+            if is_partial && (alone || is_abandoned(&path)) {
                 fs::remove_file(&path).map_err(|source| file_error(&path, source))?;
             }
         }
@@ -116,6 +121,11 @@ impl Blobs {
     }
 }
 
+fn is_abandoned(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED))
+}
+
 fn file_error(path: &Path, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
@@ -130,7 +140,7 @@ mod tests {
     #[test]
     fn what_was_put_comes_back_in_chunks() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        let blobs = Blobs::open(folder.path(), true).unwrap();
         let content: Vec<u8> = (0..2500u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let (digest, size_bytes) = blobs.put(&content[..]).unwrap();
         assert_eq!((digest, size_bytes), (Digest::of(&content), 2500));
@@ -156,7 +166,7 @@ mod tests {
             }
         }
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        let blobs = Blobs::open(folder.path(), true).unwrap();
         assert!(matches!(blobs.put(Broken(0)), Err(Error::Full)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -164,9 +174,11 @@ mod tests {
     #[test]
     fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
-        let (digest, _) = Blobs::open(folder.path()).unwrap().put(&b"whole"[..]).unwrap();
+        let (digest, _) = Blobs::open(folder.path(), true).unwrap().put(&b"whole"[..]).unwrap();
         fs::write(folder.path().join(format!("0{PARTIAL}")), b"half").unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        Blobs::open(folder.path(), false).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "another server may be writing it");
+        let blobs = Blobs::open(folder.path(), true).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(blobs.size_bytes(&digest).unwrap(), Some(5));
     }

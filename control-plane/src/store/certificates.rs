@@ -1,8 +1,12 @@
 //! Certificates of devices: which are good, which of them are in use, who issued them.
 
-use super::{Reader, Result, Store, time};
+use super::{Reader, Result, Store, plain, time};
 use shared::{BoardId, DeviceId, Digest, Timestamp};
-use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    Any,
+    any::{AnyArguments, AnyRow},
+    query::Query,
+};
 
 /// Certificates of one device that are good at one time. A renewal beyond that revokes the oldest: answers that were
 /// lost leave some that nobody has.
@@ -33,9 +37,9 @@ pub struct Revocation {
 const DAY_MS: i64 = 86_400_000;
 
 impl Issued {
-    pub(super) fn insert(&self, now: Timestamp) -> Query<'_, Sqlite, SqliteArguments> {
+    pub(super) fn insert(&self, now: Timestamp) -> Query<'_, Any, AnyArguments> {
         sqlx::query(
-            "INSERT INTO certificates (serial, device, issued_at, expires_at, authority) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO certificates (serial, device, issued_at, expires_at, authority) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(&self.serial)
         .bind(self.device.as_str())
@@ -46,10 +50,10 @@ impl Issued {
 }
 
 /// The certificate `serial` of `device` with when it was first used, if neither was revoked.
-fn good<'a>(device: &'a DeviceId, serial: &'a str) -> Query<'a, Sqlite, SqliteArguments> {
+fn good<'a>(device: &'a DeviceId, serial: &'a str) -> Query<'a, Any, AnyArguments> {
     sqlx::query(
         "SELECT c.used_at FROM certificates c JOIN devices d ON d.id = c.device \
-         WHERE c.serial = ? AND c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+         WHERE c.serial = $1 AND c.device = $2 AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
     )
     .bind(serial)
     .bind(device.as_str())
@@ -60,7 +64,7 @@ impl Store {
     pub async fn use_certificate(&self, device: &DeviceId, serial: &str, now: Timestamp) -> Result<bool> {
         let Some(row) = good(device, serial).fetch_optional(&self.readers).await? else { return Ok(false) };
         if Reader::new("certificates", &row).time_option("used_at")?.is_none() {
-            sqlx::query("UPDATE certificates SET used_at = ? WHERE serial = ?")
+            sqlx::query("UPDATE certificates SET used_at = $1 WHERE serial = $2")
                 .bind(time(now))
                 .bind(serial)
                 .execute(&self.writer)
@@ -78,22 +82,22 @@ impl Store {
         }
         let device = issued.device.as_str();
         issued.insert(now).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM certificates WHERE device = ? AND expires_at <= ? AND serial <> ?")
+        sqlx::query("DELETE FROM certificates WHERE device = $1 AND expires_at <= $2 AND serial <> $3")
             .bind(device)
             .bind(time(now))
             .bind(serial)
             .execute(&mut *tx)
             .await?;
         sqlx::query(
-            "UPDATE certificates SET revoked_at = ?1 \
-             WHERE device = ?2 AND revoked_at IS NULL AND serial <> ?3 AND serial NOT IN ( \
-                 SELECT serial FROM certificates WHERE device = ?2 AND revoked_at IS NULL AND serial <> ?3 \
-                 ORDER BY issued_at DESC, rowid DESC LIMIT ?4)",
+            "UPDATE certificates SET revoked_at = $1 \
+             WHERE device = $2 AND revoked_at IS NULL AND serial <> $3 AND serial NOT IN ( \
+                 SELECT serial FROM certificates WHERE device = $2 AND revoked_at IS NULL AND serial <> $3 \
+                 ORDER BY issued_at DESC, serial DESC LIMIT $4)",
         )
         .bind(time(now))
         .bind(device)
         .bind(serial)
-        .bind(CERTIFICATES_PER_DEVICE_MAX - 1)
+        .bind(i64::from(CERTIFICATES_PER_DEVICE_MAX) - 1)
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
@@ -105,7 +109,7 @@ impl Store {
     pub async fn authorities_of_device(&self, device: &DeviceId) -> Result<Vec<Option<Digest>>> {
         let rows = sqlx::query(
             "SELECT DISTINCT c.authority FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.device = ? AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
+             WHERE c.device = $1 AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
         )
         .bind(device.as_str())
         .fetch_all(&self.readers)
@@ -117,12 +121,12 @@ impl Store {
     pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<Revocation>> {
         let rows = sqlx::query(
             "SELECT serial, authority, revoked_at FROM certificates \
-             WHERE revoked_at IS NOT NULL AND expires_at > ? ORDER BY serial",
+             WHERE revoked_at IS NOT NULL AND expires_at > $1 ORDER BY serial",
         )
         .bind(time(now).saturating_sub(DAY_MS))
         .fetch_all(&self.readers)
         .await?;
-        let read = |row| {
+        let read = |row: &AnyRow| {
             let row = Reader::new("certificates", row);
             Ok(Revocation {
                 serial: row.text("serial")?,
@@ -135,9 +139,9 @@ impl Store {
 
     /// What a device says of itself once it has a certificate.
     pub async fn set_board(&self, id: &DeviceId, board: &BoardId, agent_version: &str) -> Result<()> {
-        sqlx::query("UPDATE devices SET board = ?, agent_version = ? WHERE id = ?")
+        sqlx::query("UPDATE devices SET board = $1, agent_version = $2 WHERE id = $3")
             .bind(board.as_str())
-            .bind(agent_version)
+            .bind(plain(agent_version))
             .bind(id.as_str())
             .execute(&self.writer)
             .await?;
@@ -148,8 +152,8 @@ impl Store {
     pub async fn count_devices_of_authority(&self, authority: &Digest, now: Timestamp) -> Result<u64> {
         let row = sqlx::query(
             "SELECT count(DISTINCT c.device) AS devices FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.authority = ? AND c.used_at IS NOT NULL AND c.revoked_at IS NULL AND d.revoked_at IS NULL \
-             AND c.expires_at > ?",
+             WHERE c.authority = $1 AND c.used_at IS NOT NULL AND c.revoked_at IS NULL AND d.revoked_at IS NULL \
+             AND c.expires_at > $2",
         )
         .bind(authority.to_string())
         .bind(time(now))
@@ -166,8 +170,8 @@ impl Store {
     ) -> Result<Vec<DeviceId>> {
         let rows = sqlx::query(
             "SELECT c.device FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.revoked_at IS NULL AND d.revoked_at IS NULL AND c.expires_at > ?2 \
-             GROUP BY c.device HAVING NOT max(c.authority = ?1 AND c.used_at IS NOT NULL) ORDER BY c.device",
+             WHERE c.revoked_at IS NULL AND d.revoked_at IS NULL AND c.expires_at > $2 GROUP BY c.device \
+             HAVING max(CASE WHEN c.authority = $1 AND c.used_at IS NOT NULL THEN 1 ELSE 0 END) = 0 ORDER BY c.device",
         )
         .bind(authority.to_string())
         .bind(time(now))

@@ -3,9 +3,9 @@
 use super::{Error, Page, Reader, Result, Store, json, time};
 use control_core::entity::Dataset;
 use shared::DatasetId;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
-fn read(row: &SqliteRow) -> Result<Dataset> {
+fn read(row: &AnyRow) -> Result<Dataset> {
     let row = Reader::new("datasets", row);
     Ok(Dataset {
         id: row.parse("id", "data set id")?,
@@ -24,7 +24,7 @@ impl Store {
             .to_str()
             .ok_or_else(|| Error::Conflict(format!("the path {} is not UTF-8", dataset.path.display())))?;
         let mut tx = self.begin().await?;
-        let old = sqlx::query("SELECT * FROM datasets WHERE id = ?")
+        let old = sqlx::query("SELECT * FROM datasets WHERE id = $1")
             .bind(dataset.id.as_str())
             .fetch_optional(&mut *tx)
             .await?;
@@ -36,14 +36,14 @@ impl Store {
                     old.path.display()
                 )));
             }
-            sqlx::query("UPDATE datasets SET path = ?, schema = ? WHERE id = ?")
+            sqlx::query("UPDATE datasets SET path = $1, schema = $2 WHERE id = $3")
                 .bind(path)
                 .bind(json(&dataset.schema)?)
                 .bind(dataset.id.as_str())
                 .execute(&mut *tx)
                 .await?;
         } else {
-            sqlx::query("INSERT INTO datasets (id, path, schema, registered_at) VALUES (?, ?, ?, ?)")
+            sqlx::query("INSERT INTO datasets (id, path, schema, registered_at) VALUES ($1, $2, $3, $4)")
                 .bind(dataset.id.as_str())
                 .bind(path)
                 .bind(json(&dataset.schema)?)
@@ -56,7 +56,7 @@ impl Store {
 
     /// One data set.
     pub async fn dataset(&self, id: &DatasetId) -> Result<Option<Dataset>> {
-        let row = sqlx::query("SELECT * FROM datasets WHERE id = ?")
+        let row = sqlx::query("SELECT * FROM datasets WHERE id = $1")
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await?;
@@ -64,10 +64,10 @@ impl Store {
     }
 
     /// Data sets by id.
-    pub async fn datasets(&self, page: Page) -> Result<Vec<Dataset>> {
-        let rows = sqlx::query("SELECT * FROM datasets ORDER BY id LIMIT ? OFFSET ?")
+    pub async fn datasets(&self, page: &Page) -> Result<Vec<Dataset>> {
+        let rows = sqlx::query("SELECT * FROM datasets WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(page.after())
             .bind(page.sql_limit())
-            .bind(page.sql_offset())
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(read).collect()

@@ -18,7 +18,7 @@ pub enum Made {
 impl Store {
     /// What came of making the delta from one file to another; `None` before that.
     pub async fn delta(&self, from: Digest, to: Digest) -> Result<Option<Made>> {
-        let row = sqlx::query("SELECT delta, bytes FROM deltas WHERE from_digest = ? AND to_digest = ?")
+        let row = sqlx::query("SELECT delta, bytes FROM deltas WHERE from_digest = $1 AND to_digest = $2")
             .bind(from.to_string())
             .bind(to.to_string())
             .fetch_optional(&self.readers)
@@ -39,7 +39,7 @@ impl Store {
             Made::NotWorthIt => None,
         };
         sqlx::query(
-            "INSERT INTO deltas (from_digest, to_digest, delta, bytes, made_at) VALUES (?, ?, ?, ?, ?) \
+            "INSERT INTO deltas (from_digest, to_digest, delta, bytes, made_at) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT DO NOTHING",
         )
         .bind(from.to_string())

@@ -1,12 +1,16 @@
 //! Devices: what they shall run and what they said.
 
-use super::{Page, Reader, Result, Store, json, time};
+mod filter;
+
+pub use filter::DeviceFilter;
+
+use super::{Page, Reader, Result, Store, json, number, plain, time};
 use control_core::entity::{Device, DeviceEvent};
-use shared::{DeviceId, Timestamp, wire::Reported};
-use sqlx::sqlite::SqliteRow;
+use shared::{DeviceId, ModelVersionId, SlotName, Timestamp, wire::Reported};
+use sqlx::{Any, Transaction, any::AnyRow};
 use std::collections::BTreeMap;
 
-pub(super) fn read(row: &SqliteRow) -> Result<Device> {
+pub(super) fn read(row: &AnyRow) -> Result<Device> {
     let row = Reader::new("devices", row);
     Ok(Device {
         id: row.parse("id", "device id")?,
@@ -25,7 +29,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<Device> {
     })
 }
 
-fn read_event(row: &SqliteRow) -> Result<DeviceEvent> {
+fn read_event(row: &AnyRow) -> Result<DeviceEvent> {
     let row = Reader::new("events", row);
     Ok(DeviceEvent {
         id: row.parse("id", "event id")?,
@@ -39,23 +43,59 @@ fn read_event(row: &SqliteRow) -> Result<DeviceEvent> {
     })
 }
 
+/// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
+pub(super) async fn write_reported(
+    tx: &mut Transaction<'static, Any>,
+    reported: &Reported,
+    seen: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE devices SET reported = $1, reported_generation = $2, agent_version = $3, \
+         seen_at = coalesce($4, seen_at) WHERE id = $5",
+    )
+    .bind(json(reported)?)
+    .bind(number(reported.generation))
+    .bind(plain(&reported.agent_version))
+    .bind(seen.map(time))
+    .bind(reported.device.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
+pub(super) async fn write_presence(
+    tx: &mut Transaction<'static, Any>,
+    id: &DeviceId,
+    online: bool,
+    seen: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE devices SET online = $1, seen_at = coalesce($2, seen_at) WHERE id = $3 AND revoked_at IS NULL",
+    )
+    .bind(i64::from(online))
+    .bind(seen.map(time))
+    .bind(id.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// One device.
     pub async fn device(&self, id: &DeviceId) -> Result<Option<Device>> {
-        let row = sqlx::query("SELECT * FROM devices WHERE id = ?")
+        let row = sqlx::query("SELECT * FROM devices WHERE id = $1")
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(read).transpose()
     }
 
-    /// Devices by id.
-    pub async fn devices(&self, page: Page) -> Result<Vec<Device>> {
-        let rows = sqlx::query("SELECT * FROM devices ORDER BY id LIMIT ? OFFSET ?")
-            .bind(page.sql_limit())
-            .bind(page.sql_offset())
-            .fetch_all(&self.readers)
-            .await?;
+    /// Devices by id, of those that the filter names.
+    pub async fn devices(&self, filter: &DeviceFilter, page: &Page) -> Result<Vec<Device>> {
+        let mut filtered = filter::Filtered::new("SELECT d.* FROM devices d WHERE d.id > $1", page.after());
+        filtered.narrow(filter, self.dialect())?;
+        let rows = filtered.query("ORDER BY d.id LIMIT", page.sql_limit()).fetch_all(&self.readers).await?;
         rows.iter().map(read).collect()
     }
 
@@ -67,24 +107,41 @@ impl Store {
 
     /// Replaces a device's labels; `false` if there is no such device.
     pub async fn set_labels(&self, id: &DeviceId, labels: &BTreeMap<String, String>) -> Result<bool> {
-        let done = sqlx::query("UPDATE devices SET labels = ? WHERE id = ?")
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("UPDATE devices SET labels = $1 WHERE id = $2")
             .bind(json(labels)?)
             .bind(id.as_str())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM device_labels WHERE device = $1")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        for (key, value) in labels {
+            sqlx::query("INSERT INTO device_labels (device, key, value) VALUES ($1, $2, $3)")
+                .bind(id.as_str())
+                .bind(key)
+                .bind(value)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Revokes a device and all its certificates; `false` if there is no such device.
     pub async fn revoke_device(&self, id: &DeviceId, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done =
-            sqlx::query("UPDATE devices SET revoked_at = coalesce(revoked_at, ?), online = 0 WHERE id = ?")
+            sqlx::query("UPDATE devices SET revoked_at = coalesce(revoked_at, $1), online = 0 WHERE id = $2")
                 .bind(time(now))
                 .bind(id.as_str())
                 .execute(&mut *tx)
                 .await?;
-        sqlx::query("UPDATE certificates SET revoked_at = coalesce(revoked_at, ?) WHERE device = ?")
+        sqlx::query("UPDATE certificates SET revoked_at = coalesce(revoked_at, $1) WHERE device = $2")
             .bind(time(now))
             .bind(id.as_str())
             .execute(&mut *tx)
@@ -93,31 +150,33 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
-    pub async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
-        sqlx::query(
-            "UPDATE devices SET reported = ?, agent_version = ?, seen_at = coalesce(?, seen_at) WHERE id = ?",
-        )
-        .bind(json(reported)?)
-        .bind(&reported.agent_version)
-        .bind(seen.map(time))
-        .bind(reported.device.as_str())
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+    /// Devices that were revoked.
+    pub async fn revoked_devices(&self) -> Result<Vec<DeviceId>> {
+        let rows = sqlx::query("SELECT id FROM devices WHERE revoked_at IS NOT NULL ORDER BY id")
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Reader::new("devices", row).parse("id", "device id")).collect()
     }
 
-    /// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
-    pub async fn set_online(&self, id: &DeviceId, online: bool, seen: Option<Timestamp>) -> Result<()> {
-        sqlx::query(
-            "UPDATE devices SET online = ?, seen_at = coalesce(?, seen_at) WHERE id = ? AND revoked_at IS NULL",
-        )
-            .bind(online)
-            .bind(seen.map(time))
-            .bind(id.as_str())
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    /// What a device said of itself.
+    #[cfg(test)]
+    pub(crate) async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
+        let mut tx = self.begin_as_leader().await?;
+        write_reported(&mut tx, reported, seen).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Whether a device is connected.
+    #[cfg(test)]
+    pub(crate) async fn set_online(
+        &self,
+        id: &DeviceId,
+        online: bool,
+        seen: Option<Timestamp>,
+    ) -> Result<()> {
+        let mut tx = self.begin_as_leader().await?;
+        write_presence(&mut tx, id, online, seen).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Makes a device run `assignments`, without a rollout.
@@ -128,40 +187,79 @@ impl Store {
         assignments: &[shared::wire::Assignment],
         chunk_bytes: u32,
     ) {
-        sqlx::query("UPDATE devices SET assignments = ?, chunk_bytes = ?, generation = 1 WHERE id = ?")
+        let mut tx = self.begin().await.unwrap();
+        sqlx::query("UPDATE devices SET assignments = $1, chunk_bytes = $2, generation = 1 WHERE id = $3")
             .bind(json(&assignments).unwrap())
-            .bind(chunk_bytes)
+            .bind(i64::from(chunk_bytes))
             .bind(id.as_str())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await
             .unwrap();
+        for assignment in assignments {
+            write_slot(&mut tx, id, &assignment.slot, Some(assignment.version_id)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
     }
 
-    /// After a start nobody is connected until they say so.
+    /// To a server that begins to act nobody is connected until they say so.
     pub async fn set_all_offline(&self) -> Result<()> {
-        sqlx::query("UPDATE devices SET online = 0").execute(&self.writer).await?;
-        Ok(())
+        let mut tx = self.begin_as_leader().await?;
+        sqlx::query("UPDATE devices SET online = 0 WHERE online <> 0").execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Events of one device or of all, the last that came first: a device's clock and ids say nothing of the order.
-    pub async fn device_events(&self, id: Option<&DeviceId>, page: Page) -> Result<Vec<DeviceEvent>> {
-        let rows = match id {
-            Some(id) => {
-                sqlx::query("SELECT * FROM events WHERE device = ? ORDER BY rowid DESC LIMIT ? OFFSET ?")
-                    .bind(id.as_str())
-            }
-            None => sqlx::query("SELECT * FROM events ORDER BY rowid DESC LIMIT ? OFFSET ?"),
+    pub async fn device_events(&self, id: Option<&DeviceId>, page: &Page) -> Result<Vec<DeviceEvent>> {
+        page.key(uuid::Uuid::nil())?;
+        // Of an event that has gone since, older ones have gone before it.
+        const BEFORE: &str = "number < CASE WHEN $1 = '' THEN 9223372036854775807 \
+                              ELSE (SELECT number FROM events WHERE id = $1) END ORDER BY number DESC LIMIT $2";
+        let sql = match id {
+            Some(_) => format!("SELECT * FROM events WHERE device = $3 AND {BEFORE}"),
+            None => format!("SELECT * FROM events WHERE {BEFORE}"),
         };
-        let rows = rows.bind(page.sql_limit()).bind(page.sql_offset()).fetch_all(&self.readers).await?;
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(page.after()).bind(page.sql_limit());
+        if let Some(id) = id {
+            query = query.bind(id.as_str());
+        }
+        let rows = query.fetch_all(&self.readers).await?;
         rows.iter().map(read_event).collect()
     }
 
     /// Devices in all, and those online.
     pub async fn count_devices(&self) -> Result<(u64, u64)> {
-        let row = sqlx::query("SELECT count(*) AS total, coalesce(sum(online), 0) AS online FROM devices")
-            .fetch_one(&self.readers)
-            .await?;
+        let row = sqlx::query(
+            "SELECT count(*) AS total, CAST(coalesce(sum(online), 0) AS BIGINT) AS online FROM devices",
+        )
+        .fetch_one(&self.readers)
+        .await?;
         let row = Reader::new("devices", &row);
         Ok((row.number("total")?, row.number("online")?))
     }
 }
+
+/// Notes which version a device shall run in a slot; none takes the slot from it.
+pub(super) async fn write_slot(
+    tx: &mut Transaction<'static, Any>,
+    device: &DeviceId,
+    slot: &SlotName,
+    version: Option<ModelVersionId>,
+) -> Result<()> {
+    let query = match version {
+        Some(version) => sqlx::query(
+            "INSERT INTO device_slots (device, slot, version) VALUES ($1, $2, $3) \
+             ON CONFLICT (device, slot) DO UPDATE SET version = excluded.version",
+        )
+        .bind(device.as_str())
+        .bind(slot.as_str())
+        .bind(version.to_string()),
+        None => sqlx::query("DELETE FROM device_slots WHERE device = $1 AND slot = $2")
+            .bind(device.as_str())
+            .bind(slot.as_str()),
+    };
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

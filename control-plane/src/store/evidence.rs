@@ -6,31 +6,31 @@ use control_core::{
     rollout::{Gate, Sample, Signal, Stored},
 };
 use shared::{DeviceId, RolloutId, Timestamp};
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use std::collections::HashMap;
 
 /// One record counts at most so many requests: what a device claims must not be over what a sum can hold.
 const REQUESTS_MAX: u64 = 1_000_000_000;
 
 /// Requests and those that failed.
-const FAILED: &str = "sum(CAST(min(t.record ->> 'failed', t.record ->> 'requests', ?5) AS INTEGER)) AS hits, \
-                      sum(CAST(min(t.record ->> 'requests', ?5) AS INTEGER)) AS total";
+const FAILED: &str = "CAST(sum(CASE WHEN t.failed < $5 THEN t.failed ELSE $5 END) AS BIGINT) AS hits, \
+                      CAST(sum(CASE WHEN t.requests < $5 THEN t.requests ELSE $5 END) AS BIGINT) AS total";
 /// Windows and those that were slow.
-const SLOW: &str = "sum((t.record ->> 'latency_p99_us') > ?5) AS hits, \
-                    count(t.record ->> 'latency_p99_us') AS total";
+const SLOW: &str = "CAST(sum(CASE WHEN t.latency_p99_us > $5 THEN 1 ELSE 0 END) AS BIGINT) AS hits, \
+                    count(t.latency_p99_us) AS total";
 
 impl Store {
     /// How often the agent of each member has started since the member committed.
     pub async fn agent_starts(&self, id: RolloutId) -> Result<HashMap<DeviceId, u64>> {
         let rows = sqlx::query(
             "SELECT m.device, count(*) AS starts FROM rollout_members m JOIN events e ON e.device = m.device \
-             WHERE m.rollout = ? AND m.member ->> 'state' = 'committed' AND e.kind = 'agent_started' \
-             AND e.received_at >= m.member ->> 'finished_at' GROUP BY m.device",
+             WHERE m.rollout = $1 AND m.state = 'committed' AND e.kind = 'agent_started' \
+             AND e.received_at >= m.finished_at GROUP BY m.device",
         )
         .bind(id.to_string())
         .fetch_all(&self.readers)
         .await?;
-        let read = |row| {
+        let read = |row: &AnyRow| {
             let row = Reader::new("events", row);
             Ok((row.parse("device", "device id")?, row.number("starts")?))
         };
@@ -45,9 +45,9 @@ impl Store {
         };
         let of = |version: &str| {
             format!(
-                "SELECT m.member ->> 'wave' AS wave, {columns} FROM rollout_members m \
-                 JOIN telemetry t ON t.device = m.device WHERE m.rollout = ?1 AND t.version {version} ?2 \
-                 AND t.received_at >= ?3 AND t.record ->> 'slot' = ?4 GROUP BY wave"
+                "SELECT m.wave AS wave, {columns} FROM rollout_members m \
+                 JOIN telemetry t ON t.device = m.device WHERE m.rollout = $1 AND t.version {version} $2 \
+                 AND t.received_at >= $3 AND t.slot = $4 GROUP BY m.wave"
             )
         };
         let own = self.count(of("="), rollout, rollout.created_at, bound, None).await?;
@@ -67,13 +67,14 @@ impl Store {
         };
         let of = |version: &str| {
             format!(
-                "SELECT wave, count(*) AS total, sum(EXISTS (SELECT 1 FROM feedback h WHERE h.device = i.device \
-                 AND h.request = i.request AND h.version = i.version AND h.slot = ?4 AND h.kind = ?6)) AS hits \
-                 FROM (SELECT DISTINCT m.member ->> 'wave' AS wave, f.device, f.request, f.version \
+                "SELECT i.wave AS wave, count(*) AS total, CAST(sum(CASE WHEN EXISTS (SELECT 1 FROM feedback h \
+                 WHERE h.device = i.device AND h.request = i.request AND h.version = i.version AND h.slot = $4 \
+                 AND h.kind = $6) THEN 1 ELSE 0 END) AS BIGINT) AS hits \
+                 FROM (SELECT DISTINCT m.wave AS wave, f.device, f.request, f.version \
                  FROM rollout_members m JOIN feedback f ON f.device = m.device \
-                 WHERE m.rollout = ?1 AND f.version {version} ?2 AND f.kind = 'impression' \
-                 AND f.request IS NOT NULL AND f.slot = ?4 AND f.received_at >= ?3 AND f.received_at <= ?5) AS i \
-                 GROUP BY wave"
+                 WHERE m.rollout = $1 AND f.version {version} $2 AND f.kind = 'impression' \
+                 AND f.request IS NOT NULL AND f.slot = $4 AND f.received_at >= $3 AND f.received_at <= $5) AS i \
+                 GROUP BY i.wave"
             )
         };
         // An impression had its time to be clicked.
@@ -115,7 +116,7 @@ fn before(rollout: &Rollout, gate: &Gate) -> Timestamp {
     Timestamp(rollout.created_at.0.saturating_sub(gate.before_ms()))
 }
 
-fn sample(row: &SqliteRow) -> Result<(u32, Sample)> {
+fn sample(row: &AnyRow) -> Result<(u32, Sample)> {
     let row = Reader::new("rollout_members", row);
     let hits = row.number_option("hits")?.unwrap_or_default();
     Ok((row.small("wave")?, Sample { hits, of: row.number("total")? }))

@@ -1,14 +1,14 @@
 //! Jobs of the forge.
 
-use super::{Page, Reader, Result, Store, json, number, time, word};
+use super::{Page, Reader, Result, Store, json, number, plain, time, word};
 use control_core::entity::{Job, JobProgress, JobState};
 use shared::{
     JobId, Timestamp,
     job::{JobReport, SearchMethod},
 };
-use sqlx::sqlite::SqliteRow;
+use sqlx::{Any, Transaction, any::AnyRow};
 
-fn read(row: &SqliteRow) -> Result<Job> {
+fn read(row: &AnyRow) -> Result<Job> {
     let row = Reader::new("jobs", row);
     Ok(Job {
         id: row.parse("id", "job id")?,
@@ -50,7 +50,7 @@ impl Store {
     pub async fn add_job(&self, job: &Job) -> Result<()> {
         sqlx::query(
             "INSERT INTO jobs (id, task, model, dataset, board, seed, threads, budget, method, space, point, latency, \
-             parent, state, progress, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             parent, state, progress, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         )
         .bind(job.id.to_string())
         .bind(word(&job.task)?)
@@ -75,7 +75,7 @@ impl Store {
 
     /// One job.
     pub async fn job(&self, id: JobId) -> Result<Option<Job>> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
+        let row = sqlx::query("SELECT * FROM jobs WHERE id = $1")
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
@@ -83,10 +83,10 @@ impl Store {
     }
 
     /// Jobs, the newest first.
-    pub async fn jobs(&self, page: Page) -> Result<Vec<Job>> {
-        let rows = sqlx::query("SELECT * FROM jobs ORDER BY id DESC LIMIT ? OFFSET ?")
+    pub async fn jobs(&self, page: &Page) -> Result<Vec<Job>> {
+        let rows = sqlx::query("SELECT * FROM jobs WHERE id < $1 ORDER BY id DESC LIMIT $2")
+            .bind(page.before())
             .bind(page.sql_limit())
-            .bind(page.sql_offset())
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(read).collect()
@@ -94,7 +94,7 @@ impl Store {
 
     /// Jobs in a state, the oldest first.
     pub async fn jobs_in(&self, state: JobState) -> Result<Vec<Job>> {
-        let rows = sqlx::query("SELECT * FROM jobs WHERE state = ? ORDER BY id LIMIT 1000")
+        let rows = sqlx::query("SELECT * FROM jobs WHERE state = $1 ORDER BY id LIMIT 1000")
             .bind(word(&state)?)
             .fetch_all(&self.readers)
             .await?;
@@ -109,53 +109,68 @@ impl Store {
         Reader::new("jobs", &row).number("n")
     }
 
-    /// A worker runs the job; `pid` of `None` is one that is being started. `false` if the job has ended: nothing may
-    /// run for it then.
+    /// Claims the job for a worker of this server, which acts for the fleet; `pid` of `None` is one that is being started.
+    /// `false` if the job has ended: nothing may run for it then.
     pub async fn set_job_running(&self, id: JobId, pid: Option<u32>, now: Timestamp) -> Result<bool> {
-        let done = sqlx::query(
-            "UPDATE jobs SET state = 'running', pid = ?, started_at = coalesce(started_at, ?) \
-             WHERE id = ? AND state IN ('queued', 'running')",
+        let mut tx = self.begin_as_leader().await?;
+        let claimed = sqlx::query(
+            "UPDATE jobs SET state = 'running', pid = $1, started_at = coalesce(started_at, $2) \
+             WHERE id = $3 AND state IN ('queued', 'running') RETURNING id",
         )
         .bind(pid.map(i64::from))
         .bind(time(now))
         .bind(id.to_string())
-        .execute(&self.writer)
+        .fetch_optional(&mut *tx)
         .await?;
-        Ok(done.rows_affected() == 1)
+        tx.commit().await?;
+        Ok(claimed.is_some())
     }
 
     /// The newest progress.
     pub async fn set_job_progress(&self, id: JobId, progress: &JobProgress) -> Result<()> {
-        sqlx::query("UPDATE jobs SET progress = ? WHERE id = ?")
+        let mut tx = self.begin_as_leader().await?;
+        sqlx::query("UPDATE jobs SET progress = $1 WHERE id = $2")
             .bind(json(progress)?)
             .bind(id.to_string())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
-    /// The job's end; one that has ended already stays as it is and `false` comes back.
+    /// The job's end, told by the server that runs it; one that has ended already stays as it is and `false` comes back.
     pub async fn end_job(&self, id: JobId, end: &JobEnd, now: Timestamp) -> Result<bool> {
-        let (state, error, version, report, cell) = match end {
-            JobEnd::Done { version, report, cell } => {
-                (JobState::Done, None, Some(version.as_str()), Some(json(report)?), cell.as_deref())
-            }
-            JobEnd::Failed { error } => (JobState::Failed, Some(error.as_str()), None, None, None),
-            JobEnd::Cancelled => (JobState::Cancelled, None, None, None, None),
-        };
-        let done = sqlx::query(
-            "UPDATE jobs SET state = ?, error = ?, version = ?, report = ?, cell = ?, pid = NULL, finished_at = ? \
-             WHERE id = ? AND state IN ('queued', 'running')",
+        let tx = self.begin_as_leader().await?;
+        end_job(tx, id, end, now).await
+    }
+
+    /// The same, ordered by a person: any server may.
+    pub async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<bool> {
+        let tx = self.begin().await?;
+        end_job(tx, id, &JobEnd::Cancelled, now).await
+    }
+}
+
+async fn end_job(mut tx: Transaction<'static, Any>, id: JobId, end: &JobEnd, now: Timestamp) -> Result<bool> {
+    let (state, error, version, report, cell) = match end {
+        JobEnd::Done { version, report, cell } => {
+            (JobState::Done, None, Some(version.as_str()), Some(json(report)?), cell.as_deref())
+        }
+        JobEnd::Failed { error } => (JobState::Failed, Some(error.as_str()), None, None, None),
+        JobEnd::Cancelled => (JobState::Cancelled, None, None, None, None),
+    };
+    let done = sqlx::query(
+            "UPDATE jobs SET state = $1, error = $2, version = $3, report = $4, cell = $5, pid = NULL, finished_at = $6 \
+             WHERE id = $7 AND state IN ('queued', 'running')",
         )
         .bind(word(&state)?)
-        .bind(error)
+        .bind(error.map(plain))
         .bind(version)
         .bind(report)
-        .bind(cell)
+        .bind(cell.map(plain))
         .bind(time(now))
         .bind(id.to_string())
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(done.rows_affected() == 1)
-    }
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
 }

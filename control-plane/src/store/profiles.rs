@@ -6,12 +6,12 @@ use shared::{
     BoardId, DeviceId, Timestamp,
     profile::{ProfileReport, Workload},
 };
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 /// Most devices of one board whose answers count together.
 pub const PROFILES_MAX: u32 = 32;
 
-fn read(row: &SqliteRow) -> Result<DeviceProfile> {
+fn read(row: &AnyRow) -> Result<DeviceProfile> {
     let row = Reader::new("profiles", row);
     Ok(DeviceProfile {
         device: row.parse("device", "device id")?,
@@ -36,9 +36,9 @@ impl Store {
         let mut tx = self.begin().await?;
         for device in devices {
             sqlx::query(
-                "INSERT INTO profiles (device, board, generation, asked_at, workloads) VALUES (?1, ?2, 1, ?3, ?4) \
-                 ON CONFLICT (device) DO UPDATE SET board = ?2, generation = generation + 1, asked_at = ?3, \
-                 workloads = ?4, report = NULL, received_at = NULL, complete = 0",
+                "INSERT INTO profiles (device, board, generation, asked_at, workloads) VALUES ($1, $2, 1, $3, $4) \
+                 ON CONFLICT (device) DO UPDATE SET board = $2, generation = profiles.generation + 1, asked_at = $3, \
+                 workloads = $4, report = NULL, received_at = NULL, complete = 0",
             )
             .bind(device.as_str())
             .bind(board.as_str())
@@ -52,17 +52,19 @@ impl Store {
 
     /// Keeps a device's answer to its newest request; `false` for any other, and once that is complete.
     pub async fn set_profile_report(&self, report: &ProfileReport, now: Timestamp) -> Result<bool> {
+        let mut tx = self.begin_as_leader().await?;
         let done = sqlx::query(
-            "UPDATE profiles SET report = ?, received_at = ?, complete = ? \
-             WHERE device = ? AND generation = ? AND complete = 0",
+            "UPDATE profiles SET report = $1, received_at = $2, complete = $3 \
+             WHERE device = $4 AND generation = $5 AND complete = 0",
         )
         .bind(json(report)?)
         .bind(time(now))
-        .bind(report.complete)
+        .bind(i64::from(report.complete))
         .bind(report.device.as_str())
         .bind(number(report.generation))
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -70,9 +72,9 @@ impl Store {
     /// last.
     pub async fn profiles_of(&self, board: &BoardId) -> Result<Vec<DeviceProfile>> {
         let rows =
-            sqlx::query("SELECT * FROM profiles WHERE board = ? ORDER BY asked_at DESC, device LIMIT ?")
+            sqlx::query("SELECT * FROM profiles WHERE board = $1 ORDER BY asked_at DESC, device LIMIT $2")
                 .bind(board.as_str())
-                .bind(PROFILES_MAX)
+                .bind(i64::from(PROFILES_MAX))
                 .fetch_all(&self.readers)
                 .await?;
         let mut profiles: Vec<_> = rows.iter().map(read).collect::<Result<_>>()?;
@@ -82,7 +84,7 @@ impl Store {
 
     /// The newest request to a device.
     pub async fn profile(&self, device: &DeviceId) -> Result<Option<DeviceProfile>> {
-        let row = sqlx::query("SELECT * FROM profiles WHERE device = ?")
+        let row = sqlx::query("SELECT * FROM profiles WHERE device = $1")
             .bind(device.as_str())
             .fetch_optional(&self.readers)
             .await?;

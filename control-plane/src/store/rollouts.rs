@@ -1,7 +1,8 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
 use super::{
-    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, time, versions, word,
+    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, plain, time, versions,
+    word,
 };
 use control_core::{
     entity::{Device, HistoryEntry, Rollout},
@@ -11,7 +12,7 @@ use shared::{
     DeviceId, Digest, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp, VersionLabel, limits,
     manifest::FileEntry, wire::Assignment,
 };
-use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Any, Transaction, any::AnyRow};
 use std::collections::{BTreeSet, HashMap};
 
 const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle, v.board FROM rollouts r \
@@ -20,7 +21,7 @@ const SELECT: &str = "SELECT r.*, v.model, v.major, v.minor, v.bundle, v.board F
 /// History entries that are shown with a rollout: the newest ones.
 const HISTORY_MAX: i64 = 1000;
 
-fn read(row: &SqliteRow) -> Result<Rollout> {
+fn read(row: &AnyRow) -> Result<Rollout> {
     let row = Reader::new("rollouts", row);
     let model: ModelName = row.parse("model", "model name")?;
     let label = VersionLabel { major: row.small("major")?, minor: row.small("minor")? };
@@ -42,6 +43,7 @@ fn read(row: &SqliteRow) -> Result<Rollout> {
         bytes_published: row.number("bytes_published")?,
         created_at: row.time("created_at")?,
         finished_at: row.time_option("finished_at")?,
+        revision: row.number("revision")?,
     })
 }
 
@@ -53,7 +55,7 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO rollouts (id, version, slot, selector, policy, trial, state, status, bytes_published, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
         )
         .bind(rollout.id.to_string())
         .bind(rollout.version_id.to_string())
@@ -91,7 +93,7 @@ impl Store {
 
     /// One rollout with its members and without its history: what the planner reads.
     pub async fn rollout_to_plan(&self, id: RolloutId) -> Result<Option<Rollout>> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE r.id = ?")))
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE r.id = $1")))
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
@@ -103,7 +105,7 @@ impl Store {
     /// The members of a rollout as devices.
     pub async fn member_devices(&self, id: RolloutId) -> Result<Vec<Device>> {
         let rows = sqlx::query(
-            "SELECT d.* FROM rollout_members m JOIN devices d ON d.id = m.device WHERE m.rollout = ? \
+            "SELECT d.* FROM rollout_members m JOIN devices d ON d.id = m.device WHERE m.rollout = $1 \
              ORDER BY m.device",
         )
         .bind(id.to_string())
@@ -117,11 +119,11 @@ impl Store {
     pub async fn devices_without_room(&self, id: RolloutId, slot: &SlotName) -> Result<BTreeSet<DeviceId>> {
         let rows = sqlx::query(
             "SELECT m.device AS device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
-             WHERE r.state IN ('running', 'paused') AND r.slot = ?2 AND r.id <> ?1 UNION \
+             WHERE r.state IN ('running', 'paused') AND r.slot = $2 AND r.id <> $1 UNION \
              SELECT d.id FROM devices d WHERE (SELECT count(*) FROM ( \
-             SELECT a.value ->> 'slot' FROM json_each(d.assignments) AS a UNION \
+             SELECT s.slot FROM device_slots s WHERE s.device = d.id UNION \
              SELECT r.slot FROM rollouts r JOIN rollout_members m ON m.rollout = r.id AND m.device = d.id \
-             WHERE r.state IN ('running', 'paused') UNION SELECT ?2)) > ?3",
+             WHERE r.state IN ('running', 'paused') UNION SELECT $2) AS used) > $3",
         )
         .bind(id.to_string())
         .bind(slot.as_str())
@@ -138,7 +140,7 @@ impl Store {
         )
         .fetch_all(&self.readers)
         .await?;
-        let read = |row| {
+        let read = |row: &AnyRow| {
             let row = Reader::new("devices", row);
             Ok((row.parse("id", "device id")?, row.number("generation")?))
         };
@@ -146,10 +148,11 @@ impl Store {
     }
 
     /// Rollouts with their members, the newest first.
-    pub async fn rollouts(&self, page: Page) -> Result<Vec<Rollout>> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY r.id DESC LIMIT ? OFFSET ?")))
+    pub async fn rollouts(&self, page: &Page) -> Result<Vec<Rollout>> {
+        let sql = format!("{SELECT} WHERE r.id < $1 ORDER BY r.id DESC LIMIT $2");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(page.before())
             .bind(page.sql_limit())
-            .bind(page.sql_offset())
             .fetch_all(&self.readers)
             .await?;
         let mut rollouts: Vec<Rollout> = rows.iter().map(read).collect::<Result<_>>()?;
@@ -193,9 +196,8 @@ impl Store {
             blobs.extend(files.into_iter().map(|file| (id, file.digest)));
         }
         let deltas = sqlx::query(
-            "SELECT DISTINCT r.id, d.delta FROM rollouts r JOIN versions v ON v.id = r.version, \
-             json_each(v.files) AS f JOIN deltas d ON d.to_digest = f.value ->> 'digest' \
-             WHERE r.state IN ('running', 'paused') AND d.delta IS NOT NULL",
+            "SELECT DISTINCT r.id, d.delta FROM rollouts r JOIN version_files f ON f.version = r.version \
+             JOIN deltas d ON d.to_digest = f.digest WHERE r.state IN ('running', 'paused') AND d.delta IS NOT NULL",
         )
         .fetch_all(&self.readers)
         .await?;
@@ -211,7 +213,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT m.rollout, m.device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
              JOIN devices d ON d.id = m.device WHERE r.state IN ('running', 'paused') AND d.online = 1 \
-             AND m.member ->> 'state' = 'assigned'",
+             AND m.state = 'assigned'",
         )
         .fetch_all(&self.readers)
         .await?;
@@ -225,7 +227,7 @@ impl Store {
     }
 
     async fn fill_members(&self, rollout: &mut Rollout) -> Result<()> {
-        let rows = sqlx::query("SELECT member FROM rollout_members WHERE rollout = ? ORDER BY device")
+        let rows = sqlx::query("SELECT member FROM rollout_members WHERE rollout = $1 ORDER BY device")
             .bind(rollout.id.to_string())
             .fetch_all(&self.readers)
             .await?;
@@ -238,8 +240,8 @@ impl Store {
 
     async fn fill_history(&self, rollout: &mut Rollout) -> Result<()> {
         let rows = sqlx::query(
-            "SELECT at, text FROM (SELECT id, at, text FROM rollout_history WHERE rollout = ? \
-             ORDER BY id DESC LIMIT ?) ORDER BY id",
+            "SELECT at, text FROM (SELECT id, at, text FROM rollout_history WHERE rollout = $1 \
+             ORDER BY id DESC LIMIT $2) AS newest ORDER BY id",
         )
         .bind(rollout.id.to_string())
         .bind(HISTORY_MAX)
@@ -255,9 +257,9 @@ impl Store {
         Ok(())
     }
 
-    /// Executes a plan: status, members, history, the desired state of every device that it acts on, and what the
-    /// end of the rollout makes of its version, all or nothing. An open rollout that somebody else has changed since
-    /// it was read is a conflict.
+    /// Executes a plan that the loop of the acting server has made: status, members, history, the desired state of every
+    /// device that it acts on, and what the end of the rollout makes of its version, all or nothing. A rollout that
+    /// somebody else has changed since it was read is a conflict.
     pub async fn execute(
         &self,
         rollout: &Rollout,
@@ -267,50 +269,29 @@ impl Store {
         chunk_bytes: u32,
         now: Timestamp,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let finished = plan.status.state.is_final();
-        let done = sqlx::query(
-            "UPDATE rollouts SET state = ?, status = ?, finished_at = ? WHERE id = ? AND status = ?",
-        )
-        .bind(word(&plan.status.state)?)
-        .bind(json(&plan.status)?)
-        .bind(finished.then(|| time(now)))
-        .bind(rollout.id.to_string())
-        .bind(json(&rollout.status)?)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Err(Error::Conflict(format!("rollout {} has changed meanwhile", rollout.id)));
-        }
-        let before: HashMap<&DeviceId, &Member> =
-            rollout.devices.iter().map(|member| (&member.device, member)).collect();
-        for member in plan.members.iter().filter(|member| before.get(&member.device) != Some(member)) {
-            write_member(&mut tx, rollout.id, member).await?;
-        }
-        if plan.members.len() > before.len() {
-            refuse_taken_slot(&mut tx, rollout).await?;
-            refuse_too_many_slots(&mut tx, rollout).await?;
-        }
-        for note in &plan.notes {
-            add_history(&mut tx, rollout.id, now, note).await?;
-        }
-        for action in &plan.actions {
-            let (Action::Assign { device, .. } | Action::Restore { device, .. }) = action;
-            let deltas = deltas.get(device).cloned().unwrap_or_default();
-            let assignment = Assignment { deltas, ..assignment.clone() };
-            act(&mut tx, rollout, action, assignment, chunk_bytes, now).await?;
-        }
-        if finished {
-            versions::end_rollout(&mut tx, rollout.version_id, plan.status.state).await?;
-        }
-        Ok(tx.commit().await?)
+        let tx = self.begin_as_leader().await?;
+        execute(tx, rollout, plan, assignment, deltas, chunk_bytes, now).await
+    }
+
+    /// The same for a plan that follows from an order: any server takes those.
+    pub async fn execute_order(
+        &self,
+        rollout: &Rollout,
+        plan: &Plan,
+        assignment: &Assignment,
+        deltas: &DeviceDeltas,
+        chunk_bytes: u32,
+        now: Timestamp,
+    ) -> Result<()> {
+        let tx = self.begin().await?;
+        execute(tx, rollout, plan, assignment, deltas, chunk_bytes, now).await
     }
 
     /// Adds to what delivery has published for open rollouts of a bundle.
     pub async fn add_bytes_published(&self, counts: &[(RolloutId, u64)]) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_as_leader().await?;
         for (id, bytes) in counts {
-            sqlx::query("UPDATE rollouts SET bytes_published = bytes_published + ? WHERE id = ?")
+            sqlx::query("UPDATE rollouts SET bytes_published = bytes_published + $1 WHERE id = $2")
                 .bind(number(*bytes))
                 .bind(id.to_string())
                 .execute(&mut *tx)
@@ -320,11 +301,59 @@ impl Store {
     }
 }
 
-async fn refuse_taken_slot(tx: &mut Transaction<'static, Sqlite>, rollout: &Rollout) -> Result<()> {
+async fn execute(
+    mut tx: Transaction<'static, Any>,
+    rollout: &Rollout,
+    plan: &Plan,
+    assignment: &Assignment,
+    deltas: &DeviceDeltas,
+    chunk_bytes: u32,
+    now: Timestamp,
+) -> Result<()> {
+    let finished = plan.status.state.is_final();
+    let done = sqlx::query(
+        "UPDATE rollouts SET state = $1, status = $2, finished_at = $3, revision = revision + 1 \
+             WHERE id = $4 AND revision = $5",
+    )
+    .bind(word(&plan.status.state)?)
+    .bind(json(&plan.status)?)
+    .bind(finished.then(|| time(now)))
+    .bind(rollout.id.to_string())
+    .bind(number(rollout.revision))
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Err(Error::Conflict(format!("rollout {} has changed meanwhile", rollout.id)));
+    }
+    let before: HashMap<&DeviceId, &Member> =
+        rollout.devices.iter().map(|member| (&member.device, member)).collect();
+    for member in plan.members.iter().filter(|member| before.get(&member.device) != Some(member)) {
+        write_member(&mut tx, rollout.id, member).await?;
+    }
+    if plan.members.len() > before.len() {
+        refuse_taken_slot(&mut tx, rollout).await?;
+        refuse_too_many_slots(&mut tx, rollout).await?;
+    }
+    for note in &plan.notes {
+        add_history(&mut tx, rollout.id, now, note).await?;
+    }
+    for action in &plan.actions {
+        let (Action::Assign { device, .. } | Action::Restore { device, .. }) = action;
+        let deltas = deltas.get(device).cloned().unwrap_or_default();
+        let assignment = Assignment { deltas, ..assignment.clone() };
+        act(&mut tx, rollout, action, assignment, chunk_bytes, now).await?;
+    }
+    if finished {
+        versions::end_rollout(&mut tx, rollout.version_id, plan.status.state).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn refuse_taken_slot(tx: &mut Transaction<'static, Any>, rollout: &Rollout) -> Result<()> {
     let other = sqlx::query(
         "SELECT r.id AS other, m.device AS device FROM rollouts r JOIN rollout_members m ON m.rollout = r.id \
-         JOIN rollout_members mine ON mine.rollout = ?1 AND mine.device = m.device \
-         WHERE r.state IN ('running', 'paused') AND r.slot = ?2 AND r.id <> ?1 LIMIT 1",
+         JOIN rollout_members mine ON mine.rollout = $1 AND mine.device = m.device \
+         WHERE r.state IN ('running', 'paused') AND r.slot = $2 AND r.id <> $1 LIMIT 1",
     )
     .bind(rollout.id.to_string())
     .bind(rollout.slot.as_str())
@@ -341,13 +370,13 @@ async fn refuse_taken_slot(tx: &mut Transaction<'static, Sqlite>, rollout: &Roll
 }
 
 /// Counts what is assigned together with what open rollouts, this one among them, may still assign.
-async fn refuse_too_many_slots(tx: &mut Transaction<'static, Sqlite>, rollout: &Rollout) -> Result<()> {
+async fn refuse_too_many_slots(tx: &mut Transaction<'static, Any>, rollout: &Rollout) -> Result<()> {
     let full = sqlx::query(
         "SELECT d.id AS device FROM rollout_members mine JOIN devices d ON d.id = mine.device \
-         WHERE mine.rollout = ?1 AND (SELECT count(*) FROM ( \
-         SELECT a.value ->> 'slot' FROM json_each(d.assignments) AS a UNION \
+         WHERE mine.rollout = $1 AND (SELECT count(*) FROM ( \
+         SELECT s.slot FROM device_slots s WHERE s.device = d.id UNION \
          SELECT r.slot FROM rollouts r JOIN rollout_members m ON m.rollout = r.id AND m.device = d.id \
-         WHERE r.state IN ('running', 'paused'))) > ?2 LIMIT 1",
+         WHERE r.state IN ('running', 'paused')) AS used) > $2 LIMIT 1",
     )
     .bind(rollout.id.to_string())
     .bind(number(limits::SLOTS_MAX as u64))
@@ -362,7 +391,7 @@ async fn refuse_too_many_slots(tx: &mut Transaction<'static, Sqlite>, rollout: &
 }
 
 async fn act(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Transaction<'static, Any>,
     rollout: &Rollout,
     action: &Action,
     assignment: Assignment,
@@ -374,7 +403,7 @@ async fn act(
             (device, *generation)
         }
     };
-    let row = sqlx::query("SELECT * FROM devices WHERE id = ?")
+    let row = sqlx::query("SELECT * FROM devices WHERE id = $1")
         .bind(device.as_str())
         .fetch_optional(&mut **tx)
         .await?
@@ -388,15 +417,20 @@ async fn act(
     match action {
         Action::Assign { .. } => {
             let previous = at.map(|at| json(&state.assignments[at])).transpose()?;
-            sqlx::query("UPDATE rollout_members SET previous = ? WHERE rollout = ? AND device = ?")
+            sqlx::query("UPDATE rollout_members SET previous = $1 WHERE rollout = $2 AND device = $3")
                 .bind(previous)
                 .bind(rollout.id.to_string())
                 .bind(device.as_str())
                 .execute(&mut **tx)
                 .await?;
+            devices::write_slot(tx, device, slot, Some(assignment.version_id)).await?;
             place(&mut state, at, Some(assignment));
         }
-        Action::Restore { .. } => place(&mut state, at, previous(tx, rollout.id, device).await?),
+        Action::Restore { .. } => {
+            let previous = previous(tx, rollout.id, device).await?;
+            devices::write_slot(tx, device, slot, previous.as_ref().map(|it| it.version_id)).await?;
+            place(&mut state, at, previous);
+        }
     }
     if state.assignments.len() > limits::SLOTS_MAX {
         return Err(Error::Conflict(format!(
@@ -405,7 +439,7 @@ async fn act(
         )));
     }
     sqlx::query(
-        "UPDATE devices SET generation = ?, desired_at = ?, chunk_bytes = ?, assignments = ? WHERE id = ?",
+        "UPDATE devices SET generation = $1, desired_at = $2, chunk_bytes = $3, assignments = $4 WHERE id = $5",
     )
     .bind(number(generation))
     .bind(time(now))
@@ -418,11 +452,11 @@ async fn act(
 }
 
 async fn previous(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Transaction<'static, Any>,
     rollout: RolloutId,
     device: &DeviceId,
 ) -> Result<Option<Assignment>> {
-    let row = sqlx::query("SELECT previous FROM rollout_members WHERE rollout = ? AND device = ?")
+    let row = sqlx::query("SELECT previous FROM rollout_members WHERE rollout = $1 AND device = $2")
         .bind(rollout.to_string())
         .bind(device.as_str())
         .fetch_optional(&mut **tx)
@@ -449,33 +483,33 @@ fn place(device: &mut Device, at: Option<usize>, assignment: Option<Assignment>)
     }
 }
 
-async fn write_member(
-    tx: &mut Transaction<'static, Sqlite>,
-    rollout: RolloutId,
-    member: &Member,
-) -> Result<()> {
+async fn write_member(tx: &mut Transaction<'static, Any>, rollout: RolloutId, member: &Member) -> Result<()> {
     sqlx::query(
-        "INSERT INTO rollout_members (rollout, device, member) VALUES (?, ?, ?) \
-         ON CONFLICT (rollout, device) DO UPDATE SET member = excluded.member",
+        "INSERT INTO rollout_members (rollout, device, member, state, wave, finished_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (rollout, device) DO UPDATE SET member = excluded.member, \
+         state = excluded.state, wave = excluded.wave, finished_at = excluded.finished_at",
     )
     .bind(rollout.to_string())
     .bind(member.device.as_str())
     .bind(json(member)?)
+    .bind(word(&member.state)?)
+    .bind(i64::from(member.wave))
+    .bind(member.finished_at.map(time))
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
 async fn add_history(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Transaction<'static, Any>,
     rollout: RolloutId,
     at: Timestamp,
     text: &str,
 ) -> Result<()> {
-    sqlx::query("INSERT INTO rollout_history (rollout, at, text) VALUES (?, ?, ?)")
+    sqlx::query("INSERT INTO rollout_history (rollout, at, text) VALUES ($1, $2, $3)")
         .bind(rollout.to_string())
         .bind(time(at))
-        .bind(text)
+        .bind(plain(text))
         .execute(&mut **tx)
         .await?;
     Ok(())

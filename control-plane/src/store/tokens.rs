@@ -3,9 +3,9 @@
 use super::{Page, Reader, Result, Store, certificates::Issued, time};
 use control_core::entity::{BOARD_UNKNOWN, Token};
 use shared::{DeviceId, Digest, Timestamp};
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
-fn read(row: &SqliteRow) -> Result<Token> {
+fn read(row: &AnyRow) -> Result<Token> {
     let row = Reader::new("tokens", row);
     Ok(Token {
         id: row.parse("id", "token id")?,
@@ -32,22 +32,24 @@ pub enum TokenRefused {
 impl Store {
     /// Adds a token of which only the hash is kept.
     pub async fn add_token(&self, token: &Token, hash: &Digest) -> Result<()> {
-        sqlx::query("INSERT INTO tokens (id, hash, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?)")
-            .bind(token.id.to_string())
-            .bind(hash.to_string())
-            .bind(token.device.as_ref().map(DeviceId::as_str))
-            .bind(time(token.created_at))
-            .bind(time(token.expires_at))
-            .execute(&self.writer)
-            .await?;
+        sqlx::query(
+            "INSERT INTO tokens (id, hash, device, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(token.id.to_string())
+        .bind(hash.to_string())
+        .bind(token.device.as_ref().map(DeviceId::as_str))
+        .bind(time(token.created_at))
+        .bind(time(token.expires_at))
+        .execute(&self.writer)
+        .await?;
         Ok(())
     }
 
     /// Tokens, the newest first.
-    pub async fn tokens(&self, page: Page) -> Result<Vec<Token>> {
-        let rows = sqlx::query("SELECT * FROM tokens ORDER BY id DESC LIMIT ? OFFSET ?")
+    pub async fn tokens(&self, page: &Page) -> Result<Vec<Token>> {
+        let rows = sqlx::query("SELECT * FROM tokens WHERE id < $1 ORDER BY id DESC LIMIT $2")
+            .bind(page.before())
             .bind(page.sql_limit())
-            .bind(page.sql_offset())
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(read).collect()
@@ -61,7 +63,7 @@ impl Store {
         key: &Digest,
         now: Timestamp,
     ) -> Result<std::result::Result<Token, TokenRefused>> {
-        let row = sqlx::query("SELECT * FROM tokens WHERE hash = ?")
+        let row = sqlx::query("SELECT * FROM tokens WHERE hash = $1")
             .bind(hash.to_string())
             .fetch_optional(&self.readers)
             .await?;
@@ -90,8 +92,8 @@ impl Store {
     ) -> Result<std::result::Result<(), TokenRefused>> {
         let mut tx = self.begin().await?;
         let used = sqlx::query(
-            "UPDATE tokens SET used_at = ?1, used_by = ?2, used_key = ?4 WHERE hash = ?3 AND expires_at > ?1 \
-             AND (used_at IS NULL OR (used_by = ?2 AND used_key = ?4))",
+            "UPDATE tokens SET used_at = $1, used_by = $2, used_key = $4 WHERE hash = $3 AND expires_at > $1 \
+             AND (used_at IS NULL OR (used_by = $2 AND used_key = $4))",
         )
         .bind(time(now))
         .bind(issued.device.as_str())
@@ -104,19 +106,19 @@ impl Store {
         }
         let added = sqlx::query(
             "INSERT INTO devices (id, board, agent_version, labels, online, enrolled_at, generation, assignments) \
-             VALUES (?, ?, '', '{}', 0, ?, 0, '[]') \
-             ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE revoked_at IS NULL AND ?",
+             VALUES ($1, $2, '', '{}', 0, $3, 0, '[]') \
+             ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE devices.revoked_at IS NULL AND $4 = 1",
         )
         .bind(issued.device.as_str())
         .bind(BOARD_UNKNOWN)
         .bind(time(now))
-        .bind(may_replace)
+        .bind(i64::from(may_replace))
         .execute(&mut *tx)
         .await?;
         if added.rows_affected() == 0 {
             return Ok(Err(if may_replace { TokenRefused::Revoked } else { TokenRefused::Taken }));
         }
-        sqlx::query("UPDATE certificates SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL")
+        sqlx::query("UPDATE certificates SET revoked_at = $1 WHERE device = $2 AND revoked_at IS NULL")
             .bind(time(now))
             .bind(issued.device.as_str())
             .execute(&mut *tx)

@@ -6,6 +6,7 @@ use std::{fmt, str::FromStr};
 
 /// A network that a search judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FrontPoint {
     /// Its place in [`super::FRONT_FILE`], from 0.
     pub index: u32,
@@ -33,6 +34,9 @@ pub struct FrontRef {
     /// As [`FrontPoint::index`].
     pub index: u32,
 }
+
+#[cfg(feature = "schema")]
+crate::text_schema!(FrontRef, "FrontRef", { "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:(0|[1-9][0-9]{0,8})$" });
 
 /// This names no judged network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

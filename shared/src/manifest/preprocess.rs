@@ -24,6 +24,7 @@ pub struct Preprocess {
 /// A column of a table, and how a number of it becomes one of the model's input: `x * scale + offset`, at most
 /// [`Column::LIMIT`] from zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Column {
     pub name: String,

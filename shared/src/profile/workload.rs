@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 /// An input and what is done to it, step by step. Each step reads what the step before gave; [`Step::Add`] and
 /// [`Step::Concat`] read an earlier value too.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
     /// Axes of one sample: `[C, L]` or `[C, H, W]`.
     pub input: Vec<u32>,
@@ -15,6 +16,8 @@ pub struct Workload {
 
 /// One operation. Kernels are odd, the same along each spatial axis, and padded so that a stride of one keeps the axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "WorkloadStep"))]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Step {
     /// A convolution with bias. As many groups as channels make it depthwise.

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 
 /// Axes that a network slides over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Dim {
     /// `[C, L]`.
@@ -122,6 +123,9 @@ pub struct Operation {
     kernel: u8,
     dilation: u8,
 }
+
+#[cfg(feature = "schema")]
+crate::text_schema!(Operation, "Operation", { "pattern": "^[a-z]+[0-9]*(d[0-9]+)?$" });
 
 /// No operation has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

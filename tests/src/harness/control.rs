@@ -20,11 +20,15 @@ pub struct ServeOptions {
     /// A broker elsewhere at the MQTT port in place of the server's own, which reads its list of revoked certificates
     /// from this file.
     pub broker_crl: Option<PathBuf>,
+    /// PostgreSQL's address in place of SQLite in the folder.
+    pub database: Option<String>,
+    /// Its name among several servers on that database.
+    pub name: Option<String>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0, broker_crl: None }
+        Self { chunk_bytes: 65_536, blob_bytes_per_s: 0, broker_crl: None, database: None, name: None }
     }
 }
 
@@ -51,6 +55,16 @@ impl ControlPlane {
         Ok(control)
     }
 
+    /// Starts another server under `name` beside this one: on the same folder and database, and on the same broker where
+    /// that is elsewhere.
+    pub fn beside(&self, name: &str) -> Result<Self> {
+        let options = ServeOptions { name: Some(name.to_owned()), ..self.options.clone() };
+        let mqtt = if options.broker_crl.is_some() { self.mqtt } else { free_port()? };
+        let mut control = Self { data: self.data.clone(), api: free_port()?, mqtt, options, process: None };
+        control.resume()?;
+        Ok(control)
+    }
+
     /// Starts a stopped control plane again, on the same folder and ports.
     pub fn resume(&mut self) -> Result<()> {
         let mut command = Command::new(binary("edgewright")?);
@@ -71,7 +85,17 @@ impl ControlPlane {
                 .arg(crl),
             None => command.args(["--mqtt", &format!("127.0.0.1:{}", self.mqtt)]),
         };
-        let mut process = Process::start("edgewright serve", command, &self.data.join("serve.log"))?;
+        if let Some(database) = &self.options.database {
+            command.args(["--database", database]);
+        }
+        let log = match &self.options.name {
+            Some(name) => {
+                command.args(["--name", name]);
+                format!("serve-{name}.log")
+            }
+            None => "serve.log".to_owned(),
+        };
+        let mut process = Process::start("edgewright serve", command, &self.data.join(log))?;
         process.wait_for("the control plane to answer", START_LIMIT, || {
             Ok((self.context().is_file() && self.cli(&["status"]).is_ok()).then_some(()))
         })?;
@@ -81,7 +105,10 @@ impl ControlPlane {
 
     /// The file from which the command line takes address, CA and token.
     pub fn context(&self) -> PathBuf {
-        self.data.join("context.json")
+        match &self.options.name {
+            Some(name) => self.data.join("servers").join(format!("{name}.json")),
+            None => self.data.join("context.json"),
+        }
     }
 
     /// The control plane's certificate authority.

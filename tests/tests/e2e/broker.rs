@@ -50,6 +50,7 @@ impl Fleet {
             chunk_bytes: CHUNK_BYTES,
             blob_bytes_per_s: BYTES_PER_S,
             broker_crl: Some(broker.join("crl.pem")),
+            ..ServeOptions::default()
         };
         let control = ControlPlane::start(&folder.path().join("control"), serve)?;
         let mut fleet = Self { broker, control, mosquitto: None, agents: Vec::new(), folder };

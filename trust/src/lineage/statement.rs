@@ -17,6 +17,7 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// What a step did, in the order in which steps come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
     /// A data set was registered.
@@ -73,6 +74,7 @@ impl fmt::Display for StepKind {
 
 /// The version that a training went on from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Parent {
     /// As in `mnist@v1.0`.
     pub version: String,
@@ -83,6 +85,7 @@ pub struct Parent {
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Step {
     pub step: StepKind,
     /// What it gave.

@@ -11,6 +11,7 @@ const NAMED_MAX: usize = 3;
 /// No device of a group is asked while as many as allowed are unavailable: offline, on the way to another version, or
 /// not yet back at what they had. All devices of the fleet count, members or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Disruption {
     /// Devices with the same value of this label are a group, those without it one more; without a key the whole fleet
@@ -22,6 +23,7 @@ pub struct Disruption {
 
 /// A number of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Amount {
     Count(u32),

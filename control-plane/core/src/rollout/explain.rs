@@ -21,6 +21,7 @@ pub struct Explained {
 
 /// Why a device is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Why {
     #[serde(flatten)]
     pub member: Member,

@@ -22,6 +22,7 @@ const ERROR_MAX: f64 = 0.5;
 
 /// What a gate looks at: the share of something among many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
     /// Devices that committed, of those that finished.
@@ -117,6 +118,7 @@ impl fmt::Display for Signal {
 
 /// Whose evidence counts for a wave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// That of all waves that have begun: one test for the whole rollout.
@@ -128,6 +130,7 @@ pub enum Scope {
 
 /// What happens where a gate has not decided in its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
     /// The rollout is paused, for a person to decide.
@@ -139,6 +142,7 @@ pub enum Then {
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     pub signal: Signal,
@@ -205,6 +209,7 @@ fn wait_default() -> u64 {
 
 /// What a gate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Open,
@@ -215,6 +220,7 @@ pub enum Verdict {
 
 /// A gate at one look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reading {
     /// Place in the policy, from 0.
     pub gate: usize,

@@ -19,6 +19,7 @@ pub(super) const INSTALL_MS_MIN: u64 = 10_000;
 
 /// Who is a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Membership {
     /// Whom the selector named when the rollout was made, in the wave of then.
@@ -37,10 +38,12 @@ impl Membership {
 
 /// How a rollout goes on. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// In order; the last takes all the rest, unless it is one of a label. Written as a list, or as rings.
     #[serde(deserialize_with = "wave::read")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "wave::schema"))]
     pub waves: Vec<Wave>,
     /// Between the close of a wave and the opening of the next.
     pub pause_ms: u64,

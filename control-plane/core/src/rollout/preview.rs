@@ -42,6 +42,7 @@ pub struct Proposal<'a> {
 
 /// What would come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Preview {
     pub waves: Vec<WavePreview>,
     pub gates: Vec<GatePreview>,
@@ -56,6 +57,7 @@ pub struct Preview {
 
 /// One wave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WavePreview {
     /// From 0.
     pub wave: u32,
@@ -69,6 +71,7 @@ pub struct WavePreview {
 
 /// One device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DevicePreview {
     pub device: DeviceId,
     pub online: bool,
@@ -80,6 +83,7 @@ pub struct DevicePreview {
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GatePreview {
     #[serde(flatten)]
     pub gate: Gate,

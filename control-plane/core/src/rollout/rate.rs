@@ -11,6 +11,7 @@ const FACTOR_MAX: f64 = 100.0;
 
 /// At most so many devices are asked in any stretch of `period_ms`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Rate {
     /// Always as many.
@@ -21,6 +22,7 @@ pub enum Rate {
 
 /// The same number in each period.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Constant {
     pub devices: u32,
@@ -29,6 +31,7 @@ pub struct Constant {
 
 /// `devices`, times `factor` for each `successes` devices that have committed, at most `devices_max`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Exponential {
     pub devices: u32,

@@ -25,6 +25,7 @@ pub enum WaveSize {
 
 /// A label of devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Label {
     pub key: String,
@@ -39,6 +40,7 @@ impl Label {
 
 /// One step of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Wave {
     pub size: WaveSize,
@@ -54,6 +56,7 @@ impl From<WaveSize> for Wave {
 
 /// A wave as it is written.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +106,7 @@ impl fmt::Display for WaveSize {
 
 /// Rings: the values of one label, in their order.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Rings {
     label: String,
@@ -143,6 +147,17 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Wav
     }
 
     deserializer.deserialize_any(Waves)
+}
+
+/// Waves are shown as a list, and may be written as rings too.
+#[cfg(feature = "schema")]
+pub(super) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let list = generator.subschema_for::<Vec<Wave>>();
+    if generator.contract().is_serialize() {
+        return list;
+    }
+    let rings = generator.subschema_for::<Rings>();
+    schemars::json_schema!({ "anyOf": [list, rings] })
 }
 
 pub(super) fn validate(waves: &[Wave]) -> Result<(), String> {

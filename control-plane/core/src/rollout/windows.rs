@@ -18,6 +18,7 @@ static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundl
 
 /// Times of the week in which devices may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// On which it begins; every day where none is named.
@@ -40,6 +41,7 @@ fn utc() -> String {
 
 /// A day of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Day {
     Mon,
@@ -77,6 +79,9 @@ pub struct Time {
     hour: i8,
     minute: i8,
 }
+
+#[cfg(feature = "schema")]
+shared::text_schema!(Time, "Time", { "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$" });
 
 impl TryFrom<String> for Time {
     type Error = String;

@@ -118,7 +118,7 @@ async fn a_job_that_waits_for_its_next_start_is_cancelled_at_once() {
     wait_for(|| async { world.app.running.lock().await.is_empty().then_some(()) }).await;
     assert!(!samples.exists(), "what memory had no room for stays on the disk");
     assert!(world.starts(job) <= 2);
-    assert!(world.app.versions(None, Page::default()).await.unwrap().is_empty());
+    assert!(world.app.versions(None, &Page::default()).await.unwrap().is_empty());
     world.app.stop();
     runner.await.unwrap();
 }
@@ -146,7 +146,7 @@ async fn a_job_that_was_cancelled_while_its_worker_ended_gives_no_version() {
     let (_keep, cancelled) = watch::channel(false);
     world.app.cancel_job(id).await.unwrap();
     world.app.run_job(seen, cancelled).await;
-    assert!(world.app.versions(None, Page::default()).await.unwrap().is_empty());
+    assert!(world.app.versions(None, &Page::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    app::{Page, testing},
+    app::{DeviceFilter, Page, testing},
     broker::{Ingest, Refused},
 };
 use control_core::profile::BoardProfile;
@@ -111,5 +111,5 @@ async fn a_request_names_devices_of_the_board_or_says_what_is_wrong() {
     world.app.receive(&id, &Topic::Presence(id.clone()), online.into()).await.unwrap();
     let asked = world.ask(&[]).await.unwrap();
     assert_eq!(asked.devices.iter().map(|device| device.device.as_str()).collect::<Vec<_>>(), ["cam-01"]);
-    assert!(world.app.devices(Page::default()).await.unwrap().len() >= 3);
+    assert!(world.app.devices(&DeviceFilter::default(), &Page::default()).await.unwrap().len() >= 3);
 }

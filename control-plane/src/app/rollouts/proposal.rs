@@ -1,7 +1,7 @@
 //! Rollouts before they run: what is asked for, what would come of it, and making them.
 
 use super::{App, Error, Result, now, scene::observed};
-use crate::app::versions::VersionName;
+use crate::app::{changes::ChangeKind, versions::VersionName};
 use control_core::{
     entity::{Device, Rollout, Selector, Version, VersionState},
     rollout::{self, Candidate, Fleet, MEMBERS_MAX, Policy, Preview, Proposal, Severity, Status, divide},
@@ -11,7 +11,7 @@ use shared::{RolloutId, SlotName, wire::TrialPolicy};
 use uuid::Uuid;
 
 /// A rollout to create, or to look at before.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRollout {
     /// As in `mnist@v1.0`, or the version's id.
@@ -96,8 +96,11 @@ impl App {
             bytes_published: 0,
             created_at: now(),
             finished_at: None,
+            revision: 0,
         };
         self.store.add_rollout(&rollout).await?;
+        self.tell(ChangeKind::Rollout, rollout.id, "created");
+        self.tell(ChangeKind::Version, version.id, "rolled_out");
         self.planner_wake.notify_one();
         self.rollout(rollout.id).await
     }

@@ -67,6 +67,7 @@ pub(super) fn observed(
 impl App {
     /// Looks at the fleet with the eyes of a rollout.
     pub(super) async fn scene(&self, rollout: &Rollout) -> Result<Scene> {
+        self.see_all().await;
         let policy = &rollout.policy;
         let follows = policy.membership == Membership::Follow;
         let is_whole = follows || policy.disruption.is_some();

@@ -101,7 +101,7 @@ async fn what_the_online_keys_sign_is_refused_and_on_record() {
     };
     assert!(matches!(world.app.accept_trust(new).await, Err(Error::Invalid(_))));
     world.app.flush_refusals().await;
-    let events = world.app.security_events(Page { limit: 10, offset: 0 }).await.unwrap();
+    let events = world.app.security_events(&Page::first(10)).await.unwrap();
     assert!(events.iter().any(|event| event.kind == "metadata_refused"), "{events:?}");
     assert!(online.snapshot.public() != online.timestamp.public());
 }

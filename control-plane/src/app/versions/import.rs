@@ -23,7 +23,7 @@ const RESULT_FOLDER: &str = "result";
 const SQNR_DB: std::ops::RangeInclusive<f64> = -200.0..=200.0;
 
 /// A model to take in from an upload that holds [`SOURCE_FILE`], and [`LABELS_FILE`] where the classes have names.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewImport {
     pub upload: Uuid,

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fs::File, io, path::Path};
 use trust::lineage::{self, Artefact, Parent, Step, StepKind};
 
 /// The steps of one version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VersionLineage {
     /// As in `mnist@v1.0`.
     pub version: String,

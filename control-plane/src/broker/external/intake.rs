@@ -1,20 +1,30 @@
-//! What comes from the broker: each message is looked at on its own, in its order, and acknowledged when it is kept or
-//! refused for good.
+//! What comes from the broker: messages are taken in in their order, those that are there together together, and each is
+//! acknowledged, in that order too, when it is kept or refused for good.
 //!
 //! Who a device is says the topic, since the broker lets a device publish on its own topics alone. Whether it still is
-//! one of the fleet is asked here with each message: the broker may not know yet that a certificate was revoked.
+//! one of the fleet is asked here with each message, or with those that are there together: the broker may not know yet that a certificate was revoked.
 
 use super::{
     super::{Ingest, Refused, quoted},
     Takeovers,
 };
+use futures::future::join_all;
 use rumqttc::v5::{AsyncClient, mqttbytes::v5::Publish};
 use shared::{DeviceId, topic::Topic};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::{Notify, mpsc};
+
+/// Most messages that are taken in together.
+const TOGETHER_MAX: usize = 512;
+
+/// Devices that talk, and whether they are of the fleet.
+type Known = HashMap<DeviceId, Result<bool, Refused>>;
 
 /// Takes in the messages of one connection.
 pub(super) struct Intake {
@@ -29,26 +39,43 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) async fn run(self, mut messages: mpsc::Receiver<Publish>) {
-        while let Some(message) = messages.recv().await {
+        let mut together = Vec::new();
+        while messages.recv_many(&mut together, TOGETHER_MAX).await > 0 {
             if self.over.load(Ordering::Acquire) {
                 return;
             }
-            // Nothing after it may be acknowledged before it.
-            if self.take(&message).await.is_err() || self.client.try_ack(&message).is_err() {
-                self.fault.notify_one();
-                return;
+            let taken = self.take_all(&together).await;
+            for (message, taken) in together.drain(..).zip(taken) {
+                // Nothing after it may be acknowledged before it.
+                if taken.is_err() || self.client.try_ack(&message).is_err() {
+                    self.fault.notify_one();
+                    return;
+                }
             }
         }
     }
 
+    /// What came of each, in their order. They are begun in that order, so that of one device the first is kept first.
+    async fn take_all(&self, messages: &[Publish]) -> Vec<Result<(), Refused>> {
+        let mut known = Known::new();
+        for message in messages {
+            let Some((device, _)) = sender(&String::from_utf8_lossy(&message.topic)) else { continue };
+            if let Entry::Vacant(place) = known.entry(device) {
+                let good = self.ingest.has_good_certificate(place.key()).await;
+                place.insert(good);
+            }
+        }
+        join_all(messages.iter().map(|message| self.take(message, &known))).await
+    }
+
     /// `Ok` when there is no need for it to come again.
-    async fn take(&self, message: &Publish) -> Result<(), Refused> {
+    async fn take(&self, message: &Publish, known: &Known) -> Result<(), Refused> {
         let text = String::from_utf8_lossy(&message.topic);
         let Some((device, topic)) = sender(&text) else {
             self.ingest.refused(super::CLIENT_NAME, "foreign_topic", quoted(&text)).await;
             return Ok(());
         };
-        if !self.ingest.has_good_certificate(&device).await? {
+        if !known.get(&device).cloned().unwrap_or(Err(Refused::Unavailable))? {
             // What was retained was said when the device may still have been one of the fleet.
             if !message.retain {
                 let detail = format!("{topic}: no certificate of it is good");

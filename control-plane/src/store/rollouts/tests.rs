@@ -1,7 +1,7 @@
 use super::*;
 use crate::store::{
     Page,
-    tests::{NOW, enrol, id, store, version},
+    tests::{NOW, enrol, id, stores, version},
 };
 use control_core::{
     entity::{Selector, Version, VersionState},
@@ -30,6 +30,7 @@ pub(crate) fn rollout(version: &Version, devices: &[&str]) -> Rollout {
         bytes_published: 0,
         created_at: NOW,
         finished_at: None,
+        revision: 0,
     }
 }
 
@@ -51,42 +52,43 @@ fn plan(rollout: &Rollout, state: State, action: Action) -> Plan {
 
 #[tokio::test]
 async fn a_stopped_rollout_gives_back_what_was_in_the_slot() {
-    let (_folder, store) = store().await;
-    enrol(&store, "cam-01").await;
-    let mut before: Option<Device> = None;
-    for (label, content, end) in [("v1.0", "a", State::Completed), ("v1.1", "b", State::Stopped)] {
-        let version = version(&store, label, content).await;
-        let created = rollout(&version, &["cam-01"]);
-        store.add_rollout(&created).await.unwrap();
-        let read = store.rollout(created.id).await.unwrap().unwrap();
-        let assignment = assignment(&read, &version);
-        let generation = before.as_ref().map_or(0, |device| device.generation) + 1;
-        let assign = plan(&read, State::Running, Action::Assign { device: id("cam-01"), generation });
-        store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
-        let changed = store.device(&id("cam-01")).await.unwrap().unwrap();
-        assert_eq!((changed.generation, changed.chunk_bytes), (generation, 4096));
-        assert_eq!(changed.assignments, std::slice::from_ref(&assignment));
-        assert_eq!(store.desired_generations().await.unwrap(), [(id("cam-01"), generation)]);
-        assert!(matches!(
-            store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await,
-            Err(Error::Conflict(_))
-        ));
-        let read = store.rollout(created.id).await.unwrap().unwrap();
-        let mut finish =
-            plan(&read, end, Action::Restore { device: id("cam-01"), generation: generation + 1 });
-        if end == State::Completed {
-            finish.actions.clear();
+    for (_folder, store) in stores().await {
+        enrol(&store, "cam-01").await;
+        let mut before: Option<Device> = None;
+        for (label, content, end) in [("v1.0", "a", State::Completed), ("v1.1", "b", State::Stopped)] {
+            let version = version(&store, label, content).await;
+            let created = rollout(&version, &["cam-01"]);
+            store.add_rollout(&created).await.unwrap();
+            let read = store.rollout(created.id).await.unwrap().unwrap();
+            let assignment = assignment(&read, &version);
+            let generation = before.as_ref().map_or(0, |device| device.generation) + 1;
+            let assign = plan(&read, State::Running, Action::Assign { device: id("cam-01"), generation });
+            store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
+            let changed = store.device(&id("cam-01")).await.unwrap().unwrap();
+            assert_eq!((changed.generation, changed.chunk_bytes), (generation, 4096));
+            assert_eq!(changed.assignments, std::slice::from_ref(&assignment));
+            assert_eq!(store.desired_generations().await.unwrap(), [(id("cam-01"), generation)]);
+            assert!(matches!(
+                store.execute(&read, &assign, &assignment, &DeviceDeltas::new(), 4096, NOW).await,
+                Err(Error::Conflict(_))
+            ));
+            let read = store.rollout(created.id).await.unwrap().unwrap();
+            let mut finish =
+                plan(&read, end, Action::Restore { device: id("cam-01"), generation: generation + 1 });
+            if end == State::Completed {
+                finish.actions.clear();
+            }
+            store.execute(&read, &finish, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
+            let device = store.device(&id("cam-01")).await.unwrap().unwrap();
+            if let Some(before) = &before {
+                assert_eq!(device.assignments, before.assignments);
+                assert_eq!(device.generation, generation + 1);
+            }
+            before = Some(device);
         }
-        store.execute(&read, &finish, &assignment, &DeviceDeltas::new(), 4096, NOW).await.unwrap();
-        let device = store.device(&id("cam-01")).await.unwrap().unwrap();
-        if let Some(before) = &before {
-            assert_eq!(device.assignments, before.assignments);
-            assert_eq!(device.generation, generation + 1);
-        }
-        before = Some(device);
+        assert!(store.open_rollouts().await.unwrap().is_empty());
+        assert_eq!(store.rollouts(&Page::default()).await.unwrap()[0].history.len(), 3);
     }
-    assert!(store.open_rollouts().await.unwrap().is_empty());
-    assert_eq!(store.rollouts(Page::default()).await.unwrap()[0].history.len(), 3);
 }
 
 /// Brings a version to a device and ends the rollout.
@@ -110,78 +112,85 @@ async fn roll_out(store: &Store, version: &Version, device: &str, end: State, ta
 #[tokio::test]
 async fn the_state_of_a_version_follows_its_rollouts_in_the_same_transaction() {
     use VersionState::{Canary, Draft, Live, Retired};
-    let (_folder, store) = store().await;
-    enrol(&store, "cam-01").await;
-    enrol(&store, "cam-02").await;
-    let (a, b) = (version(&store, "v1.0", "a").await, version(&store, "v1.1", "b").await);
-    let mut other_board = a.clone();
-    (other_board.id, other_board.version) = (ModelVersionId(Uuid::now_v7()), "v2.0".parse().unwrap());
-    (other_board.board, other_board.state) = ("jetson".parse().unwrap(), Live);
-    store.add_version(&other_board).await.unwrap();
-    let states = async || {
-        let mut states = Vec::new();
-        for version in [&a, &b, &other_board] {
-            states.push(store.version(version.id).await.unwrap().unwrap().state);
-        }
-        states
-    };
-    roll_out(&store, &a, "cam-01", State::Stopped, true).await;
-    assert_eq!(states().await, [Draft, Draft, Live]);
-    roll_out(&store, &a, "cam-01", State::Stopped, false).await;
-    assert_eq!(states().await, [Canary, Draft, Live], "a device still runs it");
-    roll_out(&store, &a, "cam-01", State::Completed, false).await;
-    assert_eq!(states().await, [Live, Draft, Live]);
-    roll_out(&store, &b, "cam-02", State::Completed, false).await;
-    assert_eq!(states().await, [Retired, Live, Live], "live is for each model and board");
-    store.add_rollout(&rollout(&a, &["cam-02"])).await.unwrap();
-    assert_eq!(states().await, [Canary, Live, Live]);
-    roll_out(&store, &a, "cam-01", State::Aborted, true).await;
-    assert_eq!(states().await, [Canary, Live, Live], "another rollout of it is under way");
+    for (_folder, store) in stores().await {
+        enrol(&store, "cam-01").await;
+        enrol(&store, "cam-02").await;
+        let (a, b) = (version(&store, "v1.0", "a").await, version(&store, "v1.1", "b").await);
+        let mut other_board = a.clone();
+        (other_board.id, other_board.version) = (ModelVersionId(Uuid::now_v7()), "v2.0".parse().unwrap());
+        (other_board.board, other_board.state) = ("jetson".parse().unwrap(), Live);
+        store.add_version(&other_board).await.unwrap();
+        let states = async || {
+            let mut states = Vec::new();
+            for version in [&a, &b, &other_board] {
+                states.push(store.version(version.id).await.unwrap().unwrap().state);
+            }
+            states
+        };
+        roll_out(&store, &a, "cam-01", State::Stopped, true).await;
+        assert_eq!(states().await, [Draft, Draft, Live]);
+        roll_out(&store, &a, "cam-01", State::Stopped, false).await;
+        assert_eq!(states().await, [Canary, Draft, Live], "a device still runs it");
+        roll_out(&store, &a, "cam-01", State::Completed, false).await;
+        assert_eq!(states().await, [Live, Draft, Live]);
+        roll_out(&store, &b, "cam-02", State::Completed, false).await;
+        assert_eq!(states().await, [Retired, Live, Live], "live is for each model and board");
+        store.add_rollout(&rollout(&a, &["cam-02"])).await.unwrap();
+        assert_eq!(states().await, [Canary, Live, Live]);
+        roll_out(&store, &a, "cam-01", State::Aborted, true).await;
+        assert_eq!(states().await, [Canary, Live, Live], "another rollout of it is under way");
+    }
 }
 
 #[tokio::test]
 async fn of_a_long_history_the_newest_is_shown() {
-    let (_folder, store) = store().await;
-    enrol(&store, "cam-01").await;
-    let version = version(&store, "v1.0", "a").await;
-    let created = rollout(&version, &["cam-01"]);
-    store.add_rollout(&created).await.unwrap();
-    let read = store.rollout_to_plan(created.id).await.unwrap().unwrap();
-    let notes = (0..1500).map(|number| format!("note {number}")).collect();
-    let plan = Plan {
-        status: read.status.clone(),
-        members: read.devices.clone(),
-        actions: Vec::new(),
-        notes,
-        wake_at: None,
-    };
-    store.execute(&read, &plan, &assignment(&read, &version), &DeviceDeltas::new(), 4096, NOW).await.unwrap();
-    let history = store.rollout(created.id).await.unwrap().unwrap().history;
-    assert_eq!((history.len(), history[0].text.as_str()), (1000, "note 500"));
-    assert_eq!(history[999].text, "note 1499");
+    for (_folder, store) in stores().await {
+        enrol(&store, "cam-01").await;
+        let version = version(&store, "v1.0", "a").await;
+        let created = rollout(&version, &["cam-01"]);
+        store.add_rollout(&created).await.unwrap();
+        let read = store.rollout_to_plan(created.id).await.unwrap().unwrap();
+        let notes = (0..1500).map(|number| format!("note {number}")).collect();
+        let plan = Plan {
+            status: read.status.clone(),
+            members: read.devices.clone(),
+            actions: Vec::new(),
+            notes,
+            wake_at: None,
+        };
+        store
+            .execute(&read, &plan, &assignment(&read, &version), &DeviceDeltas::new(), 4096, NOW)
+            .await
+            .unwrap();
+        let history = store.rollout(created.id).await.unwrap().unwrap().history;
+        assert_eq!((history.len(), history[0].text.as_str()), (1000, "note 500"));
+        assert_eq!(history[999].text, "note 1499");
+    }
 }
 
 #[tokio::test]
 async fn two_open_rollouts_for_one_slot_of_a_device_are_a_conflict() {
-    let (_folder, store) = store().await;
-    enrol(&store, "cam-01").await;
-    enrol(&store, "cam-02").await;
-    let version = version(&store, "v1.0", "a").await;
-    store.add_rollout(&rollout(&version, &["cam-01"])).await.unwrap();
-    let other = store.add_rollout(&rollout(&version, &["cam-01", "cam-02"])).await;
-    assert!(matches!(other, Err(Error::Conflict(_))));
-    store.add_rollout(&rollout(&version, &["cam-02"])).await.unwrap();
-    assert_eq!(store.open_rollouts().await.unwrap().len(), 2);
+    for (_folder, store) in stores().await {
+        enrol(&store, "cam-01").await;
+        enrol(&store, "cam-02").await;
+        let version = version(&store, "v1.0", "a").await;
+        store.add_rollout(&rollout(&version, &["cam-01"])).await.unwrap();
+        let other = store.add_rollout(&rollout(&version, &["cam-01", "cam-02"])).await;
+        assert!(matches!(other, Err(Error::Conflict(_))));
+        store.add_rollout(&rollout(&version, &["cam-02"])).await.unwrap();
+        assert_eq!(store.open_rollouts().await.unwrap().len(), 2);
+    }
 }
 
 #[tokio::test]
 async fn counts_of_published_bytes_add_up() {
-    let (_folder, store) = store().await;
-    enrol(&store, "cam-01").await;
-    let version = version(&store, "v1.0", "a").await;
-    let rollout = rollout(&version, &["cam-01"]);
-    store.add_rollout(&rollout).await.unwrap();
-    store.add_bytes_published(&[(rollout.id, 100)]).await.unwrap();
-    store.add_bytes_published(&[(rollout.id, 23)]).await.unwrap();
-    assert_eq!(store.rollout(rollout.id).await.unwrap().unwrap().bytes_published, 123);
+    for (_folder, store) in stores().await {
+        enrol(&store, "cam-01").await;
+        let version = version(&store, "v1.0", "a").await;
+        let rollout = rollout(&version, &["cam-01"]);
+        store.add_rollout(&rollout).await.unwrap();
+        store.add_bytes_published(&[(rollout.id, 100)]).await.unwrap();
+        store.add_bytes_published(&[(rollout.id, 23)]).await.unwrap();
+        assert_eq!(store.rollout(rollout.id).await.unwrap().unwrap().bytes_published, 123);
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Such a rollout is refused.
@@ -17,6 +18,8 @@ pub enum Severity {
 
 /// Something that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Objection"))]
 pub struct Problem {
     pub severity: Severity,
     pub text: String,

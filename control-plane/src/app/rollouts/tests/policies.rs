@@ -173,7 +173,7 @@ async fn a_plan_says_what_would_come_and_keeps_nothing() {
     let sizes: Vec<usize> = preview.waves.iter().map(|wave: &WavePreview| wave.devices.len()).collect();
     assert_eq!(sizes, [1, 1]);
     assert!(preview.waves[1].starts_at > preview.waves[0].starts_at && preview.problems.is_empty());
-    assert!(world.app.rollouts(Page::default()).await.unwrap().is_empty());
+    assert!(world.app.rollouts(&Page::default()).await.unwrap().is_empty());
     assert_eq!(world.state_of(&version).await, VersionState::Draft);
     let ring = policy("waves = { label = 'ring', order = ['canary'] }");
     let refused = world.app.create_rollout(testing::rollout_of(&version, ring.clone())).await.unwrap_err();

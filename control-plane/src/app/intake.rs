@@ -1,0 +1,362 @@
+//! Messages of devices on their way into the store: many are committed together, and each is answered when it is.
+//!
+//! One task commits what has gathered; while it does, more gathers. Another takes the journal apart. The queue between the
+//! broker and the first is bounded, and so is what waits for the second: whoever sends more waits, and with it the
+//! device, which is not answered.
+
+use super::{chain, now, numbers::Clock};
+use crate::store::{
+    self, Store,
+    ingest::{Came, Input, Recent, Records},
+};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time,
+};
+
+/// Messages that wait for their commit.
+const QUEUE_MAX: usize = 16_384;
+/// Messages of one commit, and bytes of their payloads.
+const BATCH_MESSAGES_MAX: usize = 4096;
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Where messages come one upon the other, so long more are waited for.
+const GATHER: Duration = Duration::from_millis(3);
+/// Messages come one upon the other when so many had gathered.
+const GATHER_FROM: usize = 4;
+/// Records that wait to be taken apart; more are not taken in.
+const WAITING_MAX: u64 = 1_000_000;
+/// So many are taken apart at once; fewer wait a little, so that a device's records are written together.
+const FOLD_FROM: u64 = 200_000;
+const FOLD_PERIOD: Duration = Duration::from_secs(5);
+/// A fleet that says little is looked at more often.
+const FEW: u64 = 2_000;
+const FOLD_PERIOD_OF_FEW: Duration = Duration::from_millis(200);
+/// After a failure.
+const AGAIN_PERIOD: Duration = Duration::from_secs(1);
+/// Whoever wants to see everything that came takes so many apart at once, and otherwise sees what there is.
+const SETTLED_MAX: u64 = 5_000;
+
+/// It was not kept; what went wrong is in the log.
+#[derive(Debug)]
+pub(super) struct NotKept;
+
+struct Waiting {
+    input: Input,
+    answer: oneshot::Sender<bool>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        match &self.input {
+            Input::Records(message) => message.payload.len(),
+            Input::Reported { .. } | Input::Presence { .. } => 0,
+        }
+    }
+}
+
+/// Records that were taken in since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) messages: u64,
+    pub(super) events: u64,
+    pub(super) feedback: u64,
+    pub(super) telemetry: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    messages: AtomicU64,
+    events: AtomicU64,
+    feedback: AtomicU64,
+    telemetry: AtomicU64,
+    commits: AtomicU64,
+}
+
+/// The way of messages into the store.
+#[derive(Debug)]
+pub(super) struct Intake {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    clock: Arc<Clock>,
+    recent: Recent,
+    counts: Counts,
+    /// Records in the journal, as far as is known.
+    waiting: AtomicU64,
+    came: Notify,
+    folded: Notify,
+    /// The journal is taken apart by one at a time.
+    folding: tokio::sync::Mutex<()>,
+    over: AtomicBool,
+}
+
+impl Intake {
+    pub(super) fn new(store: Store, clock: Arc<Clock>) -> Self {
+        let shared = Shared {
+            store,
+            clock,
+            recent: Recent::default(),
+            counts: Counts::default(),
+            waiting: AtomicU64::new(0),
+            came: Notify::new(),
+            folded: Notify::new(),
+            folding: tokio::sync::Mutex::new(()),
+            over: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), queue: Mutex::new(None) }
+    }
+
+    /// Has it kept; it is on the disk when this returns.
+    pub(super) async fn keep(&self, input: Input) -> Result<(), NotKept> {
+        let (answer, kept) = oneshot::channel();
+        let queue = self.queue();
+        queue.send(Waiting { input, answer }).await.map_err(|_| NotKept)?;
+        match kept.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(NotKept),
+        }
+    }
+
+    /// Begins to take apart what was left by a server before; without that it begins with the first message.
+    pub(super) fn start(&self) {
+        drop(self.queue());
+    }
+
+    /// Takes apart what waits, unless that is much: then a look at it sees a little less.
+    pub(super) async fn settle(&self) {
+        let waiting = self.shared.waiting.load(Ordering::Acquire);
+        if waiting == 0 || waiting > SETTLED_MAX || !self.shared.store.leads() {
+            return;
+        }
+        if let Err(error) = self.shared.fold().await {
+            tracing::warn!("what devices said is not taken apart yet: {}", chain(&error));
+        }
+    }
+
+    /// Forgets what it holds beside the store: another server has acted.
+    pub(super) fn forget(&self) {
+        self.shared.recent.clear();
+    }
+
+    /// Ends its tasks.
+    pub(super) fn end(&self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.came.notify_one();
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Messages that wait for their commit.
+    pub(super) fn queued(&self) -> usize {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+
+    /// Records that wait to be taken apart.
+    pub(super) fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Commits since the start.
+    pub(super) fn commits(&self) -> u64 {
+        self.shared.counts.commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn taken(&self) -> Taken {
+        let counts = &self.shared.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Taken {
+            messages: read(&counts.messages),
+            events: read(&counts.events),
+            feedback: read(&counts.feedback),
+            telemetry: read(&counts.telemetry),
+        }
+    }
+
+    /// The queue; its tasks begin with the first use, and again should they have broken off.
+    fn queue(&self) -> mpsc::Sender<Waiting> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = queue.as_ref().filter(|queue| !queue.is_closed()) {
+            return open.clone();
+        }
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(Arc::clone(&self.shared).commit_all(receiver));
+        tokio::spawn(Arc::clone(&self.shared).fold_all(sender.downgrade()));
+        *queue = Some(sender.clone());
+        sender
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    async fn commit_all(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>) {
+        while let Some(first) = queue.recv().await {
+            let mut bytes = first.bytes();
+            let mut batch = vec![first];
+            gather(&mut queue, &mut batch, &mut bytes);
+            if batch.len() >= GATHER_FROM {
+                time::sleep(GATHER).await;
+                gather(&mut queue, &mut batch, &mut bytes);
+            }
+            self.commit(batch).await;
+            self.wait_for_room().await;
+        }
+    }
+
+    async fn commit(&self, batch: Vec<Waiting>) {
+        let (inputs, answers): (Vec<Input>, Vec<oneshot::Sender<bool>>) =
+            batch.into_iter().map(|waiting| (waiting.input, waiting.answer)).unzip();
+        match self.take_in(inputs).await {
+            Ok(()) => answer(answers, true),
+            // One that the database does not take must not keep the others out.
+            Err((store::Error::Database(error), inputs)) if inputs.len() > 1 => {
+                tracing::warn!("a batch is kept one by one: {}", chain(&error));
+                for (input, answer) in inputs.into_iter().zip(answers) {
+                    let kept = self.take_in(vec![input]).await;
+                    if let Err((error, _)) = &kept {
+                        tracing::error!("a message could not be kept: {}", chain(error));
+                    }
+                    // Whoever does not wait any more needs no answer.
+                    let _ = answer.send(kept.is_ok());
+                }
+            }
+            Err((error, inputs)) => {
+                tracing::error!("{} messages could not be kept: {}", inputs.len(), chain(&error));
+                answer(answers, false);
+            }
+        }
+    }
+
+    /// Keeps all or nothing, and then gives it back.
+    async fn take_in(&self, inputs: Vec<Input>) -> Result<(), (store::Error, Vec<Input>)> {
+        let came = Came { received: now(), steady: self.clock.now() };
+        let number = match self.store.take_in(&inputs, came).await {
+            Ok(number) => number,
+            Err(error) => return Err((error, inputs)),
+        };
+        let records = self.count(&inputs);
+        if let Some(number) = number {
+            self.recent.keep(number, inputs);
+            self.waiting.fetch_add(records, Ordering::AcqRel);
+            self.came.notify_one();
+        }
+        Ok(())
+    }
+
+    fn count(&self, inputs: &[Input]) -> u64 {
+        let counts = &self.counts;
+        let mut all = 0;
+        for input in inputs {
+            let Input::Records(message) = input else { continue };
+            let of_kind = match &message.records {
+                Records::Events(_) => &counts.events,
+                Records::Feedback(_) => &counts.feedback,
+                Records::Telemetry(_) => &counts.telemetry,
+            };
+            let records = message.records.len() as u64;
+            of_kind.fetch_add(records, Ordering::Relaxed);
+            all += records;
+        }
+        counts.messages.fetch_add(inputs.len() as u64, Ordering::Relaxed);
+        counts.commits.fetch_add(1, Ordering::Relaxed);
+        all
+    }
+
+    async fn wait_for_room(&self) {
+        while self.waiting.load(Ordering::Acquire) > WAITING_MAX && !self.over.load(Ordering::Acquire) {
+            // A look from time to time, too: what is told before it is waited for is not heard.
+            let _ = time::timeout(AGAIN_PERIOD, self.folded.notified()).await;
+        }
+    }
+
+    /// Takes the journal apart until the queue is given up.
+    async fn fold_all(self: Arc<Self>, queue: mpsc::WeakSender<Waiting>) {
+        let mut left_by_others = true;
+        while !self.over.load(Ordering::Acquire) && queue.upgrade().is_some() {
+            let waiting = self.waiting.load(Ordering::Acquire);
+            if waiting == 0 && !left_by_others {
+                // A look from time to time, too: the count may be a little behind.
+                let _ = time::timeout(FOLD_PERIOD, self.came.notified()).await;
+            }
+            match self.fold().await {
+                Ok(folded) => {
+                    left_by_others = false;
+                    let wait = if folded <= FEW { FOLD_PERIOD_OF_FEW } else { FOLD_PERIOD };
+                    self.rest(wait).await;
+                }
+                Err(store::Error::NotLeader) => time::sleep(AGAIN_PERIOD).await,
+                Err(error) => {
+                    tracing::error!("what devices said is not taken apart yet: {}", chain(&error));
+                    time::sleep(AGAIN_PERIOD).await;
+                }
+            }
+        }
+    }
+
+    /// Waits, unless much waits already.
+    async fn rest(&self, wait: Duration) {
+        let until = time::Instant::now() + wait;
+        while self.waiting.load(Ordering::Acquire) < FOLD_FROM {
+            if time::timeout_at(until, self.came.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes apart what waits; gives how many records that were.
+    async fn fold(&self) -> store::Result<u64> {
+        if !self.store.leads() {
+            return Err(store::Error::NotLeader);
+        }
+        let _one_at_a_time = self.folding.lock().await;
+        let mut records = 0;
+        loop {
+            let before = self.waiting.load(Ordering::Acquire);
+            let folded = self.store.fold(&self.recent).await?;
+            records += folded.records;
+            if folded.records == 0 {
+                self.waiting.store(0, Ordering::Release);
+            } else {
+                // What came meanwhile was counted beside it.
+                self.waiting.fetch_sub(before.min(folded.records), Ordering::AcqRel);
+            }
+            self.folded.notify_one();
+            if folded.records == 0 || folded.waiting < FEW || records >= FOLD_FROM {
+                return Ok(records);
+            }
+        }
+    }
+}
+
+fn gather(queue: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>, bytes: &mut usize) {
+    while batch.len() < BATCH_MESSAGES_MAX && *bytes < BATCH_BYTES_MAX {
+        let Ok(more) = queue.try_recv() else { return };
+        *bytes += more.bytes();
+        batch.push(more);
+    }
+}
+
+fn answer(answers: Vec<oneshot::Sender<bool>>, kept: bool) {
+    for answer in answers {
+        // Whoever does not wait any more needs no answer.
+        let _ = answer.send(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests;
