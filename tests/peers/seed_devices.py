@@ -31,14 +31,25 @@ def device(number: int, now_ms: int) -> dict:
     }
 
 
+def insert(connection: sqlite3.Connection, table: str, rows: list[dict]) -> None:
+    """All rows, each with the same columns."""
+    columns = list(rows[0])
+    names, values = ", ".join(columns), ", ".join(f":{column}" for column in columns)
+    connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({values})", rows)
+
+
 def main() -> None:
     database, count = sys.argv[1], int(sys.argv[2])
     now_ms = int(time.time() * 1000)
     rows = [device(number, now_ms) for number in range(count)]
-    columns = list(rows[0])
-    statement = f"INSERT INTO devices ({', '.join(columns)}) VALUES ({', '.join(':' + column for column in columns)})"
+    labels = [
+        {"device": row["id"], "key": key, "value": value}
+        for row in rows
+        for key, value in json.loads(row["labels"]).items()
+    ]
     with sqlite3.connect(database) as connection:
-        connection.executemany(statement, rows)
+        insert(connection, "devices", rows)
+        insert(connection, "device_labels", labels)
         (there,) = connection.execute("SELECT count(*) FROM devices").fetchone()
     print(json.dumps({"devices": there}))
 

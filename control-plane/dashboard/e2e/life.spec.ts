@@ -69,7 +69,7 @@ test("the incident of a stopped rollout is acknowledged and resolved", async ({ 
   const quiet = complaints(page);
   await logIn(page);
   await menu(page, /^Incidents/).click();
-  await page.getByRole("link", { name: /stopped/ }).first().click();
+  await page.getByRole("link", { name: /was stopped/ }).first().click({ timeout: STOPPED_MS });
   await page.getByRole("button", { name: "Acknowledge" }).click();
   await expect(page.locator(".head").getByText("acknowledged")).toBeVisible();
   await page.getByRole("button", { name: "Resolve" }).click();

@@ -215,9 +215,9 @@ export function why(rollout, device) {
 }
 
 export const incidents = [
-  { id: uuid(701), kind: "rollout_stopped", severity: "critical", title: "The rollout of mnist@v1.1 was stopped by a gate", subject: `rollout ${uuid(901)}`, opened_at: now() - 600_000, updated_at: now() - 500_000, acknowledged_at: null, resolved_at: null, count: 1, evidence: [{ at: now() - 600_000, text: "gate ctr: 3.1 % of 5,400 impressions were clicked, at least 4.0 % are asked for", link: `/api/v1/rollouts/${uuid(901)}` }] },
+  { id: uuid(701), kind: "rollout_stopped", severity: "critical", title: "the rollout of mnist@v1.1 was stopped by a gate", subject: `rollout ${uuid(901)}`, opened_at: now() - 600_000, updated_at: now() - 500_000, acknowledged_at: null, resolved_at: null, count: 1, evidence: [{ at: now() - 600_000, text: "gate ctr: 3.1 % of 5,400 impressions were clicked, at least 4.0 % are asked for", link: `/api/v1/rollouts/${uuid(901)}` }] },
   { id: uuid(702), kind: "devices_offline", severity: "warning", title: "1,111 devices went offline within 5 minutes", subject: "fleet", opened_at: now() - 3_600_000, updated_at: now() - 60_000, acknowledged_at: now() - 3_000_000, resolved_at: null, count: 3, evidence: [{ at: now() - 3_600_000, text: "11 % of the fleet; usual is 0.4 %" }] },
-  { id: uuid(703), kind: "job_failed", severity: "warning", title: "The search of mnist failed", subject: `job ${uuid(502)}`, opened_at: now() - 5e6, updated_at: now() - 4e6, acknowledged_at: null, resolved_at: now() - 3e6, count: 1, evidence: [{ at: now() - 4e6, text: "the data set changed since it was registered", link: `/api/v1/jobs/${uuid(502)}` }] },
+  { id: uuid(703), kind: "job_failed", severity: "warning", title: "a job for mnist failed", subject: `job ${uuid(502)}`, opened_at: now() - 5e6, updated_at: now() - 4e6, acknowledged_at: null, resolved_at: now() - 3e6, count: 1, evidence: [{ at: now() - 4e6, text: "the data set changed since it was registered", link: `/api/v1/jobs/${uuid(502)}` }] },
 ];
 
 export function overview() {
@@ -243,10 +243,13 @@ export function overview() {
 export const audit = Array.from({ length: 900 }, (_, n) => ({ id: 900 - n, at: now() - n * 240_000, user: pick(["admin", "ola", "ci"], n), role: pick(["admin", "operator", "operator"], n), operation: pick(["create_rollout", "label_device", "login", "pause_rollout", "start_search"], n), target: pick([uuid(901), "cam-00042", null], n), status: n % 13 === 4 ? 403 : 200, from: "10.0.3.17", detail: n % 13 === 4 ? "this needs the role operator" : null }));
 
 export const metrics = [
+  { name: "requests", unit: "requests", kind: "counter" },
+  { name: "failed", unit: "requests", kind: "counter" },
+  { name: "latency_p50_us", unit: "us", kind: "gauge" },
   { name: "latency_p99_us", unit: "us", kind: "gauge" },
-  { name: "requests", unit: "count", kind: "counter" },
-  { name: "failed", unit: "count", kind: "counter" },
   { name: "rss_bytes", unit: "bytes", kind: "gauge" },
+  { name: "impressions", unit: "impressions", kind: "counter" },
+  { name: "events_rolled_back", unit: "events", kind: "counter" },
 ];
 
 export function wave(from, to, unit, level, spread, names) {

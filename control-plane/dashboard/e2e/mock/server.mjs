@@ -75,13 +75,14 @@ function answer(method, path, query, body, who) {
         if (id === "metrics") return ok({ items: fleet.metrics, next_cursor: null });
         const [metric, how] = [query.get("metric"), query.get("aggregation")];
         const unit = fleet.metrics.find((one) => one.name === metric)?.unit ?? "";
-        const level = metric.includes("latency") ? { p50: 420, p95: 780, p99: 1900 }[how] : metric === "rss_bytes" ? 41e6 : metric === "failed" ? 0.4 : 1200;
+        const level = metric === "latency_p50_us" ? 420 : metric.includes("latency") ? { avg: 1100, max: 1900 }[how] : metric === "rss_bytes" ? 41e6 : metric === "failed" ? 0.4 : 1200;
         return ok(fleet.wave(...inTime(query), unit, level, level / 12, [{}]));
       }
       case "feedback": {
         const kind = query.get("kind");
-        const level = { ctr: 0.048, conversion: 0.011, correction: 0.004, dwell: 5200 }[kind];
-        return ok(fleet.wave(...inTime(query), kind === "dwell" ? "ms" : "share", level, level / 9, query.get("version") ? [{}] : [{ version: "mnist@v1.0" }, { version: "mnist@v1.1" }]));
+        const shift = { "mnist@v1.0": 0.9, "mnist@v1.1": 1.2 }[query.get("version")] ?? 1;
+        const level = { ctr: 0.048, conversion: 0.011, correction: 0.004, dwell: 5200 }[kind] * shift;
+        return ok(fleet.wave(...inTime(query), kind === "dwell" ? "ms" : "share", level, level / 9, [{}]));
       }
     }
     return problem(404, "there is nothing here");

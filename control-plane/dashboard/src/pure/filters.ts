@@ -1,12 +1,16 @@
 // Filters of the device list, as they stand in the page's address.
 
+/** How far a device is on its way to what it shall run. */
+export const DEVICE_STATES = ["current", "behind", "revoked"] as const;
+export type DeviceState = (typeof DEVICE_STATES)[number];
+
 export interface DeviceFilters {
   search: string;
   board: string;
   online: "" | "true" | "false";
   version: string;
   group: string;
-  state: string;
+  state: DeviceState | "";
   /** Each as `key=value`. */
   labels: string[];
 }
@@ -19,7 +23,7 @@ export function readFilters(address: URLSearchParams): DeviceFilters {
     online: online === "true" || online === "false" ? online : "",
     version: address.get("version") ?? "",
     group: address.get("group") ?? "",
-    state: address.get("state") ?? "",
+    state: DEVICE_STATES.find((state) => state === address.get("state")) ?? "",
     labels: address.getAll("label").filter((label) => /^[^=]+=/.test(label)),
   };
 }
@@ -39,7 +43,7 @@ export interface DeviceQuery {
   online?: boolean;
   version?: string;
   group?: string;
-  state?: string;
+  state?: DeviceState;
   label?: string[];
 }
 

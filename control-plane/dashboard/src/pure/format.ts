@@ -67,8 +67,12 @@ export function words(wire: string): string {
 
 /** The same as the beginning of a line. */
 export function title(wire: string): string {
-  const said = words(wire);
-  return said.charAt(0).toUpperCase() + said.slice(1);
+  return sentence(words(wire));
+}
+
+/** A text with a capital at its beginning. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** A metric's name as a title, without the unit at its end. */

@@ -1,10 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
 import { Link, useParams } from "react-router";
 import { api, take } from "../api/client";
 import { usePolling } from "../api/live";
-import type { Device as DeviceOf, DeviceEvent, Metric, SlotReport } from "../api/types";
+import type { Device as DeviceOf, DeviceEvent, SlotReport } from "../api/types";
 import { SeriesChart } from "../charts/Chart";
-import { useMetrics, useTelemetry } from "../charts/queries";
+import { useMetrics, useTelemetry, type Asked } from "../charts/queries";
 import { Act } from "../parts/Act";
 import { Card } from "../parts/Card";
 import { Answer, Empty } from "../parts/feedback";
@@ -14,6 +15,7 @@ import { PhaseTag, Presence, Tag } from "../parts/Tag";
 import { Ago, At } from "../parts/Time";
 import { usePages } from "../parts/usePages";
 import { bytes, metricTitle, words } from "../pure/format";
+import type { Range } from "../pure/series";
 import { EditLabels } from "./EditLabels";
 
 const EVENTS_PAGE = 50;
@@ -192,45 +194,84 @@ function AttemptOf({ attempt }: { attempt: NonNullable<SlotReport["attempt"]> })
   );
 }
 
-/** Latencies come as percentiles of each window, everything else as a mean. */
-function isLatency(metric: Metric): boolean {
-  return metric.name.includes("latency");
-}
+const CHARTS: ReadonlyArray<{ title: string; lines: readonly Asked[] }> = [
+  {
+    title: "Latency of an inference: percentiles",
+    lines: [
+      { name: "median", metric: "latency_p50_us", aggregation: "avg" },
+      { name: "99th percentile", metric: "latency_p99_us", aggregation: "avg" },
+      { name: "worst 99th percentile", metric: "latency_p99_us", aggregation: "max" },
+    ],
+  },
+  {
+    title: "Requests",
+    lines: [
+      { name: "served", metric: "requests", aggregation: "sum" },
+      { name: "failed", metric: "failed", aggregation: "sum" },
+    ],
+  },
+  { title: "Memory of the agent", lines: [{ name: "resident", metric: "rss_bytes", aggregation: "avg" }] },
+];
 
 function Numbers({ id }: { id: string }) {
   const [range, choose] = useRange();
-  const metrics = useMetrics();
   return (
     <Card title="Measured on the device" aside={<RangePicker range={range} choose={choose} />}>
-      <Answer of={metrics}>
-        {({ items }) =>
-          items.length === 0 ? (
-            <Empty what="Nothing was measured yet">Devices send telemetry as soon as a model answers requests.</Empty>
-          ) : (
-            <div className="columns">
-              {items.map((metric) => (
-                <OneMetric key={metric.name} metric={metric} device={id} range={range} />
-              ))}
-            </div>
-          )
-        }
-      </Answer>
+      <div className="columns">
+        {CHARTS.map((chart) => (
+          <Measured key={chart.title} title={chart.title} lines={chart.lines} device={id} range={range} />
+        ))}
+        <Another device={id} range={range} />
+      </div>
     </Card>
   );
 }
 
-const PERCENTILES = ["p50", "p95", "p99"];
-/** Counts are shown as they go by, everything else as a mean. */
-const COUNTERS = new Set(["counter", "count", "sum"]);
+interface MeasuredProps {
+  title: string;
+  lines: readonly Asked[];
+  device: string;
+  range: Range;
+}
 
-function OneMetric({ metric, device, range }: { metric: Metric; device: string; range: ReturnType<typeof useRange>[0] }) {
-  const aggregations = isLatency(metric) ? PERCENTILES : [COUNTERS.has(metric.kind) ? "sum" : "avg"];
-  const answer = useTelemetry({ metric: metric.name, aggregations, device, range });
-  const name = metricTitle(metric.name);
+function Measured({ title: name, lines, device, range }: MeasuredProps) {
+  const answer = useTelemetry({ lines, device, range });
   return (
     <div className="stack">
-      <h3>{isLatency(metric) ? `${name}: percentiles` : name}</h3>
-      <SeriesChart of={answer} label={`${name} of ${device}`} size="low" empty="Choose a longer stretch of time, or send requests to the device." />
+      <h3>{name}</h3>
+      <SeriesChart
+        of={answer}
+        label={`${name} of ${device}`}
+        size="low"
+        empty="Choose a longer stretch of time, or send requests to the device."
+      />
+    </div>
+  );
+}
+
+/** Any other metric, as whoever looks chooses. */
+function Another({ device, range }: { device: string; range: Range }) {
+  const [chosen, choose] = useState("impressions");
+  const metrics = useMetrics();
+  const metric = metrics.data?.items.find((one) => one.name === chosen);
+  return (
+    <div className="stack">
+      <label>
+        Another metric
+        <select value={chosen} onChange={(event) => choose(event.target.value)}>
+          {(metrics.data?.items ?? [{ name: chosen }]).map((one) => (
+            <option key={one.name} value={one.name}>
+              {metricTitle(one.name)}
+            </option>
+          ))}
+        </select>
+      </label>
+      <Measured
+        title={metricTitle(chosen)}
+        lines={[{ name: metricTitle(chosen), metric: chosen, aggregation: metric?.kind === "gauge" ? "avg" : "sum" }]}
+        device={device}
+        range={range}
+      />
     </div>
   );
 }

@@ -10,7 +10,7 @@ import { Ago } from "../parts/Time";
 import { usePages } from "../parts/usePages";
 import { VirtualTable, type Column } from "../parts/VirtualTable";
 import { count } from "../pure/format";
-import { asQuery, isFiltered, readFilters, writeFilters, type DeviceFilters } from "../pure/filters";
+import { DEVICE_STATES, asQuery, isFiltered, readFilters, writeFilters, type DeviceFilters } from "../pure/filters";
 
 const PAGE = 200;
 const REFRESH_MS = 10_000;
@@ -106,6 +106,15 @@ function Filters({ filters, change, overview }: FiltersProps) {
           <option value="">all</option>
           <option value="true">online</option>
           <option value="false">offline</option>
+        </select>
+      </label>
+      <label>
+        State
+        <select value={filters.state} onChange={(event) => change({ state: event.target.value as DeviceFilters["state"] })}>
+          <option value="">all</option>
+          {DEVICE_STATES.map((state) => (
+            <option key={state}>{state}</option>
+          ))}
         </select>
       </label>
       <Choice label="Board" value={filters.board} options={overview?.boards.map((entry) => entry.board) ?? []} change={(board) => change({ board })} />

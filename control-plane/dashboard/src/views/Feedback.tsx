@@ -6,15 +6,25 @@ import { useFeedback } from "../charts/queries";
 import { Card } from "../parts/Card";
 import { Head } from "../parts/Head";
 import { RangePicker, useRange } from "../parts/Range";
+import { duration } from "../pure/format";
 
 const NEXT = "Apps report impressions, clicks and conversions to the local API of their device; they appear here within a minute.";
+
+/** Versions that are drawn beside all together, those on most devices first. */
+const COMPARED_MAX = 3;
+
+/** How long a window is. */
+function Step({ ms }: { ms: number | undefined }) {
+  return ms === undefined ? null : <span className="soft small">each {duration(ms)}</span>;
+}
 
 export default function Feedback() {
   const [address, setAddress] = useSearchParams();
   const [range, choose] = useRange();
   const version = address.get("version") ?? "";
   const overview = useQuery({ queryKey: ["overview"], queryFn: () => take(api.GET("/api/v1/overview")) });
-  const versions = [...new Set([...(version === "" ? [] : [version]), ...(overview.data?.versions ?? []).map((entry) => entry.version)])];
+  const inUse = [...(overview.data?.versions ?? [])].sort((a, b) => b.devices - a.devices).map((entry) => entry.version);
+  const versions = [...new Set([...(version === "" ? [] : [version]), ...inUse])];
   const pick = (next: string) =>
     setAddress(
       (before) => {
@@ -25,11 +35,11 @@ export default function Feedback() {
       },
       { replace: true },
     );
-  const of = { version, range };
-  const ctr = useFeedback({ kind: "ctr", step: "60s", ...of });
-  const conversion = useFeedback({ kind: "conversion", step: "5m", ...of });
-  const correction = useFeedback({ kind: "correction", step: "auto", ...of });
-  const dwell = useFeedback({ kind: "dwell", step: "auto", ...of });
+  const lines = version === "" ? ["", ...versions.slice(0, COMPARED_MAX)] : [version];
+  const ctr = useFeedback({ kind: "ctr", versions: lines, range });
+  const conversion = useFeedback({ kind: "conversion", versions: lines, range });
+  const correction = useFeedback({ kind: "correction", versions: lines, range });
+  const dwell = useFeedback({ kind: "dwell", versions: lines, range });
   return (
     <>
       <Head title="Feedback">
@@ -44,11 +54,11 @@ export default function Feedback() {
         </label>
         <RangePicker range={range} choose={choose} />
       </Head>
-      <Card title="Click-through, each minute">
-        <SeriesChart of={ctr} label="Click-through rate, each minute" empty={NEXT} />
+      <Card title="Click-through" aside={<Step ms={ctr.data?.step_ms} />}>
+        <SeriesChart of={ctr} label="Click-through rate" empty={NEXT} />
       </Card>
-      <Card title="Conversion, each five minutes">
-        <SeriesChart of={conversion} label="Conversion rate, each five minutes" empty={NEXT} />
+      <Card title="Conversion" aside={<Step ms={conversion.data?.step_ms} />}>
+        <SeriesChart of={conversion} label="Conversion rate" empty={NEXT} />
       </Card>
       <div className="columns">
         <Card title="Corrections">

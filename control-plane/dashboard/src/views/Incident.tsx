@@ -8,7 +8,7 @@ import { Head } from "../parts/Head";
 import { IncidentTag } from "../parts/Tag";
 import { At } from "../parts/Time";
 import { viewOf } from "../pure/links";
-import { words } from "../pure/format";
+import { sentence, words } from "../pure/format";
 import { IncidentOrders } from "./IncidentOrders";
 
 export default function Incident() {
@@ -16,14 +16,14 @@ export default function Incident() {
   const polling = usePolling();
   const incident = useQuery({
     queryKey: ["incidents", "one", id],
-    queryFn: () => take(api.GET("/api/v1/incidents/{id}", { params: { path: { id } } })),
+    queryFn: () => take(api.GET("/api/v1/incidents/{incident}", { params: { path: { incident: id } } })),
     refetchInterval: polling,
   });
   return (
     <Answer of={incident} lines={6}>
       {(data) => (
         <>
-          <Head title={data.title} beside={<IncidentTag incident={data} />}>
+          <Head title={sentence(data.title)} beside={<IncidentTag incident={data} />}>
             <IncidentOrders incident={data} />
           </Head>
           <div className="columns">

@@ -8,7 +8,7 @@ import { Head } from "../parts/Head";
 import { IncidentTag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
 import { usePages } from "../parts/usePages";
-import { words } from "../pure/format";
+import { sentence, words } from "../pure/format";
 import { IncidentOrders } from "./IncidentOrders";
 
 const PAGE = 50;
@@ -50,7 +50,7 @@ export default function Incidents() {
                       <span className="row">
                         <IncidentTag incident={incident} />
                         <Link to={`/incidents/${incident.id}`}>
-                          <b>{incident.title}</b>
+                          <b>{sentence(incident.title)}</b>
                         </Link>
                       </span>
                       <IncidentOrders incident={incident} />

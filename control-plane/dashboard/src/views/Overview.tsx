@@ -9,7 +9,7 @@ import { Answer, Empty } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { IncidentTag, ROLLOUT_TONE, Tag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
-import { count, percent, short } from "../pure/format";
+import { count, percent, sentence, short } from "../pure/format";
 
 const INCIDENTS_SHOWN = 5;
 
@@ -105,7 +105,7 @@ function OpenIncidents() {
             <ul className="stack">
               {items.map((incident) => (
                 <li key={incident.id} className="row apart">
-                  <Link to={`/incidents/${incident.id}`}>{incident.title}</Link>
+                  <Link to={`/incidents/${incident.id}`}>{sentence(incident.title)}</Link>
                   <span className="row">
                     <span className="soft small">
                       <Ago at={incident.opened_at} />

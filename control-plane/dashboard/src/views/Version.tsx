@@ -107,7 +107,7 @@ function About({ of }: { of: VersionOf }) {
 
 function Feedback({ version }: { version: string }) {
   const [range, choose] = useRange();
-  const ctr = useFeedback({ kind: "ctr", step: "60s", version, range });
+  const ctr = useFeedback({ kind: "ctr", versions: [version], range });
   return (
     <Card title="Click-through of this version" aside={<RangePicker range={range} choose={choose} />}>
       <SeriesChart
