@@ -12,7 +12,7 @@ const TOUCHES: Record<string, string[]> = {
 };
 
 /** A burst of changes is answered by one look. */
-const GATHER_MS = 1000;
+const GATHER_MS = 1500;
 /** A stream that was refused is tried again after this long. */
 const RETRY_MS = 15_000;
 const POLL_MS = 5000;
@@ -42,7 +42,8 @@ export function LiveProvider({ children }: { children: ReactNode }) {
 
     const flush = () => {
       gathering = undefined;
-      for (const key of gathered) void queries.invalidateQueries({ queryKey: [key] });
+      // A look that is under way goes on: else a fleet that changes all the time would never be shown.
+      for (const key of gathered) void queries.invalidateQueries({ queryKey: [key] }, { cancelRefetch: false });
       gathered.clear();
     };
     const touch = (keys: string[]) => {

@@ -1,6 +1,6 @@
 // What charts show, as ECharts wants it said. Functions of their input; nothing here draws.
 import type { FrontPoint } from "../api/types";
-import { bytes, dateTime, inUnit, micros, percent } from "../pure/format";
+import { bytes, dateTime, inUnit, micros, onAxis, percent } from "../pure/format";
 import { front, radius, staircase } from "../pure/pareto";
 import type { Line } from "../pure/series";
 import type { Option } from "./engine";
@@ -93,7 +93,7 @@ export function lineOption({ lines, unit, from, to }: LineInput, colours: Palett
     yAxis: {
       type: "value",
       ...axis(colours),
-      axisLabel: { color: colours.soft, formatter: (value: number) => inUnit(value, unit) },
+      axisLabel: { color: colours.soft, formatter: (value: number) => onAxis(value, unit) },
     },
     series: lines.map((line) => ({
       name: line.name,

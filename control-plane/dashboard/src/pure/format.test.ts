@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ago, brief, bytes, count, duration, inUnit, micros, percent, short, title } from "./format";
+import { ago, brief, bytes, count, duration, inUnit, metricTitle, micros, onAxis, percent, short, title } from "./format";
 
 test("bytes come in the largest unit that leaves one before the point", () => {
   expect(bytes(0)).toBe("0 B");
@@ -33,6 +33,10 @@ test("units of metrics are those that people read", () => {
   expect(inUnit(0.031, "share")).toBe("3.1 %");
   expect(inUnit(12, "requests")).toBe("12 requests");
   expect(percent(1, 0)).toBe("100 %");
+  expect(onAxis(1200, "requests")).toBe("1\u202f200");
+  expect(onAxis(2000, "us")).toBe("2.00 ms");
+  expect(onAxis(0.5, "share")).toBe("50.0 %");
+  expect(metricTitle("latency_p99_us")).toBe("Latency p99");
 });
 
 test("the wire's words become a line's beginning, digests lose their end", () => {

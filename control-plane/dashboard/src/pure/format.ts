@@ -105,3 +105,9 @@ export function inUnit(value: number, unit: string): string {
       return unit === "" || unit === "1" || unit === "count" ? short(value) : `${short(value)} ${unit}`;
   }
 }
+
+/** The same where there is little room: units that are words are left to the title. */
+export function onAxis(value: number, unit: string): string {
+  const isWord = /^[a-z]{5,}$/.test(unit) && !["share", "ratio", "bytes", "microseconds", "milliseconds"].includes(unit);
+  return isWord ? short(value) : inUnit(value, unit);
+}

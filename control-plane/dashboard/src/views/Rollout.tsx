@@ -17,8 +17,10 @@ import { Gates } from "./rollout/Gates";
 import { Orders } from "./rollout/Orders";
 import { WhyPanel } from "./rollout/WhyPanel";
 
-/** A rollout moves by the second while devices fetch and test. */
+/** A rollout moves by the second while devices fetch and test; one of many devices is much to send. */
 const RUNNING_MS = 3000;
+const MANY = 1000;
+const MANY_MS = 15_000;
 
 export default function Rollout() {
   const { rollout: id = "" } = useParams();
@@ -26,7 +28,10 @@ export default function Rollout() {
   const rollout = useQuery({
     queryKey: ["rollouts", id],
     queryFn: () => take(api.GET("/api/v1/rollouts/{rollout}", { params: { path: { rollout: id } } })),
-    refetchInterval: (query) => (query.state.data !== undefined && isFinal(query.state.data.state) ? polling * 4 : Math.min(polling, RUNNING_MS)),
+    refetchInterval: ({ state: { data } }) => {
+      if (data !== undefined && isFinal(data.state)) return polling * 4;
+      return data !== undefined && data.devices.length > MANY ? MANY_MS : Math.min(polling, RUNNING_MS);
+    },
   });
   return (
     <Answer of={rollout} lines={10}>

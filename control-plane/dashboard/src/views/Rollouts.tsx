@@ -11,7 +11,8 @@ import { Ago } from "../parts/Time";
 import { usePages } from "../parts/usePages";
 import { MEMBER_STATES, countWaves, noCounts } from "../pure/waves";
 
-const PAGE = 20;
+/** Each comes with all of its devices. */
+const PAGE = 10;
 
 export default function Rollouts() {
   const polling = usePolling();

@@ -75,7 +75,9 @@ function Front({ points, picked, pick }: FrontProps) {
             <th scope="col" className="number">
               Weights
             </th>
-            <th scope="col" />
+            <th scope="col">
+              <span className="hidden-visually">Standing</span>
+            </th>
           </tr>
         </thead>
         <tbody>

@@ -90,7 +90,9 @@ function OneStep({ step }: { step: Step }) {
             <tr>
               <th scope="col">Artefact</th>
               <th scope="col">SHA-256</th>
-              <th scope="col" />
+              <th scope="col">
+                <span className="hidden-visually">Direction</span>
+              </th>
             </tr>
           </thead>
           <tbody>
