@@ -32,9 +32,9 @@ test("a rollout is watched through its waves until a gate stops it", async ({ pa
   await page.screenshot({ path: picture("rollout-why"), fullPage: true });
 
   // Nobody clicks: the gate has seen enough, and the page says so by itself.
-  for (const address of SCENE.feedback ?? []) {
+  for (const [device, address] of (SCENE.feedback ?? []).entries()) {
     for (let nth = 0; nth < IMPRESSIONS; nth += 1) {
-      const told = await request.post(address, { data: { kind: "impression", request_id: `seen-${nth}` } });
+      const told = await request.post(address, { data: { kind: "impression", request_id: `seen-${device}-${nth}` } });
       expect(told.ok(), await told.text()).toBe(true);
     }
   }

@@ -30,7 +30,6 @@ pub fn play(control: &ControlPlane, spec: &str, mut scene: Value) -> Result<bool
         .env("EDGEWRIGHT_SCENE", &told)
         .env("EDGEWRIGHT_CHROMIUM", chromium)
         .env("EDGEWRIGHT_ARTIFACTS", pictures()?)
-        .env("CI", "1")
         .stdin(Stdio::null())
         .output()
         .with_context(|| {
