@@ -98,7 +98,7 @@ impl From<store::Error> for Error {
             store::Error::Conflict(text) => Self::Conflict(text),
             store::Error::Cursor(_) => Self::Invalid(error.to_string()),
             store::Error::Unreachable(_) => {
-                Self::Unavailable(format!("{}; nothing was changed, try again in a moment", chain(&error)))
+                Self::Unavailable(format!("{}; try again in a moment", chain(&error)))
             }
             store::Error::NotLeader => Self::Unavailable(error.to_string()),
             store::Error::Newer { .. }
@@ -402,8 +402,7 @@ impl App {
     /// Takes up what was left by a server before: the time that was noted, and what devices said and nobody has taken apart.
     async fn begin_ingest(&self) -> Result<()> {
         self.numbers.restore_clock(&self.store).await?;
-        self.numbers.intake.start();
-        Ok(())
+        Ok(self.numbers.intake.start().await?)
     }
 
     /// Has what was acknowledged show where it is looked for, unless that is much at this moment.

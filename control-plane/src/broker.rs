@@ -44,7 +44,10 @@ pub enum Refused {
 #[async_trait]
 pub trait Ingest: Send + Sync + 'static {
     /// May the device with this certificate connect?
-    async fn admit(&self, device: &DeviceId, serial: &str) -> bool;
+    ///
+    /// # Errors
+    /// It cannot be looked up at this moment.
+    async fn admit(&self, device: &DeviceId, serial: &str) -> Result<bool, Refused>;
     /// Has the device a certificate that is good? For a broker elsewhere, which does not say what was shown to it.
     ///
     /// # Errors

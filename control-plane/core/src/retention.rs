@@ -13,7 +13,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// The horizon catches up so many times faster than time passes.
 const CATCH_UP: u64 = 24;
 
-/// Days that things are kept, each from 1 to [`DAYS_MAX`].
+/// Days that things are kept, each from 1 to 3650.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -87,7 +87,7 @@ pub struct Horizon(pub Timestamp);
 
 impl Horizon {
     /// Moves it on to `now`, when `elapsed_ms` have passed since it was moved last as far as the server knows. It never goes
-    /// back, and never forward by more than [`CATCH_UP`] times what has passed.
+    /// back, and never forward by more than a day for each hour that has passed.
     pub fn advanced(saved: Option<Self>, now: Timestamp, elapsed_ms: u64) -> Self {
         match saved {
             None => Self(now),

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_cursor_that_nobody_gave_is_a_bad_request() {
-        for cursor in ["", "!", "%00", "AA", "gA", "-1", &"A".repeat(CURSOR_BYTES_MAX + 4)] {
+        for cursor in ["", "!", "%00", "AA", "gA", "-1", "A".repeat(CURSOR_BYTES_MAX + 4).as_str()] {
             let paging = Paging { limit: None, cursor: Some(cursor.to_owned()) };
             let problem = paging.page().unwrap_err();
             assert_eq!(problem.status, 400, "{cursor:?}");

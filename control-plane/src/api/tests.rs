@@ -344,6 +344,17 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test]
+async fn a_database_that_does_not_answer_is_a_503_that_says_so() {
+    let world = World::new().await;
+    world.app.store().close().await;
+    for (method, path, body) in [("GET", "/devices", None), ("POST", "/tokens", Some(json!({})))] {
+        let (status, problem) = world.call(method, path, body).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("cannot be reached"), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn devices_are_found_by_what_is_asked_of_them() {
     let world = World::new().await;
     for device in ["cam-01", "cam-02", "door-01"] {

@@ -25,14 +25,11 @@ impl Ingest for App {
         }
     }
 
-    async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
-        match self.store.use_certificate(device, serial, now()).await {
-            Ok(good) => good,
-            Err(error) => {
-                tracing::error!("the certificate of {device} could not be looked up: {}", chain(&error));
-                false
-            }
-        }
+    async fn admit(&self, device: &DeviceId, serial: &str) -> Result<bool, Refused> {
+        self.store.use_certificate(device, serial, now()).await.map_err(|error| {
+            tracing::error!("the certificate of {device} could not be looked up: {}", chain(&error));
+            Refused::Unavailable
+        })
     }
 
     async fn has_good_certificate(&self, device: &DeviceId) -> Result<bool, Refused> {

@@ -32,12 +32,16 @@ const GATHER: Duration = Duration::from_millis(3);
 const GATHER_FROM: usize = 4;
 /// Records that wait to be taken apart; more are not taken in.
 const WAITING_MAX: u64 = 1_000_000;
-/// So many are taken apart at once; fewer wait a little, so that a device's records are written together.
-const FOLD_FROM: u64 = 200_000;
-const FOLD_PERIOD: Duration = Duration::from_secs(5);
-/// A fleet that says little is looked at more often.
+/// So many are taken apart at once; fewer wait so many times what the last took, so that a device's records are written
+/// together, but within these bounds.
+const FOLD_FROM: u64 = 300_000;
+const REST_SHARE: u32 = 10;
+const REST_MIN: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// Fewer are left for the next time.
 const FEW: u64 = 2_000;
-const FOLD_PERIOD_OF_FEW: Duration = Duration::from_millis(200);
+/// It is looked whether there is something at least this often.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// After a failure.
 const AGAIN_PERIOD: Duration = Duration::from_secs(1);
 /// Whoever wants to see everything that came takes so many apart at once, and otherwise sees what there is.
@@ -92,7 +96,7 @@ struct Shared {
     clock: Arc<Clock>,
     recent: Recent,
     counts: Counts,
-    /// Records in the journal, as far as is known.
+    /// Records in the journal, and those on their way there: they are counted before they are to be seen.
     waiting: AtomicU64,
     came: Notify,
     folded: Notify,
@@ -128,9 +132,14 @@ impl Intake {
         }
     }
 
-    /// Begins to take apart what was left by a server before; without that it begins with the first message.
-    pub(super) fn start(&self) {
+    /// Begins to take apart what was left by a server before, while nothing comes; without that it begins with the first
+    /// message.
+    pub(super) async fn start(&self) -> store::Result<()> {
+        let waiting = self.shared.store.waiting_records().await?;
+        self.shared.waiting.store(waiting, Ordering::Release);
         drop(self.queue());
+        self.shared.came.notify_one();
+        Ok(())
     }
 
     /// Takes apart what waits, unless that is much: then a look at it sees a little less.
@@ -147,6 +156,7 @@ impl Intake {
     /// Forgets what it holds beside the store: another server has acted.
     pub(super) fn forget(&self) {
         self.shared.recent.clear();
+        self.shared.waiting.store(0, Ordering::Release);
     }
 
     /// Ends its tasks.
@@ -245,22 +255,31 @@ impl Shared {
     /// Keeps all or nothing, and then gives it back.
     async fn take_in(&self, inputs: Vec<Input>) -> Result<(), (store::Error, Vec<Input>)> {
         let came = Came { received: now(), steady: self.clock.now() };
+        let records = records_of(&inputs);
+        self.waiting.fetch_add(records, Ordering::AcqRel);
         let number = match self.store.take_in(&inputs, came).await {
             Ok(number) => number,
-            Err(error) => return Err((error, inputs)),
+            Err(error) => {
+                self.waits_no_more(records);
+                return Err((error, inputs));
+            }
         };
-        let records = self.count(&inputs);
+        self.count(&inputs);
         if let Some(number) = number {
             self.recent.keep(number, inputs);
-            self.waiting.fetch_add(records, Ordering::AcqRel);
             self.came.notify_one();
         }
         Ok(())
     }
 
-    fn count(&self, inputs: &[Input]) -> u64 {
+    fn waits_no_more(&self, records: u64) {
+        let less = |waiting: u64| Some(waiting.saturating_sub(records));
+        // It always gives something.
+        let _ = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    fn count(&self, inputs: &[Input]) {
         let counts = &self.counts;
-        let mut all = 0;
         for input in inputs {
             let Input::Records(message) = input else { continue };
             let of_kind = match &message.records {
@@ -268,13 +287,10 @@ impl Shared {
                 Records::Feedback(_) => &counts.feedback,
                 Records::Telemetry(_) => &counts.telemetry,
             };
-            let records = message.records.len() as u64;
-            of_kind.fetch_add(records, Ordering::Relaxed);
-            all += records;
+            of_kind.fetch_add(message.records.len() as u64, Ordering::Relaxed);
         }
         counts.messages.fetch_add(inputs.len() as u64, Ordering::Relaxed);
         counts.commits.fetch_add(1, Ordering::Relaxed);
-        all
     }
 
     async fn wait_for_room(&self) {
@@ -290,14 +306,14 @@ impl Shared {
         while !self.over.load(Ordering::Acquire) && queue.upgrade().is_some() {
             let waiting = self.waiting.load(Ordering::Acquire);
             if waiting == 0 && !left_by_others {
-                // A look from time to time, too: the count may be a little behind.
-                let _ = time::timeout(FOLD_PERIOD, self.came.notified()).await;
+                // A look from time to time, too.
+                let _ = time::timeout(LOOK_PERIOD, self.came.notified()).await;
             }
+            let began = time::Instant::now();
             match self.fold().await {
-                Ok(folded) => {
+                Ok(()) => {
                     left_by_others = false;
-                    let wait = if folded <= FEW { FOLD_PERIOD_OF_FEW } else { FOLD_PERIOD };
-                    self.rest(wait).await;
+                    self.rest((began.elapsed() * REST_SHARE).clamp(REST_MIN, REST_MAX)).await;
                 }
                 Err(store::Error::NotLeader) => time::sleep(AGAIN_PERIOD).await,
                 Err(error) => {
@@ -318,29 +334,31 @@ impl Shared {
         }
     }
 
-    /// Takes apart what waits; gives how many records that were.
-    async fn fold(&self) -> store::Result<u64> {
+    /// Takes apart what waits, or much of it.
+    async fn fold(&self) -> store::Result<()> {
         if !self.store.leads() {
             return Err(store::Error::NotLeader);
         }
         let _one_at_a_time = self.folding.lock().await;
         let mut records = 0;
         loop {
-            let before = self.waiting.load(Ordering::Acquire);
             let folded = self.store.fold(&self.recent).await?;
             records += folded.records;
-            if folded.records == 0 {
-                self.waiting.store(0, Ordering::Release);
-            } else {
-                // What came meanwhile was counted beside it.
-                self.waiting.fetch_sub(before.min(folded.records), Ordering::AcqRel);
-            }
+            self.waits_no_more(folded.records);
             self.folded.notify_one();
             if folded.records == 0 || folded.waiting < FEW || records >= FOLD_FROM {
-                return Ok(records);
+                return Ok(());
             }
         }
     }
+}
+
+fn records_of(inputs: &[Input]) -> u64 {
+    let records = |input: &Input| match input {
+        Input::Records(message) => message.records.len() as u64,
+        Input::Reported { .. } | Input::Presence { .. } => 0,
+    };
+    inputs.iter().map(records).sum()
 }
 
 fn gather(queue: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>, bytes: &mut usize) {

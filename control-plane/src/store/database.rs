@@ -105,7 +105,7 @@ impl FromStr for Address {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(expected.to_owned());
         }
-        let options: AnyConnectOptions = text.parse().map_err(|error| format!("{expected}: {error}"))?;
+        let options = text.parse::<AnyConnectOptions>().map_err(|error| format!("{expected}: {error}"))?;
         if options.database_url.query_pairs().any(|(key, _)| key == "password") {
             return Err("a password does not belong behind the `?`; see --database-password-file".to_owned());
         }
@@ -170,7 +170,7 @@ pub(super) async fn open(folder: &Path, database: &Database) -> Result<Pools> {
     };
     let opening = |source| Error::Open { database: name.clone(), source };
     let options = match database {
-        Database::Folder => sqlite_url(&folder.join(FILE)).parse().map_err(opening)?,
+        Database::Folder => sqlite_url(&folder.join(FILE)).parse::<AnyConnectOptions>().map_err(opening)?,
         Database::Address(address) => address.0.clone(),
     };
     let dialect = database.dialect();
@@ -187,7 +187,7 @@ pub(super) async fn open(folder: &Path, database: &Database) -> Result<Pools> {
 pub(super) async fn sqlite_pool(path: &Path) -> Result<AnyPool> {
     sqlx::any::install_default_drivers();
     let opening = |source| Error::Open { database: path.display().to_string(), source };
-    let options = sqlite_url(path).parse().map_err(opening)?;
+    let options = sqlite_url(path).parse::<AnyConnectOptions>().map_err(opening)?;
     pool(1, Dialect::Sqlite).connect_with(options).await.map_err(opening)
 }
 

@@ -273,7 +273,9 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::stores;
+    use crate::store::{testing::stores, tests as fixtures};
+    use shared::wire::{Batch, Event, EventKind};
+    use uuid::Uuid;
 
     const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
@@ -293,6 +295,52 @@ mod tests {
                 (store.count_revoked().await.unwrap(), store.count_jobs().await.unwrap()),
                 (0, (0, 0))
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn devices_that_went_back_are_counted_by_the_version_that_they_went_back_from() {
+        for (_folder, store) in stores().await {
+            let version = fixtures::version(&store, "v1.0", "bundle").await;
+            for (number, device) in [(1, "cam-01"), (2, "cam-01"), (3, "cam-02")] {
+                let event = Event {
+                    id: Uuid::from_u128(number),
+                    at: NOW,
+                    slot: None,
+                    bundle: Some(version.bundle),
+                    kind: EventKind::RolledBack,
+                    detail: String::new(),
+                };
+                let batch = Batch { device: fixtures::id(device), records: vec![event] };
+                store.ingest_events(&batch, NOW).await.unwrap();
+            }
+            let found = store.rolled_back(NOW.plus_ms(1)).await.unwrap();
+            assert_eq!(
+                (found.len(), found[0].devices, found[0].version.as_str()),
+                (1, 2, version.name.as_str())
+            );
+            let later = store.rolled_back(NOW.plus_ms(ROLLED_BACK_WITHIN_MS + 1)).await.unwrap();
+            assert!(later.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_was_seen_lately_and_is_gone_is_lost() {
+        for (_folder, store) in stores().await {
+            for device in ["a", "b", "c"] {
+                fixtures::enrol(&store, device).await;
+            }
+            let seen = |device: &'static str, online, at| {
+                let store = &store;
+                async move { store.set_online(&fixtures::id(device), online, Some(at)).await.unwrap() }
+            };
+            seen("a", true, NOW).await;
+            seen("b", false, NOW).await;
+            seen("c", false, Timestamp(NOW.0 - LOST_WITHIN_MS - 1)).await;
+            let presence = store.presence(NOW, None).await.unwrap();
+            assert_eq!((presence.total, presence.lost, presence.such_as), (3, 1, vec![fixtures::id("b")]));
+            let open = store.presence(NOW, Some(Timestamp(NOW.0 - 1))).await.unwrap();
+            assert_eq!((open.lost, open.open), (2, true));
         }
     }
 }

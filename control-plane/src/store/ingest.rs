@@ -1,7 +1,7 @@
 //! Records from devices, each kept once however often it comes, and what was refused.
 //!
 //! What comes is written as it came, for many messages in one transaction, and acknowledged when that is committed
-//! ([`journal`]). It is taken apart later, for many more ([`fold`]): then records become rows and roll-ups, and are
+//! (`journal`). It is taken apart later, for many more (`fold`): then records become rows and roll-ups, and are
 //! counted in that transaction, so that a look at the counts reads no records.
 
 mod fold;

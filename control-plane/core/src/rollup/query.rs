@@ -272,7 +272,7 @@ pub struct Series {
     pub metric: String,
     pub unit: String,
     pub step_ms: u64,
-    /// At most [`SERIES_MAX`].
+    /// At most 20.
     pub series: Vec<Line>,
 }
 

@@ -59,7 +59,7 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     }
     // Nothing is closed or taken apart in an orderly way.
     let again = testing::app(folder.path(), "exit 1").await;
-    again.numbers.intake.start();
+    again.numbers.intake.start().await.unwrap();
     let stored = testing::wait_for(|| async {
         let stored = again.status().await.unwrap().ingest.telemetry;
         (stored == 20).then_some(stored)

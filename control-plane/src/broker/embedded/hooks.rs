@@ -50,6 +50,20 @@ struct Hooks {
     context: ServerContext,
 }
 
+/// Why a device is not let in.
+enum Denied {
+    /// A kind of refusal, for the record.
+    For(&'static str, String),
+    /// Its certificate cannot be looked up at this moment.
+    Undecided,
+}
+
+impl From<(&'static str, String)> for Denied {
+    fn from((kind, detail): (&'static str, String)) -> Self {
+        Self::For(kind, detail)
+    }
+}
+
 #[async_trait]
 impl Handler for Hooks {
     async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
@@ -57,10 +71,12 @@ impl Handler for Hooks {
             Parameter::ClientAuthenticate(info) => {
                 let verdict = match self.authenticate(info).await {
                     Ok(()) => AuthResult::Allow(false, None),
-                    Err((kind, detail)) => {
+                    Err(Denied::For(kind, detail)) => {
                         self.ingest.refused(info.client_id(), kind, detail).await;
                         AuthResult::NotAuthorized
                     }
+                    // It comes again.
+                    Err(Denied::Undecided) => AuthResult::NotAuthorized,
                 };
                 (false, Some(HookResult::AuthResult(verdict)))
             }
@@ -105,7 +121,7 @@ impl Hooks {
         }
     }
 
-    async fn authenticate(&self, info: &ConnectInfo) -> Result<(), (&'static str, String)> {
+    async fn authenticate(&self, info: &ConnectInfo) -> Result<(), Denied> {
         let certificate = info.cert().ok_or(("no_certificate", "no client certificate".to_owned()))?;
         let name = certificate
             .common_name
@@ -113,7 +129,8 @@ impl Hooks {
             .ok_or(("no_common_name", "the certificate names no device".to_owned()))?;
         let client: &str = info.client_id();
         if client != name {
-            return Err(("foreign_client_id", format!("the certificate is that of {}", quoted(name))));
+            let detail = format!("the certificate is that of {}", quoted(name));
+            return Err(Denied::For("foreign_client_id", detail));
         }
         let device: DeviceId = name.parse().map_err(|error| ("bad_name", format!("{error}")))?;
         let will = info.last_will().map(|will| match will {
@@ -123,23 +140,32 @@ impl Hooks {
         if let Some(topic) = will
             && topic != Topic::Presence(device.clone()).to_string()
         {
-            return Err(("foreign_will", format!("the last will goes to {}", quoted(&topic))));
+            let detail = format!("the last will goes to {}", quoted(&topic));
+            return Err(Denied::For("foreign_will", detail));
         }
         let serial = certificate.serial.as_deref().unwrap_or_default();
-        if !self.ingest.admit(&device, serial).await {
-            return Err(("unknown_certificate", format!("serial {} is unknown or revoked", quoted(serial))));
+        match self.ingest.admit(&device, serial).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let detail = format!("serial {} is unknown or revoked", quoted(serial));
+                Err(Denied::For("unknown_certificate", detail))
+            }
+            Err(_) => Err(Denied::Undecided),
         }
-        Ok(())
     }
 
     async fn check_again(&self, session: &Session) {
         let verdict = match session.connect_info().await {
             Ok(info) => self.authenticate(&info).await,
-            Err(error) => Err(("no_certificate", format!("the connection is not known: {error:#}"))),
+            Err(error) => {
+                Err(Denied::For("no_certificate", format!("the connection is not known: {error:#}")))
+            }
         };
-        if let Err((kind, detail)) = verdict {
+        if let Err(denied) = verdict {
             let client = session.id.client_id.to_string();
-            self.ingest.refused(&client, kind, detail).await;
+            if let Denied::For(kind, detail) = denied {
+                self.ingest.refused(&client, kind, detail).await;
+            }
             // The session takes the kick when it runs, which is after this hook.
             let context = self.context.clone();
             tokio::spawn(async move { super::kick(&context, &client).await });

@@ -32,12 +32,12 @@ struct Recorder {
 
 #[async_trait]
 impl Ingest for Recorder {
-    async fn admit(&self, device: &DeviceId, serial: &str) -> bool {
+    async fn admit(&self, device: &DeviceId, serial: &str) -> Result<bool, Refused> {
         let certificate = format!("{device} {serial}");
         if *self.revokes_who_comes.lock().unwrap() {
-            return self.good.lock().unwrap().remove(&certificate);
+            return Ok(self.good.lock().unwrap().remove(&certificate));
         }
-        self.good.lock().unwrap().contains(&certificate)
+        Ok(self.good.lock().unwrap().contains(&certificate))
     }
 
     async fn has_good_certificate(&self, _: &DeviceId) -> Result<bool, Refused> {

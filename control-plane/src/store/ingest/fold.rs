@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 /// Records of one fold, but for one message more.
-const RECORDS_MAX: u64 = 250_000;
+const RECORDS_MAX: u64 = 300_000;
 /// Entries of the journal of one fold.
 const ENTRIES_MAX: i64 = 4096;
 
@@ -37,6 +37,9 @@ struct Entry {
     came: Came,
     records: u64,
 }
+
+/// Ids of events, feedback and telemetry.
+type Ids = [HashSet<Uuid>; 3];
 
 /// What is new, and how often something came again.
 #[derive(Default)]
@@ -102,6 +105,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        recent.drop_until(last);
         Ok(Folded { records, added: added.iter().sum(), waiting: self.waiting_records().await? })
     }
 
@@ -126,8 +130,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// Which of the records' ids are known.
-    async fn known_ids(&self, messages: &[(Came, Message)]) -> Result<HashSet<Uuid>> {
+    /// Which of the records' ids are known, of each kind: two kinds may have one id.
+    async fn known_ids(&self, messages: &[(Came, Message)]) -> Result<Ids> {
         let mut ids: [Vec<Uuid>; 3] = Default::default();
         for (_, message) in messages {
             match &message.records {
@@ -136,8 +140,9 @@ impl Store {
                 Records::Telemetry(records) => ids[2].extend(records.iter().map(|record| record.id)),
             }
         }
-        let mut known = HashSet::new();
-        for (table, ids) in ["events", "feedback", "telemetry_ids"].into_iter().zip(ids) {
+        let mut known = Ids::default();
+        let tables = ["events", "feedback", "telemetry_ids"].into_iter().zip(ids);
+        for ((table, ids), known) in tables.zip(&mut known) {
             let sql = format!("SELECT id FROM {table} WHERE id IN ({})", many::listed(self.dialect(), 1));
             for part in ids.chunks(many::LIST_MAX) {
                 let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
@@ -163,12 +168,12 @@ async fn is_first(tx: &mut Transaction<'static, Any>, first: u64) -> Result<bool
 }
 
 /// Sorts out what is new.
-fn sorted(messages: Vec<(Came, Message)>, known: &HashSet<Uuid>) -> Sorted {
+fn sorted(messages: Vec<(Came, Message)>, known: &Ids) -> Sorted {
     let mut sorted = Sorted::default();
-    let mut seen = HashSet::new();
-    let mut is_new = |id: Uuid, again: &mut u64| {
-        let new = !known.contains(&id) && seen.insert(id);
-        *again += u64::from(!new);
+    let mut seen = Ids::default();
+    let mut is_new = |id: Uuid, kind: usize, again: &mut [u64; 3]| {
+        let new = !known[kind].contains(&id) && seen[kind].insert(id);
+        again[kind] += u64::from(!new);
         new
     };
     for (came, message) in messages {
@@ -177,19 +182,19 @@ fn sorted(messages: Vec<(Came, Message)>, known: &HashSet<Uuid>) -> Sorted {
         let Sorted { fresh, rollups, again } = &mut sorted;
         match message.records {
             Records::Events(records) => {
-                for record in records.into_iter().filter(|record| is_new(record.id, &mut again[0])) {
+                for record in records.into_iter().filter(|record| is_new(record.id, 0, again)) {
                     rollups.event(source, &record);
                     fresh.events.push((device.clone(), came, record));
                 }
             }
             Records::Feedback(records) => {
-                for record in records.into_iter().filter(|record| is_new(record.id, &mut again[1])) {
+                for record in records.into_iter().filter(|record| is_new(record.id, 1, again)) {
                     rollups.feedback(source, &record);
                     fresh.feedback.push((device.clone(), came, record));
                 }
             }
             Records::Telemetry(records) => {
-                for record in records.into_iter().filter(|record| is_new(record.id, &mut again[2])) {
+                for record in records.into_iter().filter(|record| is_new(record.id, 2, again)) {
                     rollups.telemetry(source, &record);
                     fresh.telemetry.push((device.clone(), came, record));
                 }

@@ -43,6 +43,7 @@ impl Records {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub device: DeviceId,
+    /// Empty once it has been written.
     pub payload: Bytes,
     pub records: Records,
 }
@@ -105,7 +106,8 @@ impl Recent {
     /// Holds what was taken in under a number, where there is room.
     pub fn keep(&self, number: u64, inputs: Vec<Input>) {
         let messages = inputs.into_iter().filter_map(|input| match input {
-            Input::Records(message) => Some(message),
+            // Its bytes are in the journal.
+            Input::Records(message) => Some(Message { payload: Bytes::new(), ..message }),
             Input::Reported { .. } | Input::Presence { .. } => None,
         });
         let messages: Vec<Message> = messages.collect();
@@ -115,6 +117,14 @@ impl Recent {
             held.records += records;
             held.messages.insert(number, messages);
         }
+    }
+
+    /// Holds nothing up to a number any more: it was taken apart, in part before it was held.
+    pub(super) fn drop_until(&self, last: u64) {
+        let mut held = self.held();
+        let later = held.messages.split_off(&last.saturating_add(1));
+        held.records = later.values().map(|messages| count(messages)).sum();
+        held.messages = later;
     }
 
     /// Holds nothing any more.

@@ -1,10 +1,10 @@
 //! Batches that are taken in and apart at once, for tests.
 
 use super::{
+    super::Result,
     Store,
     journal::{Came, Input, Message, Recent, Records},
 };
-use crate::store::Result;
 use shared::{
     Timestamp,
     wire::{Batch, Event, Feedback, Record, Telemetry},

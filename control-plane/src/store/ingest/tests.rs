@@ -299,3 +299,40 @@ async fn text_with_a_zero_in_it_is_kept_on_either_database() {
         assert_eq!(store.ingest_feedback(&Batch { device: id("cam-01"), records }, NOW).await.unwrap(), 4);
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_for_a_while_neither_moves_roll_ups_nor_retires_anything() {
+    for (_folder, store) in stores().await {
+        for (number, received) in [(1, NOW), (2, Timestamp(5)), (3, NOW.plus_ms(u64::from(u32::MAX) * 100))] {
+            let came = Came { received, steady: NOW.plus_ms(60_000) };
+            let inputs = [Input::Records(said("cam-01", vec![window(number, 10)]))];
+            store.take_in(&inputs, came).await.unwrap();
+        }
+        assert_eq!(store.fold_all(&Recent::default()).await.unwrap(), 3);
+        let before = Timestamp(NOW.0 - Period::Day.ms());
+        while store.retire_records(before).await.unwrap() {}
+        for period in Period::ALL {
+            while store.retire_rollups(period, before).await.unwrap() {}
+            assert_eq!(requests(&store, period, Some("cam-01")).await, 30.0);
+        }
+        let row = sqlx::query("SELECT count(*) AS n FROM telemetry").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(Reader::new("telemetry", &row).number("n").unwrap(), 3);
+    }
+}
+
+#[tokio::test]
+async fn records_of_two_kinds_may_have_one_id() {
+    for (_folder, store) in stores().await {
+        let device = id("cam-01");
+        let batch = Batch { device: device.clone(), records: vec![event(1)] };
+        let message = Message::events(&device, batch.encode().unwrap().into()).unwrap();
+        assert_eq!(
+            store.ingest(vec![message.clone(), said("cam-01", vec![window(1, 1)])], NOW).await.unwrap(),
+            2
+        );
+        assert_eq!(
+            store.ingest(vec![message, said("cam-01", vec![window(1, 1), window(2, 1)])], NOW).await.unwrap(),
+            1
+        );
+    }
+}
