@@ -153,3 +153,15 @@ test("all views of a large fleet are pictured", async ({ page }) => {
   await pictures(page, { fleet: "/", devices: "/devices", device: `/devices/${NEEDLE}`, access: "/access", audit: "/audit" });
   quiet();
 });
+
+test("without the stream the page asks by itself", async ({ page }) => {
+  await page.route("**/api/v1/stream*", (route) => route.abort());
+  await logIn(page);
+  await expect(page.getByText("asking every 5 s")).toBeVisible();
+  const asked = page.waitForResponse((response) => response.url().endsWith("/api/v1/overview"), { timeout: 10_000 });
+  expect((await asked).ok()).toBe(true);
+  // Seen again, it listens again.
+  await page.unroute("**/api/v1/stream*");
+  await page.reload();
+  await expect(page.getByText("live", { exact: true })).toBeVisible();
+});
