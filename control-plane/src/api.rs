@@ -51,6 +51,7 @@ pub use models::Keys;
 pub use paging::List;
 pub use peer::Peer;
 pub use problem::Problem;
+pub(crate) use problem::no_such_page;
 pub use rollouts::OfWave;
 
 /// Largest body of a request but for uploads.
@@ -99,7 +100,7 @@ pub fn router(app: Arc<App>) -> Router {
     routes()
         .into_router(&app)
         .merge(page::routes())
-        .fallback(problem::no_such_page)
+        .fallback(page::fallback)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), timing::count))

@@ -1,10 +1,12 @@
-//! The status page: one page, made on the server, that refreshes itself.
+//! What a browser is shown: the dashboard, and at `/status` one page that is made on the server, works without scripts and
+//! refreshes itself.
 
+mod dashboard;
 mod style;
 mod view;
 
 use crate::{
-    api::{Peer, Problem, set_cookie, token_of},
+    api::{Peer, Problem, no_such_page, set_cookie, token_of},
     app::{
         App, DeviceFilter, Page,
         access::{Login, Secret},
@@ -13,7 +15,7 @@ use crate::{
 use axum::{
     Form, Router,
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, Uri, header},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -26,9 +28,18 @@ const SHOWN: u32 = 50;
 /// Data sets that are shown.
 const DATASETS_SHOWN: u32 = 20;
 
-/// The page's routes.
+/// The routes of the status page.
 pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/", get(show)).route("/login", post(login))
+    Router::new().route("/status", get(show)).route("/status/login", post(login))
+}
+
+/// What no route takes: a file or a view of the dashboard for whoever reads, a problem for everybody else.
+pub async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let reads = matches!(method, Method::GET | Method::HEAD);
+    match dashboard::answer(uri.path(), &headers).filter(|_| reads) {
+        Some(response) => response,
+        None => no_such_page().await.into_response(),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,5 +85,5 @@ async fn login(State(app): State<Arc<App>>, peer: Peer, Form(form): Form<Token>)
         return Html(view::login(Some("That token is wrong.")).into_string()).into_response();
     };
     let cookie = set_cookie(session.token.reveal(), SESSION_MS / 1000);
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/status")).into_response()
 }

@@ -202,7 +202,7 @@ impl Demo {
         let client = self.agents.first().context("no device")?.export_identity(&identity)?;
         println!();
         println!("Everything is left running; Ctrl-C ends it.");
-        println!("  status page   https://127.0.0.1:{}/", self.control.api);
+        println!("  dashboard     https://127.0.0.1:{}/", self.control.api);
         println!(
             "  command line  {} --context {} status",
             harness::binary("edgewright")?.display(),

@@ -1,6 +1,7 @@
 //! Starting, watching and stopping the real binaries.
 
 pub mod agent;
+pub mod browser;
 pub mod control;
 pub mod mosquitto;
 pub mod oip;

@@ -14,6 +14,8 @@ mod board;
 mod broker;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/dashboard.rs"]
+mod dashboard;
 #[path = "e2e/database.rs"]
 mod database;
 #[path = "e2e/est.rs"]
@@ -105,7 +107,11 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("tools::an_exported_version_says_how_it_came_to_be", tools::an_exported_version_says_how_it_came_to_be),
     ("tools::tritonclient_lists_describes_and_infers", tools::tritonclient_lists_describes_and_infers),
-    // Last: it leaves users and tokens behind.
+    // The next two are last: they leave versions, devices, users and tokens behind.
+    (
+        "dashboard::a_rollout_is_watched_and_a_lineage_followed",
+        dashboard::a_rollout_is_watched_and_a_lineage_followed,
+    ),
     (
         "api::nothing_is_answered_that_the_document_does_not_say",
         api::nothing_is_answered_that_the_document_does_not_say,
@@ -135,6 +141,8 @@ const ALONE: &[(&str, Alone)] = &[
         cli::contexts_are_kept_and_what_damages_them_is_named,
     ),
     ("cli::bash_takes_the_completion", cli::bash_takes_the_completion),
+    ("dashboard::a_device_is_found_among_ten_thousand", dashboard::a_device_is_found_among_ten_thousand),
+    ("dashboard::its_types_are_those_of_the_server", dashboard::its_types_are_those_of_the_server),
     (
         "database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed",
         database::of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_killed,

@@ -1,6 +1,6 @@
 //! What is there, what is missing, and how to get it.
 
-use crate::{cache::Cache, pins, pins::Need, setup, system};
+use crate::{cache::Cache, dashboard, pins, pins::Need, setup, system};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::process::Command;
@@ -78,6 +78,17 @@ fn look(cache: &Cache) -> Result<Vec<Finding>> {
         let detail = if present { cache.join(name).display().to_string() } else { how.to_owned() };
         findings.push(Finding { what: what.to_owned(), present, required, detail });
     }
+    let present = dashboard::is_there(cache)?;
+    findings.push(Finding {
+        what: "The dashboard, built".to_owned(),
+        present,
+        required: true,
+        detail: if present {
+            dashboard::folder(cache).display().to_string()
+        } else {
+            "cargo xtask setup".to_owned()
+        },
+    });
     for tool in system::TOOLS {
         let path = system::find(tool.program);
         findings.push(Finding {

@@ -3,6 +3,7 @@
 mod boards;
 mod cache;
 mod cross;
+mod dashboard;
 mod doctor;
 mod fuzz;
 mod pins;
@@ -25,7 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring libtorch, ONNX Runtime, the data sets and the tools into the cache; a second run downloads nothing.
+    /// Bring libtorch, ONNX Runtime, the data sets and the tools into the cache, and build the dashboard; a second run downloads
+    /// nothing.
     Setup {
         /// Also bring what only `cross` needs.
         #[arg(long)]

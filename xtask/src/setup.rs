@@ -2,6 +2,7 @@
 
 use crate::{
     cache::{Cache, root},
+    dashboard,
     pins::{Entry, File, Need, Source, entries},
     progress::{Busy, Download},
     system::{self, Purpose},
@@ -17,7 +18,7 @@ use std::{
 };
 
 /// The file in a folder of the cache that says what is in it; written last.
-const STAMP: &str = ".pinned";
+pub(crate) const STAMP: &str = ".pinned";
 
 /// What a virtual environment takes on disk while it is made.
 const TOOLS_MB: u64 = 500;
@@ -76,6 +77,7 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
             TORCH_MB,
         )?;
     }
+    dashboard::bring(cache)?;
     let mut purposes = vec![Purpose::Tests];
     purposes.extend(wanted.cross.then_some(Purpose::Cross));
     purposes.extend(wanted.delivery.then_some(Purpose::Delivery));
@@ -99,7 +101,7 @@ fn requirements_text(name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
-fn stamp_is(folder: &Path, stamp: &str) -> bool {
+pub(crate) fn stamp_is(folder: &Path, stamp: &str) -> bool {
     fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == stamp)
 }
 
@@ -141,7 +143,7 @@ fn bring(cache: &Cache, entry: &Entry) -> Result<()> {
 const MB: u64 = 1_000_000;
 
 /// Refuses before anything is downloaded what would fill the disk.
-fn ensure_room(cache: &Cache, needed_bytes: u64) -> Result<()> {
+pub(crate) fn ensure_room(cache: &Cache, needed_bytes: u64) -> Result<()> {
     let stat = rustix::fs::statvfs(cache.path())
         .with_context(|| format!("asking for the free space of {}", cache.path().display()))?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -156,7 +158,7 @@ fn ensure_room(cache: &Cache, needed_bytes: u64) -> Result<()> {
 }
 
 /// Moves a finished folder to its place; the stamp goes in first, the rename makes it visible at once.
-fn place(ready: &Path, target: &Path, stamp: &str) -> Result<()> {
+pub(crate) fn place(ready: &Path, target: &Path, stamp: &str) -> Result<()> {
     fs::write(ready.join(STAMP), stamp).context("writing the stamp")?;
     clear(target)?;
     if let Some(parent) = target.parent() {
@@ -165,7 +167,7 @@ fn place(ready: &Path, target: &Path, stamp: &str) -> Result<()> {
     fs::rename(ready, target).with_context(|| format!("moving to {}", target.display()))
 }
 
-fn clear(folder: &Path) -> Result<()> {
+pub(crate) fn clear(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", folder.display()))

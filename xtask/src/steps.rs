@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask test`, and the builds that the other commands share.
 
-use crate::cache::Cache;
+use crate::{cache::Cache, dashboard};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use std::{ffi::OsString, os::unix::process::CommandExt, process::Command, time::Instant};
@@ -14,6 +14,8 @@ pub(crate) enum Step {
     Clippy,
     /// rustdoc, warnings denied
     Docs,
+    /// the dashboard's own tests
+    Dashboard,
     /// the programs that end-to-end tests start
     Build,
     /// all tests
@@ -34,6 +36,11 @@ impl Step {
                 "--no-deps",
                 "--locked",
             ]),
+            Self::Dashboard => {
+                let mut npm = dashboard::npm(&dashboard::folder(cache));
+                npm.args(["run", "--silent", "test"]);
+                return npm;
+            }
             Self::Build => return build_command(cache, Profile::Dev),
             Self::Test => cargo.args(["test", "--workspace", "--locked"]),
         };

@@ -64,6 +64,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         purpose: Purpose::Tests,
     },
     Tool {
+        program: "chromium",
+        packages: &["chromium", "fonts-dejavu-core"],
+        without: "tests of the dashboard in a browser",
+        purpose: Purpose::Tests,
+    },
+    Tool {
         program: "postgres",
         packages: &["postgresql"],
         without: "tests of the store on PostgreSQL, and of several servers",

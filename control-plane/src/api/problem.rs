@@ -141,7 +141,7 @@ pub(super) struct Query<T>(pub T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(super) struct Path<T>(pub T);
 
-pub(super) async fn no_such_page() -> Problem {
+pub(crate) async fn no_such_page() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is nothing here; the API is under /api/v1")
 }
 

@@ -117,13 +117,13 @@ async fn nobody_gets_in_without_the_token() {
 async fn a_change_by_cookie_needs_a_header_that_no_other_site_can_send() {
     let world = World::new().await;
     let token = world.app.signer().admin_token().to_owned();
-    let form = Request::post("/login")
+    let form = Request::post("/status/login")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(format!("token={token}")))
         .unwrap();
     let entered = world.send(form).await;
     assert_eq!(entered.status(), StatusCode::SEE_OTHER);
-    assert_eq!(entered.headers()[header::LOCATION], "/");
+    assert_eq!(entered.headers()[header::LOCATION], "/status");
     let cookie = entered.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
     assert!(cookie.contains("HttpOnly") && cookie.contains("Secure") && cookie.contains("SameSite=Strict"));
     let pair = cookie.split(';').next().unwrap().to_owned();
@@ -139,16 +139,49 @@ async fn a_change_by_cookie_needs_a_header_that_no_other_site_can_send() {
         let response = world.send(change.body(Body::from("{}")).unwrap()).await;
         assert_eq!(response.status(), status, "{guard:?}");
     }
-    let page = world.send(with(Request::get("/")).body(Body::empty()).unwrap()).await;
+    let page = world.send(with(Request::get("/status")).body(Body::empty()).unwrap()).await;
     let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
     assert!(html.contains("Devices online") && !html.contains(&token));
     // In an address the token is good for nothing: those stay in histories.
-    for path in ["/".to_owned(), format!("/?token={token}")] {
+    for path in ["/status".to_owned(), format!("/status?token={token}")] {
         let stranger = world.send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert!(stranger.headers().get(header::SET_COOKIE).is_none());
         let html = to_bytes(stranger.into_body(), 1 << 20).await.unwrap();
         let html = String::from_utf8(html.to_vec()).unwrap();
         assert!(html.contains("type=\"password\"") && !html.contains("Devices online"));
+    }
+}
+
+#[tokio::test]
+async fn the_dashboard_is_there_for_browsers_and_hides_nothing_of_the_api() {
+    let world = World::new().await;
+    let send = |method: &str, path: &str| {
+        world.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap())
+    };
+    for view in
+        ["/", "/devices", "/models/mnist@v1.0", "/rollouts/0198c0de-0000-7000-8000-000000000001?device=a"]
+    {
+        let response = send("GET", view).await;
+        assert_eq!(response.status(), StatusCode::OK, "{view}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8", "{view}");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache", "{view}");
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].clone();
+        let tag = response.headers()[header::ETAG].clone();
+        let again = Request::get(view).header(header::IF_NONE_MATCH, tag).body(Body::empty()).unwrap();
+        let known = world.send(again).await;
+        assert_eq!(known.status(), StatusCode::NOT_MODIFIED, "{view}");
+        assert_eq!(known.headers()[header::CONTENT_SECURITY_POLICY], policy, "{view}");
+    }
+    for (method, path) in [
+        ("GET", "/api/v1/nothing"),
+        ("GET", "/api"),
+        ("GET", "/assets/nothing.js"),
+        ("GET", "/.well-known/nothing"),
+        ("POST", "/devices"),
+    ] {
+        let response = send(method, path).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {path}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{method} {path}");
     }
 }
 
@@ -162,7 +195,7 @@ async fn what_is_to_be_known_of_a_data_set_is_kept_and_shown() {
     let (_, shown) = world.call("GET", "/datasets/tiny", None).await;
     assert_eq!(shown["schema"]["remarks"], schema["remarks"]);
     let token = world.app.signer().admin_token().to_owned();
-    let request = Request::get("/").header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let request = Request::get("/status").header(header::AUTHORIZATION, format!("Bearer {token}"));
     let page = world.send(request.body(Body::empty()).unwrap()).await;
     let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
     assert!(html.contains("3 of 4 test samples are training samples too"), "{html}");

@@ -48,7 +48,7 @@ pub(super) fn login(remark: Option<&str>) -> Markup {
         "Edgewright",
         false,
         &html! {
-            form method="post" action="/login" {
+            form method="post" action="/status/login" {
                 h1 { "Edgewright" }
                 p.soft { "The token is in " code { "context.json" } " in the server's data folder." }
                 @if let Some(remark) = remark { p.bad { (remark) } }
