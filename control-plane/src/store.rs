@@ -114,6 +114,8 @@ pub enum Error {
 /// The store's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Begins a transaction that writes: it waits for the lock here, and not in its first statement.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 /// SQLite's primary code for a full disk, and PostgreSQL's.
 const CODES_FULL: [&str; 2] = ["13", "53100"];
 /// PostgreSQL ends or begins (57P), has no connection left (53300), or has lost one (08).
@@ -185,7 +187,15 @@ impl Store {
     /// Begins a transaction that no other one that was begun here writes beside, on any server.
     async fn begin(&self) -> Result<Transaction<'static, Any>> {
         match self.dialect {
-            Dialect::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Dialect::Sqlite => match self.writer.begin_with(BEGIN).await {
+                // SQLite ended the last transaction by itself, as it does on a full disk, and the connection believes that it
+                // goes on: with a new one all begins afresh.
+                Err(sqlx::Error::InvalidSavePointStatement) => {
+                    self.writer.acquire().await?.close().await?;
+                    Ok(self.writer.begin_with(BEGIN).await?)
+                }
+                begun => Ok(begun?),
+            },
             Dialect::Postgres => {
                 let mut tx = self.writer.begin().await?;
                 sqlx::query("SELECT pg_advisory_xact_lock($1)")

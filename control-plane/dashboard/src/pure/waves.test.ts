@@ -8,6 +8,7 @@ const member = (device: string, wave: number, state: Member["state"]): Member =>
   state,
   reason: "",
   generation: null,
+  waited_until: null,
   assigned_at: null,
   finished_at: null,
 });

@@ -12,7 +12,8 @@ use uuid::Uuid;
 fn window(number: u128) -> Telemetry {
     Telemetry {
         id: Uuid::from_u128(number),
-        at: super::now(),
+        // A slot has one window that begins at a time.
+        at: super::now().plus_ms(number as u64),
         duration_ms: 1000,
         slot: "default".parse().unwrap(),
         version_id: ModelVersionId(Uuid::from_u128(7)),

@@ -201,6 +201,8 @@ async fn what_was_acknowledged_before_a_kill_is_in_records_and_roll_ups_once() {
             Input::Records(said("cam-02", vec![window(3, 5)])),
         ];
         assert!(store.take_in(&inputs, CAME).await.unwrap().is_some());
+        // The lease of a server that is dead has ended.
+        sqlx::query("UPDATE leader SET expires_at = 0").execute(&store.writer).await.unwrap();
         store.close().await;
         let store = testing::open_again(folder.path(), &database).await;
         store.take_lead("a test", false, std::time::Duration::from_secs(60)).await.unwrap();

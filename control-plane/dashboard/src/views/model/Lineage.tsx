@@ -100,7 +100,7 @@ function OneStep({ step }: { step: Step }) {
               <tr key={`in ${artefact.name}`}>
                 <td>{artefact.name}</td>
                 <td>
-                  <code title={artefact.digest}>{brief(artefact.digest)}</code>
+                  <code title={artefact.digest.sha256}>{brief(artefact.digest.sha256)}</code>
                 </td>
                 <td className="soft">in</td>
               </tr>
@@ -109,7 +109,7 @@ function OneStep({ step }: { step: Step }) {
               <tr key={`out ${artefact.name}`}>
                 <td>{artefact.name}</td>
                 <td>
-                  <code title={artefact.digest}>{brief(artefact.digest)}</code>
+                  <code title={artefact.digest.sha256}>{brief(artefact.digest.sha256)}</code>
                 </td>
                 <td className="soft">out</td>
               </tr>
