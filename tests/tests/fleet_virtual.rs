@@ -94,13 +94,13 @@ impl World {
         let devices: Vec<Device> = (0..devices)
             .map(|number| {
                 let character = Character::draw(&faults, seed, number as u64);
-                let cut = lots.next_u64() % CUT_IN == 0;
+                let cut = lots.next_u64().is_multiple_of(CUT_IN);
                 let cut_after = cut.then(|| u32::try_from(3 + lots.next_u64() % 40).unwrap());
                 Device::new(number, character, cut_after, &author, START, seed)
             })
             .collect();
         let labels = |number: usize| -> Labels {
-            let ring = if number % CANARY_IN == 0 { "canary" } else { "all" };
+            let ring = if number.is_multiple_of(CANARY_IN) { "canary" } else { "all" };
             [("site", SITES[number % SITES.len()]), ("ring", ring)]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into()
@@ -174,7 +174,7 @@ impl World {
                 Event::Presence(online) => self.hear(number, |seen| seen.online = online),
                 Event::Report { generation, slot } => self.hear(number, |seen| {
                     seen.busy = slot.as_ref().is_some_and(|slot| slot.phase != Phase::Idle);
-                    (seen.reported_generation, seen.slot) = (generation, slot);
+                    (seen.reported_generation, seen.slot) = (generation, slot.map(|slot| *slot));
                 }),
                 event => {
                     let followed = self.devices[number].handle(event, &self.author, at);
@@ -194,7 +194,7 @@ impl World {
     /// The planner looks, where it was told of something or time alone may have changed something.
     fn look(&mut self) {
         let is_due = self.wake_at.is_some_and(|at| at <= self.now);
-        let is_tick = self.now.since_ms(START) % TICK_MS == 0;
+        let is_tick = self.now.since_ms(START).is_multiple_of(TICK_MS);
         if !(self.is_told || is_due || is_tick) || self.status.state.is_final() {
             return;
         }

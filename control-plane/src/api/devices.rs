@@ -124,7 +124,7 @@ async fn asked_for(app: &App, asked: Vec<(String, String)>) -> Result<(DeviceFil
             "board" => filter.board = Some(value.parse::<BoardId>().map_err(|error| wrong(&key, &error))?),
             "online" => filter.online = Some(value.parse::<bool>().map_err(|error| wrong(&key, &error))?),
             "state" => {
-                filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?)
+                filter.state = Some(value.parse::<DeviceState>().map_err(|error| wrong(&key, &error))?);
             }
             "group" => {
                 let group = app.group(&value).await.map_err(|error| match error {

@@ -294,7 +294,11 @@ impl Operation {
             Need::Nothing => {}
             Need::Device => all.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]),
             Need::Role(_) => {
-                all.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE])
+                all.extend([
+                    StatusCode::UNAUTHORIZED,
+                    StatusCode::FORBIDDEN,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                ]);
             }
         }
         if takes {

@@ -212,7 +212,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_takes_the_lease_while_its_holder_writes() {
-        let Some(database) = testing::databases().await.into_iter().find(|database| database.is_shared())
+        let Some(database) =
+            testing::databases().await.into_iter().find(super::super::database::Database::is_shared)
         else {
             return;
         };

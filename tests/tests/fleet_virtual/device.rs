@@ -38,7 +38,7 @@ pub enum Event {
     /// The server hears what it reports.
     Report {
         generation: u64,
-        slot: Option<SlotReport>,
+        slot: Option<Box<SlotReport>>,
     },
 }
 
@@ -239,7 +239,7 @@ impl Device {
         if self.online && self.said.as_ref() != Some(&now_said) {
             let (generation, slot) = now_said.clone();
             self.said = Some(now_said);
-            out.push((self.latency_ms, Event::Report { generation, slot }));
+            out.push((self.latency_ms, Event::Report { generation, slot: slot.map(Box::new) }));
         }
     }
 

@@ -89,7 +89,7 @@ impl fmt::Display for Step {
 /// A step in its largest whole unit.
 fn named(ms: u64) -> String {
     for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")] {
-        if ms % unit_ms == 0 && ms > 0 {
+        if ms.is_multiple_of(unit_ms) && ms > 0 {
             return format!("{}{unit}", ms / unit_ms);
         }
     }
@@ -228,7 +228,7 @@ pub fn ask(
 }
 
 fn explicit(ms: u64, from: Timestamp, to: Timestamp, kept: impl Fn(Period) -> bool) -> Result<u64, String> {
-    if ms == 0 || ms % Period::Minute.ms() != 0 || ms > STEPS[STEPS.len() - 1] {
+    if ms == 0 || !ms.is_multiple_of(Period::Minute.ms()) || ms > STEPS[STEPS.len() - 1] {
         return Err(format!("step is {}: it has to be whole minutes, from 60s to 365d, or auto", named(ms)));
     }
     let points = counted(from, to, ms);
@@ -250,7 +250,7 @@ fn counted(from: Timestamp, to: Timestamp, step_ms: u64) -> u64 {
 
 /// The longest period that a step is made of.
 fn dividing(step_ms: u64) -> Period {
-    Period::ALL.into_iter().rev().find(|period| step_ms % period.ms() == 0).unwrap_or(Period::Minute)
+    Period::ALL.into_iter().rev().find(|period| step_ms.is_multiple_of(period.ms())).unwrap_or(Period::Minute)
 }
 
 /// When, in milliseconds since 1970, and what; nothing where nothing is known.

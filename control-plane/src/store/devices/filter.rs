@@ -95,7 +95,7 @@ impl Filtered {
     pub(super) fn query(self, end: &str, limit: i64) -> Query<'static, Any, AnyArguments> {
         let sql = format!("{} {end} ${}", self.sql, self.values.len() + 1);
         let query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        self.values.into_iter().fold(query, |query, value| query.bind(value)).bind(limit)
+        self.values.into_iter().fold(query, sqlx::query::Query::bind).bind(limit)
     }
 }
 

@@ -123,7 +123,7 @@ impl Recent {
     pub(super) fn drop_until(&self, last: u64) {
         let mut held = self.held();
         let later = held.messages.split_off(&last.saturating_add(1));
-        held.records = later.values().map(|messages| count(messages)).sum();
+        held.records = later.values().map(count).sum();
         held.messages = later;
     }
 
@@ -159,7 +159,7 @@ impl Store {
             match input {
                 Input::Records(message) => messages.push(message),
                 Input::Reported { reported, seen } => {
-                    devices::write_reported(&mut tx, reported, *seen).await?
+                    devices::write_reported(&mut tx, reported, *seen).await?;
                 }
                 Input::Presence { device, online, seen } => {
                     devices::write_presence(&mut tx, device, *online, *seen).await?;

@@ -187,7 +187,11 @@ async fn requests(store: &Store, period: Period, device: Option<&str>) -> f64 {
     let span = Span { period, from, to: from.plus_ms(2 * Period::Day.ms()), step_ms: period.ms() };
     let asked = Asked { devices: device.map(|device| vec![id(device)]), ..Asked::default() };
     let found = store.rollups(&span, &asked).await.unwrap();
-    found.iter().filter_map(|found| found.stats.get(Measure::REQUESTS)).map(|stat| stat.sum()).sum()
+    found
+        .iter()
+        .filter_map(|found| found.stats.get(Measure::REQUESTS))
+        .map(control_core::rollup::Stat::sum)
+        .sum()
 }
 
 const CAME: Came = Came { received: NOW, steady: NOW };
