@@ -378,7 +378,7 @@ pub struct Rollout {
     #[serde(flatten)]
     pub status: Status,
     pub devices: Vec<Member>,
-    /// What the gates behind the newest wave say while it is open.
+    /// What the gates behind the newest wave say while it is open, and after they stopped the rollout.
     #[serde(default)]
     pub gates: Vec<Reading>,
     pub history: Vec<HistoryEntry>,

@@ -70,6 +70,7 @@ test("the incident of a stopped rollout is acknowledged and resolved", async ({ 
   await logIn(page);
   await menu(page, /^Incidents/).click();
   await page.getByRole("link", { name: /was stopped/ }).first().click({ timeout: STOPPED_MS });
+  await expect(page.getByRole("heading", { name: /was stopped/, level: 1 })).toBeVisible();
   await page.getByRole("button", { name: "Acknowledge" }).click();
   await expect(page.locator(".head").getByText("acknowledged")).toBeVisible();
   await page.getByRole("button", { name: "Resolve" }).click();

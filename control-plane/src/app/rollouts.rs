@@ -30,9 +30,13 @@ const LOOK_PERIOD_MIN: Duration = Duration::from_millis(50);
 const ATTEMPTS_MAX: usize = 5;
 
 impl App {
-    /// One rollout, with the reasons as they are at this moment.
+    /// One rollout, with the reasons as they are at this moment. Of one that was stopped, the gates say what is known by now.
     pub async fn rollout(&self, id: RolloutId) -> Result<Rollout> {
         let mut rollout = self.store.rollout(id).await?.ok_or_else(|| not_known(id))?;
+        if rollout.status.state == rollout::State::Stopped {
+            let scene = self.scene(&rollout).await?;
+            rollout.gates = rollout::explain(scene.input(&rollout, None, now(), now())).gates;
+        }
         self.explain(&mut rollout).await?;
         Ok(rollout)
     }

@@ -123,8 +123,10 @@ pub(crate) fn a_fleet_with_faults_converges_and_nothing_is_lost_or_done_twice() 
     let sim = Sim::start(folder.path(), "first", Some(&control.context()))?;
     let api = Api::open(&control.context())?;
     wait_for("the devices to be there", LIMIT, || {
-        let status = api.get("/status")?;
-        Ok((count_of(&status, "/devices/total")? == DEVICES).then_some(()))
+        // With their boards: who has not said what it is, gets nothing.
+        let overview = api.get("/overview")?;
+        let known = list_of(&overview, "/boards")?.iter().find(|board| board["board"] == "x86-64");
+        Ok((known.is_some_and(|board| board["devices"] == DEVICES)).then_some(()))
     })?;
 
     let ended = roll_out(&control, &format!("{MODEL}@v1.0"))?;

@@ -121,7 +121,7 @@ pub(crate) fn a_bad_version_stops_at_a_gate_and_that_is_an_incident_until_a_good
     let why = wait_for("the second ring to wait for its approval", LIMIT, || {
         let why = fleet.why(&rollout, "pol-2")?;
         let waits = list_of(&why, "/waits_for")?.iter().filter_map(Value::as_str).collect::<Vec<_>>();
-        let approval = waits.iter().any(|reason| reason.contains("approval"));
+        let approval = waits.iter().any(|reason| reason.contains("to be approved"));
         let open = why["gates"][0]["verdict"] == "open";
         Ok((approval && open).then_some(why))
     })?;
