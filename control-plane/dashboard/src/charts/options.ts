@@ -154,7 +154,9 @@ export function paretoOption(points: readonly FrontPoint[], colours: Palette): O
     },
     yAxis: {
       type: "value",
-      scale: true,
+      // A share: the axis does not go beyond all or under nothing.
+      min: (of: Extent) => Math.max(0, of.min - margin(of)),
+      max: (of: Extent) => Math.min(1, of.max + margin(of)),
       ...axis(colours),
       axisLabel: { color: colours.soft, formatter: (value: number) => percent(value) },
     },
@@ -173,4 +175,14 @@ export function paretoOption(points: readonly FrontPoint[], colours: Palette): O
       scatter("trained", trained, orange, 0.95),
     ],
   };
+}
+
+interface Extent {
+  min: number;
+  max: number;
+}
+
+/** Room around the points, as a share. */
+function margin({ min, max }: Extent): number {
+  return Math.max(0.01, (max - min) / 10);
 }
