@@ -12,6 +12,7 @@ mod completion;
 mod compression;
 mod config;
 mod context;
+mod database;
 mod datasets;
 mod devices;
 mod groups;

@@ -25,7 +25,7 @@ use shared::{
         SequenceReport, TensorReport,
     },
     limits,
-    manifest::{Alarm, Head},
+    manifest::{Alarm, Head, MODEL_FILE},
 };
 use std::{path::Path, sync::Arc};
 use steps::Known;
@@ -233,7 +233,8 @@ pub fn export(
     let mut answers: Box<dyn Fn(&Tensor) -> Tensor> = Box::new(|x| net.probabilities(x));
     let lowered = |x: &Tensor| alarm::lowered(answers(x), line_fp32);
     let of_net = golden(&lowered, set, seed).map_err(Error::Golden)?;
-    let (chosen, line) = match compressed {
+    let is_asked_for = compressed.is_some();
+    let (mut chosen, mut line) = match compressed {
         Some(mut compressed) => {
             for (step, graph) in &compressed.structures {
                 let (onnx, _) = alarm::drawn(onnx::write_f32(graph)?, held, ort)?;
@@ -250,68 +251,42 @@ pub fn export(
         }
         None => {
             rows.push(plain_row);
-            let lowered = |x: &Tensor| alarm::lowered(answers(x), plain_line);
-            let sure = golden(&lowered, set, seed).map_err(Error::Golden)?;
-            match fallback::disagreement(&plain_onnx, &sure, ort)? {
-                Some(why) => {
-                    let mut half = fallback::half(graph, &why)?;
-                    let line;
-                    (half.onnx, line) = alarm::drawn(half.onnx, held, ort)?;
-                    rows.push((half.way.clone(), half.graph.clone(), half.onnx.clone()));
-                    (half, line)
-                }
-                None => {
-                    let remarks = vec![way.clone()];
-                    let compressed = Compressed {
-                        graph,
-                        onnx: plain_onnx,
-                        form: ModelForm::Int8,
-                        way,
-                        tensors: plain.tensors,
-                        structures: Vec::new(),
-                        tried: Vec::new(),
-                        remarks,
-                        seconds: 0.0,
-                        loss_max: INT8_LOSS_MAX,
-                    };
-                    (compressed, plain_line)
-                }
-            }
+            let compressed = Compressed {
+                graph,
+                onnx: plain_onnx,
+                form: ModelForm::Int8,
+                remarks: vec![way.clone()],
+                way,
+                tensors: plain.tensors,
+                structures: Vec::new(),
+                tried: Vec::new(),
+                seconds: 0.0,
+                loss_max: INT8_LOSS_MAX,
+            };
+            (compressed, plain_line)
         }
     };
-    let needed = onnx::constant_bytes(&chosen.onnx)?;
-    if needed > board.limits.weight_bytes_max {
-        let (board, allowed) = (board.id.to_string(), board.limits.weight_bytes_max);
-        return Err(Error::TooLarge { board, allowed, needed });
-    }
-    let lowered = |x: &Tensor| alarm::lowered(answers(x), line);
-    let golden = golden(&lowered, set, seed).map_err(Error::Golden)?;
+    check_size(&chosen.onnx, board)?;
+    let sure =
+        |line| golden(&|x: &Tensor| alarm::lowered(answers(x), line), set, seed).map_err(Error::Golden);
+    let mut golden = sure(line)?;
+
+    let of_fp32 = agreeing("model-fp32.onnx", &onnx_fp32, &of_net, FP32_DIFFERENCE_MAX, ort)?;
+    let of_chosen = match agreeing(MODEL_FILE, &chosen.onnx, &golden, INT8_DIFFERENCE_MAX, ort) {
+        Err(Error::Disagrees { source, .. }) if !is_asked_for => {
+            chosen = fallback::half(chosen.graph, &source)?;
+            (chosen.onnx, line) = alarm::drawn(chosen.onnx, held, ort)?;
+            rows.push((chosen.way.clone(), chosen.graph.clone(), chosen.onnx.clone()));
+            check_size(&chosen.onnx, board)?;
+            golden = sure(line)?;
+            agreeing(MODEL_FILE, &chosen.onnx, &golden, INT8_DIFFERENCE_MAX, ort)?
+        }
+        found => found?,
+    };
+    let difference_max = of_fp32.difference_max.max(of_chosen.difference_max);
+    let ([tract_fp32, ort_fp32], [tract_int8, ort_int8]) = (of_fp32.models, of_chosen.models);
 
     let mut remarks = chosen.remarks;
-    let runtimes: [&dyn Runtime; 2] = [&Tract, ort];
-    let mut difference_max = 0f32;
-    let mut load = |file: &'static str,
-                    bytes: &[u8],
-                    golden: &Golden,
-                    tolerance: f32|
-     -> Result<[Arc<dyn Runnable>; 2], Error> {
-        let mut models = Vec::with_capacity(2);
-        for runtime in runtimes {
-            let model = runtime.load(bytes, &LoadOptions::default())?;
-            let report = golden.check(model.as_ref(), tolerance).map_err(|source| Error::Disagrees {
-                file,
-                runtime: runtime.name(),
-                source,
-            })?;
-            difference_max = difference_max.max(report.difference_max);
-            models.push(model);
-        }
-        let [tract, ort] = [0, 1].map(|index| Arc::clone(&models[index]));
-        Ok([tract, ort])
-    };
-    let [tract_fp32, ort_fp32] = load("model-fp32.onnx", &onnx_fp32, &of_net, FP32_DIFFERENCE_MAX)?;
-    let [tract_int8, ort_int8] = load("model.onnx", &chosen.onnx, &golden, INT8_DIFFERENCE_MAX)?;
-
     let us = |model: &Arc<dyn Runnable>| measure_us(model.as_ref(), golden.input());
     let us_per_inference = LatencyTable {
         tract_fp32: Some(us(&tract_fp32)?),
@@ -474,6 +449,43 @@ pub(crate) fn judge_latency(table: &LatencyTable, board: &Board) -> Result<Optio
     )))
 }
 
+/// A model on tract and on ONNX Runtime, where it gives its golden outputs.
+struct Agreeing {
+    models: [Arc<dyn Runnable>; 2],
+    /// Largest difference from a golden output.
+    difference_max: f32,
+}
+
+/// Loads a model on both runtimes and checks it there.
+fn agreeing(
+    file: &'static str,
+    model: &[u8],
+    golden: &Golden,
+    tolerance: f32,
+    ort: &Ort,
+) -> Result<Agreeing, Error> {
+    let on = |runtime: &dyn Runtime| {
+        let model = runtime.load(model, &LoadOptions::default())?;
+        let report = golden.check(model.as_ref(), tolerance).map_err(|source| Error::Disagrees {
+            file,
+            runtime: runtime.name(),
+            source,
+        })?;
+        Ok::<_, Error>((model, report.difference_max))
+    };
+    let ((on_tract, tract_difference), (on_ort, ort_difference)) = (on(&Tract)?, on(ort)?);
+    Ok(Agreeing { models: [on_tract, on_ort], difference_max: tract_difference.max(ort_difference) })
+}
+
+/// That the constants of a model keep the board's limit.
+fn check_size(model: &[u8], board: &Board) -> Result<(), Error> {
+    let (needed, allowed) = (onnx::constant_bytes(model)?, board.limits.weight_bytes_max);
+    if needed > allowed {
+        return Err(Error::TooLarge { board: board.id.to_string(), allowed, needed });
+    }
+    Ok(())
+}
+
 /// The measures of a task, in f32 and in INT8.
 fn compared(fp32: &Measured, int8: &Measured) -> Vec<MetricReport> {
     let pairs = fp32.metrics.iter().zip(&int8.metrics);
@@ -628,12 +640,12 @@ pub fn check(folder: &Path, tolerance: Option<f32>) -> Result<Vec<Checked>, Chec
         }
         std::fs::read(&path).map_err(text)
     };
-    let model = read(shared::manifest::MODEL_FILE, runtime::MODEL_BYTES_MAX)?;
+    let model = read(MODEL_FILE, runtime::MODEL_BYTES_MAX)?;
     let golden = read(shared::manifest::GOLDEN_FILE, runtime::golden::GOLDEN_BYTES_MAX)?;
     let named = |name: &str, error: &dyn std::fmt::Display| {
         CheckError::Wrong(format!("{}: {error}", folder.join(name).display()))
     };
-    onnx::inspect(&model).map_err(|error| named(shared::manifest::MODEL_FILE, &error))?;
+    onnx::inspect(&model).map_err(|error| named(MODEL_FILE, &error))?;
     let golden = Golden::read(&golden).map_err(|error| named(shared::manifest::GOLDEN_FILE, &error))?;
     let report = if folder.join(shared::job::REPORT_FILE).is_file() {
         let text = read(shared::job::REPORT_FILE, limits::REPORT_BYTES_MAX)?;
@@ -655,7 +667,7 @@ pub fn check(folder: &Path, tolerance: Option<f32>) -> Result<Vec<Checked>, Chec
     for runtime in runtimes.into_iter().skip(usize::from(without_tract)) {
         let wrong = |error: &dyn std::fmt::Display| {
             let text = format!("on {}: {error}", runtime.name());
-            named(shared::manifest::MODEL_FILE, &text)
+            named(MODEL_FILE, &text)
         };
         let loaded = runtime.load(&model, &LoadOptions::default()).map_err(|error| wrong(&error))?;
         let report = golden.check(loaded.as_ref(), tolerance).map_err(|error| wrong(&error))?;

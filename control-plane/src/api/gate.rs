@@ -96,15 +96,12 @@ pub(super) async fn pass(State(gate): State<Gate>, peer: Peer, request: Request,
 impl Gate {
     /// Who asks, if the operation is for them.
     async fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Principal>, Box<Refused>> {
-        let role = match self.operation.need() {
-            Need::Device => return Ok(None),
-            Need::Nothing => {
-                self.app.admit(None, peer.address).map_err(Refused::unknown)?;
-                return Ok(None);
-            }
-            Need::Role(role) => role,
-        };
+        let need = self.operation.need();
+        if need == Need::Device {
+            return Ok(None);
+        }
         self.app.admit(None, peer.address).map_err(Refused::unknown)?;
+        let Need::Role(role) = need else { return Ok(None) };
         let Some(Shown { token, by_cookie }) = auth::shown(headers) else {
             let text = "a token is needed: Authorization: Bearer TOKEN, or a log-in";
             return Err(Refused::unknown(Problem::new(StatusCode::UNAUTHORIZED, text)));

@@ -33,30 +33,28 @@ impl App {
     /// One rollout, with the reasons as they are at this moment. Of one that was stopped, the gates say what is known by now.
     pub async fn rollout(&self, id: RolloutId) -> Result<Rollout> {
         let mut rollout = self.store.rollout(id).await?.ok_or_else(|| not_known(id))?;
-        if rollout.status.state == rollout::State::Stopped {
-            let scene = self.scene(&rollout).await?;
-            rollout.gates = rollout::explain(scene.input(&rollout, None, now(), now())).gates;
+        let state = rollout.status.state;
+        if !state.is_final() || state == rollout::State::Stopped {
+            self.explain(&mut rollout).await?;
         }
-        self.explain(&mut rollout).await?;
         Ok(rollout)
     }
 
     /// Rollouts, the newest first.
     pub async fn rollouts(&self, page: &Page) -> Result<Vec<Rollout>> {
         let mut rollouts = self.store.rollouts(page).await?;
-        for rollout in &mut rollouts {
+        for rollout in rollouts.iter_mut().filter(|rollout| !rollout.status.state.is_final()) {
             self.explain(rollout).await?;
         }
         Ok(rollouts)
     }
 
+    /// Fills in the reasons, and what the gates say.
     async fn explain(&self, rollout: &mut Rollout) -> Result<()> {
-        if !rollout.status.state.is_final() {
-            let scene = self.scene(rollout).await?;
-            let explained = rollout::explain(scene.input(rollout, None, now(), now()));
-            (rollout.status, rollout.devices) = (explained.status, explained.members);
-            rollout.gates = explained.gates;
-        }
+        let scene = self.scene(rollout).await?;
+        let explained = rollout::explain(scene.input(rollout, None, now(), now()));
+        (rollout.status, rollout.devices) = (explained.status, explained.members);
+        rollout.gates = explained.gates;
         Ok(())
     }
 

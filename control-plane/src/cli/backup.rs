@@ -2,28 +2,12 @@
 
 use super::{
     Failure, Outcome,
+    database::DatabaseArgs,
     output::{bytes, show},
-    serve,
 };
-use crate::{backup, store::Address};
+use crate::backup;
 use clap::Args;
 use std::path::PathBuf;
-
-/// Which database; as `serve` is given it.
-#[derive(Debug, Args)]
-pub struct DatabaseArgs {
-    /// PostgreSQL in place of SQLite in the data folder
-    #[arg(
-        long,
-        value_name = "postgres://USER@HOST/NAME",
-        env = "EDGEWRIGHT_DATABASE",
-        hide_env_values = true
-    )]
-    database: Option<Address>,
-    /// File with the password for it; PGPASSWORD and PGPASSFILE are read too
-    #[arg(long, value_name = "FILE", requires = "database")]
-    database_password_file: Option<PathBuf>,
-}
 
 /// What goes into a backup.
 #[derive(Debug, Args)]
@@ -56,8 +40,7 @@ pub struct RestoreArgs {
 
 pub(super) fn back_up(args: &BackupArgs, json: bool) -> Outcome {
     private();
-    let database =
-        serve::database(args.database.database.as_ref(), args.database.database_password_file.as_deref())?;
+    let database = args.database.chosen()?;
     let made = run(backup::write(&args.data, &database, args.with_keys, &args.out))?;
     show(json, &made, |made| {
         let size: u64 = made.files.values().map(|facts| facts.size_bytes).sum();
@@ -74,8 +57,7 @@ pub(super) fn back_up(args: &BackupArgs, json: bool) -> Outcome {
 
 pub(super) fn restore(args: &RestoreArgs, json: bool) -> Outcome {
     private();
-    let database =
-        serve::database(args.database.database.as_ref(), args.database.database_password_file.as_deref())?;
+    let database = args.database.chosen()?;
     let made = run(backup::restore(&args.from, &args.data, &database))?;
     show(json, &made, |made| {
         let data = args.data.display();

@@ -1,11 +1,11 @@
 //! `edgewright serve`.
 
-use super::{Failure, Outcome, trust};
+use super::{Failure, Outcome, database::DatabaseArgs, trust};
 use crate::{
     broker::Address,
     serve::{self, Mqtt, Options},
     signer::CERTIFICATE_DAYS_DEFAULT,
-    store::{Address as DatabaseAddress, Database},
+    store::Database,
 };
 use clap::Args;
 use shared::limits;
@@ -23,19 +23,10 @@ pub struct ServeArgs {
     /// Folder that holds everything: keys, database, blobs, jobs
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// PostgreSQL in place of SQLite in the data folder; several servers can work on one, each with the same data folder
-    /// and a broker that all reach
-    #[arg(
-        long,
-        value_name = "postgres://USER@HOST/NAME",
-        env = "EDGEWRIGHT_DATABASE",
-        hide_env_values = true
-    )]
-    database: Option<DatabaseAddress>,
-    /// File with the password for it; PGPASSWORD and PGPASSFILE are read too
-    #[arg(long, value_name = "FILE", requires = "database")]
-    database_password_file: Option<PathBuf>,
-    /// Name of this server among several; without it, made of the machine's name and the API's port
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Name of this server among several that work on one such database, each with the same data folder and a broker that
+    /// all reach; without it, made of the machine's name and the API's port
     #[arg(long, requires = "database")]
     name: Option<String>,
     /// Where the API listens
@@ -87,7 +78,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     // What the server and its workers write is for nobody else's eyes, also in a folder that was there before.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let database = database(args.database.as_ref(), args.database_password_file.as_deref())?;
+    let database = args.database.chosen()?;
     settle(&args.data, &database)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -132,19 +123,6 @@ fn settle(data: &Path, database: &Database) -> Outcome {
         None => serve::lock(data).map_err(unusable)?,
     };
     trust::settle(data)
-}
-
-/// Which database, with the password from its file.
-pub(super) fn database(
-    address: Option<&DatabaseAddress>,
-    password: Option<&Path>,
-) -> Result<Database, Failure> {
-    let Some(address) = address else { return Ok(Database::Folder) };
-    let Some(path) = password else { return Ok(Database::Address(address.clone())) };
-    let read = std::fs::read_to_string(path);
-    let text = read.map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    address.clone().with_password(password).map(Database::Address).map_err(Failure::Usage)
 }
 
 /// Each device's connection is a file; the usual soft limit of 1024 is far below what the system allows.

@@ -59,19 +59,16 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("rollouts", row);
-                let status: Status = row.json("status", "status")?;
-                Ok(StoppedRollout {
-                    id: row.parse("id", "rollout id")?,
-                    version: version_name(&row)?,
-                    at: row.time("finished_at")?,
-                    reason: status.reason,
-                    failed: row.number("failed")?,
-                })
+        Reader::each("rollouts", &rows, |row| {
+            let status: Status = row.json("status", "status")?;
+            Ok(StoppedRollout {
+                id: row.parse("id", "rollout id")?,
+                version: version_name(&row)?,
+                at: row.time("finished_at")?,
+                reason: status.reason,
+                failed: row.number("failed")?,
             })
-            .collect()
+        })
     }
 
     /// Who is there, where an incident about that is open since a time or none is.
@@ -110,21 +107,18 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("events", row);
-                let version = match row.text_option("model")? {
-                    Some(_) => version_name(&row)?,
-                    None => row.text("bundle")?,
-                };
-                Ok(RolledBack {
-                    version,
-                    devices: row.number("devices")?,
-                    last_device: row.parse("last_device", "device id")?,
-                    last_at: row.time("last_at")?,
-                })
+        Reader::each("events", &rows, |row| {
+            let version = match row.text_option("model")? {
+                Some(_) => version_name(&row)?,
+                None => row.text("bundle")?,
+            };
+            Ok(RolledBack {
+                version,
+                devices: row.number("devices")?,
+                last_device: row.parse("last_device", "device id")?,
+                last_at: row.time("last_at")?,
             })
-            .collect()
+        })
     }
 
     /// What was refused lately, by kind.
@@ -137,17 +131,14 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("security_events", row);
-                Ok(Refused {
-                    kind: row.text("kind")?,
-                    count: row.number("count")?,
-                    last_subject: row.text("last_subject")?,
-                    last_at: row.time("last_at")?,
-                })
+        Reader::each("security_events", &rows, |row| {
+            Ok(Refused {
+                kind: row.text("kind")?,
+                count: row.number("count")?,
+                last_subject: row.text("last_subject")?,
+                last_at: row.time("last_at")?,
             })
-            .collect()
+        })
     }
 
     /// Jobs that failed lately.
@@ -160,17 +151,14 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("jobs", row);
-                Ok(FailedJob {
-                    id: row.parse("id", "job id")?,
-                    model: row.text("model")?,
-                    at: row.time("finished_at")?,
-                    error: row.text_option("error")?.unwrap_or_default(),
-                })
+        Reader::each("jobs", &rows, |row| {
+            Ok(FailedJob {
+                id: row.parse("id", "job id")?,
+                model: row.text("model")?,
+                at: row.time("finished_at")?,
+                error: row.text_option("error")?.unwrap_or_default(),
             })
-            .collect()
+        })
     }
 
     /// Devices by board, without those that were revoked.
@@ -180,12 +168,9 @@ impl Store {
         )
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("devices", row);
-                Ok(OfBoard { board: row.text("board")?, devices: row.number("devices")? })
-            })
-            .collect()
+        Reader::each("devices", &rows, |row| {
+            Ok(OfBoard { board: row.text("board")?, devices: row.number("devices")? })
+        })
     }
 
     /// Devices by what they shall run, without those that were revoked; what most have comes first.
@@ -198,16 +183,13 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("device_slots", row);
-                Ok(OfVersion {
-                    version: version_name(&row)?,
-                    slot: row.text("slot")?,
-                    devices: row.number("devices")?,
-                })
+        Reader::each("device_slots", &rows, |row| {
+            Ok(OfVersion {
+                version: version_name(&row)?,
+                slot: row.text("slot")?,
+                devices: row.number("devices")?,
             })
-            .collect()
+        })
     }
 
     /// Devices that were revoked.
@@ -242,12 +224,7 @@ impl Store {
         .bind(id.to_string())
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("rollout_members", row);
-                Ok((row.text("state")?, row.number("devices")?))
-            })
-            .collect()
+        Reader::each("rollout_members", &rows, |row| Ok((row.text("state")?, row.number("devices")?)))
     }
 
     /// Open rollouts with their version, state, wave and number of waves.
@@ -259,14 +236,11 @@ impl Store {
         .bind(EACH_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("rollouts", row);
-                let policy: control_core::rollout::Policy = row.json("policy", "policy")?;
-                let status = row.json("status", "status")?;
-                Ok((row.parse("id", "rollout id")?, version_name(&row)?, status, policy.waves.len() as u64))
-            })
-            .collect()
+        Reader::each("rollouts", &rows, |row| {
+            let policy: control_core::rollout::Policy = row.json("policy", "policy")?;
+            let status = row.json("status", "status")?;
+            Ok((row.parse("id", "rollout id")?, version_name(&row)?, status, policy.waves.len() as u64))
+        })
     }
 }
 

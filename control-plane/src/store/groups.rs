@@ -90,12 +90,9 @@ impl Store {
         let rows = sqlx::query("SELECT id, labels FROM devices WHERE revoked_at IS NULL ORDER BY id")
             .fetch_all(&self.readers)
             .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("devices", row);
-                Ok((row.parse("id", "device id")?, row.json("labels", "labels")?))
-            })
-            .collect()
+        Reader::each("devices", &rows, |row| {
+            Ok((row.parse("id", "device id")?, row.json("labels", "labels")?))
+        })
     }
 
     /// A setting of the fleet.

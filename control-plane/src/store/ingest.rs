@@ -123,19 +123,16 @@ impl Store {
             .bind(page.sql_limit())
             .fetch_all(&self.readers)
             .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("security_events", row);
-                Ok(SecurityEvent {
-                    number: row.number("id")?,
-                    at: row.time("at")?,
-                    subject: row.text("subject")?,
-                    kind: row.text("kind")?,
-                    detail: row.text("detail")?,
-                    count: row.number("count")?,
-                })
+        Reader::each("security_events", &rows, |row| {
+            Ok(SecurityEvent {
+                number: row.number("id")?,
+                at: row.time("at")?,
+                subject: row.text("subject")?,
+                kind: row.text("kind")?,
+                detail: row.text("detail")?,
+                count: row.number("count")?,
             })
-            .collect()
+        })
     }
 }
 

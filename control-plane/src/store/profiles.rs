@@ -99,12 +99,9 @@ impl Store {
         )
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("profiles", row);
-                Ok((row.parse("device", "device id")?, row.number("generation")?))
-            })
-            .collect()
+        Reader::each("profiles", &rows, |row| {
+            Ok((row.parse("device", "device id")?, row.number("generation")?))
+        })
     }
 }
 

@@ -17,6 +17,15 @@ impl<'a> Reader<'a> {
         Self { table, row }
     }
 
+    /// Reads each of some rows of one table.
+    pub(super) fn each<T, C: FromIterator<T>>(
+        table: &'static str,
+        rows: &'a [AnyRow],
+        mut read: impl FnMut(Self) -> Result<T>,
+    ) -> Result<C> {
+        rows.iter().map(|row| read(Self::new(table, row))).collect()
+    }
+
     pub(super) fn corrupt(&self, column: &str, expected: &'static str, reason: impl ToString) -> Error {
         Error::Corrupt { table: self.table, column: column.to_owned(), expected, reason: reason.to_string() }
     }

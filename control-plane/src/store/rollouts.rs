@@ -247,13 +247,9 @@ impl Store {
         .bind(HISTORY_MAX)
         .fetch_all(&self.readers)
         .await?;
-        rollout.history = rows
-            .iter()
-            .map(|row| {
-                let row = Reader::new("rollout_history", row);
-                Ok(HistoryEntry { at: row.time("at")?, text: row.text("text")? })
-            })
-            .collect::<Result<_>>()?;
+        rollout.history = Reader::each("rollout_history", &rows, |row| {
+            Ok(HistoryEntry { at: row.time("at")?, text: row.text("text")? })
+        })?;
         Ok(())
     }
 

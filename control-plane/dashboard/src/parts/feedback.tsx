@@ -62,3 +62,21 @@ export function Answer<T>({
   if (of.error != null) return <ProblemBox error={of.error} />;
   return <Skeleton lines={lines} />;
 }
+
+interface Paged {
+  hasMore: boolean;
+  isLoadingMore: boolean;
+  loadMore: () => void;
+}
+
+/** Below a list that comes in pages: the next one, while there is one. */
+export function More({ of, children = "Show earlier" }: { of: Paged; children?: ReactNode }) {
+  if (!of.hasMore) return null;
+  return (
+    <p>
+      <button type="button" disabled={of.isLoadingMore} onClick={of.loadMore}>
+        {children}
+      </button>
+    </p>
+  );
+}

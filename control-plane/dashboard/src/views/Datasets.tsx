@@ -1,7 +1,7 @@
 import { api, take } from "../api/client";
 import type { Dataset } from "../api/types";
 import { Card } from "../parts/Card";
-import { Answer, Empty } from "../parts/feedback";
+import { Answer, Empty, More } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { Ago } from "../parts/Time";
 import { usePages } from "../parts/usePages";
@@ -53,13 +53,7 @@ export default function Datasets() {
             )
           }
         </Answer>
-        {datasets.hasMore && (
-          <p>
-            <button type="button" disabled={datasets.isLoadingMore} onClick={datasets.loadMore}>
-              Show more
-            </button>
-          </p>
-        )}
+        <More of={datasets}>Show more</More>
       </Card>
     </>
   );

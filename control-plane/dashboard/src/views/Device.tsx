@@ -8,7 +8,7 @@ import { SeriesChart } from "../charts/Chart";
 import { useMetrics, useTelemetry, type Asked } from "../charts/queries";
 import { Act } from "../parts/Act";
 import { Card } from "../parts/Card";
-import { Answer, Empty } from "../parts/feedback";
+import { Answer, Empty, More } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { RangePicker, useRange } from "../parts/Range";
 import { PhaseTag, Presence, Tag } from "../parts/Tag";
@@ -326,13 +326,7 @@ function History({ id }: { id: string }) {
                   </tbody>
                 </table>
               </div>
-              {events.hasMore && (
-                <p>
-                  <button type="button" disabled={events.isLoadingMore} onClick={events.loadMore}>
-                    Show earlier
-                  </button>
-                </p>
-              )}
+              <More of={events} />
             </>
           )
         }

@@ -3,7 +3,7 @@ import { api, take } from "../api/client";
 import { usePolling } from "../api/live";
 import type { Incident } from "../api/types";
 import { Card } from "../parts/Card";
-import { Answer, Empty } from "../parts/feedback";
+import { Answer, Empty, More } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { IncidentTag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
@@ -65,13 +65,7 @@ export default function Incidents() {
             )
           }
         </Answer>
-        {incidents.hasMore && (
-          <p>
-            <button type="button" disabled={incidents.isLoadingMore} onClick={incidents.loadMore}>
-              Show earlier
-            </button>
-          </p>
-        )}
+        <More of={incidents} />
       </Card>
     </>
   );

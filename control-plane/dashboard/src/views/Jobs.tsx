@@ -4,7 +4,7 @@ import { usePolling } from "../api/live";
 import type { Job } from "../api/types";
 import { ProgressBar } from "../parts/Bar";
 import { Card } from "../parts/Card";
-import { Answer, Empty } from "../parts/feedback";
+import { Answer, Empty, More } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { JOB_TONE, Tag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
@@ -39,13 +39,7 @@ export default function Jobs() {
                     <OneJob key={job.id} job={job} />
                   ))}
                 </ul>
-                {jobs.hasMore && (
-                  <p>
-                    <button type="button" disabled={jobs.isLoadingMore} onClick={jobs.loadMore}>
-                      Show earlier
-                    </button>
-                  </p>
-                )}
+                <More of={jobs} />
               </>
             )
           }

@@ -4,7 +4,7 @@ import { usePolling } from "../api/live";
 import type { Rollout } from "../api/types";
 import { MemberBar, MemberLegend } from "../parts/Bar";
 import { Card } from "../parts/Card";
-import { Answer, Empty } from "../parts/feedback";
+import { Answer, Empty, More } from "../parts/feedback";
 import { Head } from "../parts/Head";
 import { ROLLOUT_TONE, Tag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
@@ -41,13 +41,7 @@ export default function Rollouts() {
                     <OneRollout key={rollout.id} rollout={rollout} />
                   ))}
                 </ul>
-                {rollouts.hasMore && (
-                  <p>
-                    <button type="button" disabled={rollouts.isLoadingMore} onClick={rollouts.loadMore}>
-                      Show earlier
-                    </button>
-                  </p>
-                )}
+                <More of={rollouts} />
               </>
             )
           }

@@ -1,21 +1,9 @@
 //! What becomes of a network that 8 bits by calibration alone do not do justice to.
 
-use super::{Compressed, Error, INT8_DIFFERENCE_MAX, INT8_LOSS_MAX};
+use super::{Compressed, Error, INT8_LOSS_MAX};
 use crate::{graph::Graph, onnx};
-use runtime::{Golden, LoadOptions, Mismatch, Ort, Runtime, Tract};
+use runtime::Mismatch;
 use shared::job::ModelForm;
-
-/// Why a model does not give the answers of the network, on the first runtime where it does not.
-pub(super) fn disagreement(model: &[u8], golden: &Golden, ort: &Ort) -> Result<Option<Mismatch>, Error> {
-    let runtimes: [&dyn Runtime; 2] = [&Tract, ort];
-    for runtime in runtimes {
-        let loaded = runtime.load(model, &LoadOptions::default())?;
-        if let Err(why) = golden.check(loaded.as_ref(), INT8_DIFFERENCE_MAX) {
-            return Ok(Some(why));
-        }
-    }
-    Ok(None)
-}
 
 /// The network with weights of 16 bits, in place of an INT8 form that disagrees with it; says `why`.
 ///
@@ -41,10 +29,22 @@ pub(super) fn half(graph: Graph, why: &Mismatch) -> Result<Compressed, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{INT8_DIFFERENCE_MAX, agreeing},
+        *,
+    };
     use crate::onnx::tests::{ort, random_graph, values};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use runtime::{Golden, LoadOptions, Ort, Runtime};
+
+    fn disagreement(model: &[u8], golden: &Golden, ort: &Ort) -> Option<Mismatch> {
+        match agreeing("model.onnx", model, golden, INT8_DIFFERENCE_MAX, ort) {
+            Err(Error::Disagrees { source, .. }) => Some(source),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        }
+    }
 
     #[test]
     fn a_form_that_disagrees_gives_way_to_16_bits_and_says_why() {
@@ -57,14 +57,14 @@ mod tests {
         let mut answers = Vec::new();
         model.run_into(&input, 4, &mut answers).unwrap();
         let own = Golden::new(model.input().shape.clone(), input.clone(), answers.clone()).unwrap();
-        assert!(disagreement(&fp32, &own, &ort).unwrap().is_none());
+        assert!(disagreement(&fp32, &own, &ort).is_none());
 
         let turned: Vec<f32> = answers.iter().map(|value| 1.0 - value).collect();
         let other = Golden::new(model.input().shape.clone(), input, turned).unwrap();
-        let why = disagreement(&fp32, &other, &ort).unwrap().unwrap();
+        let why = disagreement(&fp32, &other, &ort).unwrap();
         let chosen = half(graph, &why).unwrap();
         assert_eq!(chosen.form, ModelForm::Fp16);
         assert!(chosen.remarks[0].contains(&why.to_string()), "{:?}", chosen.remarks);
-        assert!(disagreement(&chosen.onnx, &own, &ort).unwrap().is_none());
+        assert!(disagreement(&chosen.onnx, &own, &ort).is_none());
     }
 }
