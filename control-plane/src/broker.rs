@@ -11,7 +11,7 @@ use shared::{DeviceId, topic::Topic};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
-pub use embedded::{Config, Embedded, Files};
+pub use embedded::{Config, Embedded, Files, SESSION_LIFE};
 pub use external::{Address, CLIENT_NAME, External, Identities, Identity};
 
 /// Why the broker did not do what was asked.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Parser;
 use edgewright::{
-    broker::{Address, Broker, CLIENT_NAME, Config, Files, Identities, Identity, Ingest, Refused},
+    broker::{Address, Broker, CLIENT_NAME, Config, Files, Identities, Identity, Ingest, Refused, SESSION_LIFE},
     signer::{ClientCertificate, Signer},
 };
 use edgewright_agent::clock::wall;
@@ -113,7 +113,9 @@ pub fn run(options: &Options) -> Result<()> {
                 let identities = Arc::clone(&sink) as Arc<dyn Identities>;
                 Broker::external(address.clone(), identities, ingest)
             }
-            (None, Some(address)) => Broker::embedded(Config { address, files }, ingest).await?,
+            (None, Some(address)) => {
+                Broker::embedded(Config { address, files, session_life: SESSION_LIFE }, ingest).await?
+            }
             (None, None) => anyhow::bail!("neither --mqtt nor --broker is given"),
         };
         while !broker.is_connected() {

@@ -32,6 +32,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub struct Config {
     pub address: SocketAddr,
     pub files: Files,
+    /// How long a session outlives its connection, [`SESSION_LIFE`] unless there is a reason.
+    pub session_life: Duration,
 }
 
 /// What it reads at the start and at each [`Embedded::reload`].
@@ -58,6 +60,9 @@ impl fmt::Debug for Embedded {
     }
 }
 
+/// A session keeps its socket until it ends (ADR 44): long enough for a network that blinks, and all that a device has to
+/// hear later is retained.
+pub const SESSION_LIFE: Duration = Duration::from_secs(30);
 const LISTENER: u16 = 1;
 const INFLIGHT_MAX: u16 = 64;
 /// Messages that wait for one device; a blob's chunks are asked for again.
@@ -174,6 +179,8 @@ fn listen(context: &ServerContext, config: &Config, number: u16) -> Result<MqttS
         .max_subscriptions(SUBSCRIPTIONS_MAX)
         .max_topic_levels(TOPIC_LEVELS_MAX)
         .handshake_timeout(HANDSHAKE_TIMEOUT)
+        .session_expiry_interval(config.session_life)
+        .max_session_expiry_interval(config.session_life)
         // Zero: desired state stays until it is replaced.
         .message_expiry_interval(Duration::ZERO)
         .tls_cross_certificate(true)

@@ -18,6 +18,7 @@ use shared::Timestamp;
 use std::{collections::BTreeSet, sync::Mutex, time::Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
+const LIFE: Duration = Duration::from_secs(2);
 
 /// Remembers what it was given; refuses serials that are not among the good ones.
 #[derive(Default)]
@@ -83,7 +84,7 @@ fn config(signer: &Signer, port: u16) -> Config {
         key: signer.server_key_path(),
         ca: signer.ca_path(),
     };
-    Config { address: SocketAddr::from(([127, 0, 0, 1], port)), files }
+    Config { address: SocketAddr::from(([127, 0, 0, 1], port)), files, session_life: LIFE }
 }
 
 impl World {
@@ -294,6 +295,40 @@ async fn a_lost_connection_is_told_by_the_last_will() {
         world.recorder.received.lock().unwrap().iter().any(|(_, on, what)| on == topic && what == b"gone")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stays_away_takes_no_file_and_finds_what_is_retained_when_it_comes_again() {
+    let world = World::new().await;
+    let identity = world.identity("cam-01");
+    let come = || async {
+        let mut options = world.options("cam-01", Some(&identity));
+        options.set_clean_start(false);
+        options.set_session_expiry_interval(Some(7 * 24 * 3600));
+        let (client, mut events) = AsyncClient::new(options, 10);
+        let greeting = next(&mut events, |packet| match packet {
+            Packet::ConnAck(ack) => Some(ack.clone()),
+            _ => None,
+        });
+        let greeting = greeting.await;
+        (client, events, greeting)
+    };
+    let sessions = || world.broker.context.sessions.count();
+    let (client, events, greeting) = come().await;
+    // The device is told that the broker keeps it no longer than that.
+    assert_eq!(greeting.properties.unwrap().session_expiry_interval, Some(LIFE.as_secs() as u32));
+    drop((client, events));
+    wait_for(|| world.broker.connections() == 0).await;
+    let (client, events, greeting) = come().await;
+    assert!(greeting.session_present, "a network that blinks costs no session");
+    drop((client, events));
+    wait_for(|| sessions() == 0).await;
+    let topic: Topic = "ew/v1/device/cam-01/desired".parse().unwrap();
+    world.broker.publish(&topic, "x".into(), true).await.unwrap();
+    let (client, mut events, greeting) = come().await;
+    assert!(!greeting.session_present);
+    client.subscribe(topic.to_string(), Qos::AtLeastOnce).await.unwrap();
+    next(&mut events, |packet| matches!(packet, Packet::Publish(_)).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,8 @@ pub fn run(devices: usize, broker: Broker, store: Store, seconds: u64) -> Result
     publish(&stage, MODEL_BYTES)?;
     // The server has the same limit as this process, and other files too.
     let most = files::connections_max().saturating_sub(FILES_BESIDE).max(1);
-    let connections_max = (most < devices).then_some(most);
+    // Where devices take turns, whoever has just left holds a socket of the server for as long as its session lives.
+    let connections_max = (most < devices).then_some((most / 2).max(1));
     let room = Room { connections_max: connections_max.unwrap_or(Semaphore::MAX_PERMITS), ..Room::default() };
 
     let began = Instant::now();
