@@ -55,10 +55,16 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     if !known {
         return Ok(Html(view::login(None).into_string()).into_response());
     }
+    let mut rollouts = Vec::new();
+    for rollout in app.rollouts(&Page::first(6)).await? {
+        let is_open = !rollout.status.state.is_final();
+        let whole = if is_open { Some(app.rollout(rollout.id).await?) } else { None };
+        rollouts.push((rollout, whole));
+    }
     let shown = view::Shown {
         status: app.status().await?,
         devices: app.devices(&DeviceFilter::default(), &Page::first(SHOWN)).await?,
-        rollouts: app.rollouts(&Page::first(6)).await?,
+        rollouts,
         jobs: app.jobs(&Page::first(4)).await?,
         datasets: app.datasets(&Page::first(DATASETS_SHOWN)).await?,
         events: app.device_events(None, &Page::first(20)).await?,

@@ -1,6 +1,6 @@
 //! What the control plane keeps: data sets, jobs, versions, devices, rollouts. The JSON of these types is the API's.
 
-use crate::rollout::{self, Member, Policy, Reading, Status};
+use crate::rollout::{self, Member, MemberCounts, Policy, Reading, Status};
 use serde::{Deserialize, Serialize};
 use shared::{
     BoardId, DatasetId, DeviceId, Digest, JobId, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp,
@@ -389,6 +389,56 @@ pub struct Rollout {
     /// Counts its changes: a plan is carried out on the rollout that it was made for.
     #[serde(default)]
     pub revision: u64,
+}
+
+/// A rollout as a list shows it: its members in numbers, its reason as far as those say, and no history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RolloutSummary {
+    pub id: RolloutId,
+    /// As in `mnist@v1.0`.
+    pub version: String,
+    pub version_id: ModelVersionId,
+    pub model: ModelName,
+    /// The board that the version is for.
+    pub board: BoardId,
+    pub slot: SlotName,
+    pub bundle: Digest,
+    pub selector: Selector,
+    pub policy: Policy,
+    #[serde(flatten)]
+    pub status: Status,
+    /// Devices by where they are in it.
+    pub members: MemberCounts,
+    /// Payload bytes that delivery published for its bundle while it ran.
+    pub bytes_published: u64,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    /// Counts its changes.
+    pub revision: u64,
+}
+
+impl RolloutSummary {
+    /// Of a rollout whose members were counted; those that it holds itself are not looked at.
+    pub fn new(rollout: Rollout, members: MemberCounts) -> Self {
+        Self {
+            id: rollout.id,
+            version: rollout.version,
+            version_id: rollout.version_id,
+            model: rollout.model,
+            board: rollout.board,
+            slot: rollout.slot,
+            bundle: rollout.bundle,
+            selector: rollout.selector,
+            policy: rollout.policy,
+            status: rollout.status,
+            members,
+            bytes_published: rollout.bytes_published,
+            created_at: rollout.created_at,
+            finished_at: rollout.finished_at,
+            revision: rollout.revision,
+        }
+    }
 }
 
 /// One thing that happened in a rollout.

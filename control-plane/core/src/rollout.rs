@@ -14,6 +14,7 @@
 
 mod attention;
 mod bounds;
+mod counts;
 mod disruption;
 mod evidence;
 mod explain;
@@ -31,9 +32,10 @@ mod wave;
 mod windows;
 
 pub use attention::Attention;
+pub use counts::MemberCounts;
 pub use disruption::{Amount, Disruption};
 pub use evidence::{Evidence, Sample, Stored};
-pub use explain::{Explained, Why, explain, why};
+pub use explain::{Explained, Why, explain, glance, why};
 pub use gate::{Gate, Reading, Scope, Signal, Then, Verdict};
 pub use planner::{Action, Input, Plan, RECONNECT_MS, Rejected, plan};
 pub use policy::{MEMBERS_MAX, Membership, Policy, WAIT_MS_MAX};

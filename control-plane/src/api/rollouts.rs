@@ -8,7 +8,7 @@ use super::{
 use crate::app::{App, rollouts::NewRollout};
 use axum::{Json, extract::State, http::StatusCode};
 use control_core::{
-    entity::Rollout,
+    entity::{Rollout, RolloutSummary},
     rollout::{Order, Preview, Why},
 };
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,9 @@ use std::sync::Arc;
 pub(super) fn routes() -> Routes {
     Routes::of("Rollouts")
         .add(
-            get("/rollouts", "list_rollouts", "Rollouts, the newest first").paged().gives::<List<Rollout>>(),
+            get("/rollouts", "list_rollouts", "Rollouts with their members in numbers, the newest first")
+                .paged()
+                .gives::<List<RolloutSummary>>(),
             list,
         )
         .add(
@@ -72,7 +74,7 @@ pub(super) fn routes() -> Routes {
 async fn list(
     State(app): State<Arc<App>>,
     Query(paging): Query<Paging>,
-) -> Result<Json<List<Rollout>>, Problem> {
+) -> Result<Json<List<RolloutSummary>>, Problem> {
     let page = paging.page()?;
     Ok(Json(List::new(app.rollouts(&page).await?, &page)))
 }

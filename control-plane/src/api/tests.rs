@@ -326,6 +326,39 @@ async fn a_rollout_is_planned_explained_and_approved_through_the_api() {
 }
 
 #[tokio::test]
+async fn a_list_of_rollouts_counts_the_devices_that_one_rollout_names() {
+    let world = World::new().await;
+    world.add_dataset().await;
+    let upload = world.upload(&[("model.onnx", "a model"), ("golden.safetensors", "golden")]).await;
+    let new = json!({ "upload": upload, "board": "x86-64", "dataset": "tiny" });
+    assert_eq!(world.call("POST", "/models/m/versions", Some(new)).await.0, StatusCode::CREATED);
+    for device in ["cam-01", "cam-02"] {
+        testing::enrol(&world.app, device, "x86-64").await;
+    }
+    let (status, one) = world.call("POST", "/rollouts", Some(json!({ "version": "m@v1.0" }))).await;
+    assert_eq!(status, StatusCode::CREATED, "{one}");
+    let (status, list) = world.call("GET", "/rollouts", None).await;
+    let listed = &list["items"][0];
+    assert_eq!((status, &listed["id"]), (StatusCode::OK, &one["id"]), "{list}");
+    let counts = json!({
+        "total": 2, "pending": 2, "assigned": 0, "committed": 0, "failed": 0, "reverted": 0, "skipped": 0,
+    });
+    assert_eq!(listed["members"], counts);
+    assert_eq!(listed["reason"], "wave 1: 0 devices under way, 2 not asked yet");
+    for part in ["devices", "history", "gates", "trial"] {
+        assert!(listed.get(part).is_none(), "{part}: {listed}");
+        assert!(one.get(part).is_some(), "{part}: {one}");
+    }
+    assert!(!list.to_string().contains("cam-0"), "{list}");
+    let (status, shown) =
+        world.call("GET", &format!("/rollouts/{}", one["id"].as_str().unwrap()), None).await;
+    assert_eq!(status, StatusCode::OK);
+    let named: Vec<&Value> =
+        shown["devices"].as_array().unwrap().iter().map(|member| &member["device"]).collect();
+    assert_eq!(named, ["cam-01", "cam-02"]);
+}
+
+#[tokio::test]
 async fn lists_come_in_pages() {
     let world = World::new().await;
     for _ in 0..5 {

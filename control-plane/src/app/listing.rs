@@ -2,7 +2,7 @@
 
 use control_core::{
     access::{ApiToken, AuditEntry, User},
-    entity::{Dataset, Device, DeviceEvent, Job, Rollout, SecurityEvent, Token, Version},
+    entity::{Dataset, Device, DeviceEvent, Job, RolloutSummary, SecurityEvent, Token, Version},
 };
 
 /// An entry of a list.
@@ -35,7 +35,7 @@ impl Keyed for Job {
     }
 }
 
-impl Keyed for Rollout {
+impl Keyed for RolloutSummary {
     fn key(&self) -> String {
         self.id.to_string()
     }

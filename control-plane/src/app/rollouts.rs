@@ -11,7 +11,7 @@ pub(super) use evidence::Gathered;
 use super::{App, Error, Page, Result, chain, changes::ChangeKind, deltas::LOOK_MS, now};
 use crate::broker::Broker;
 use control_core::{
-    entity::{Rollout, VersionState},
+    entity::{Rollout, RolloutSummary, VersionState},
     rollout::{self, Fleet, Order, Plan, Why},
 };
 use shared::{DeviceId, ModelVersionId, RolloutId, Timestamp, wire::Assignment};
@@ -40,11 +40,12 @@ impl App {
         Ok(rollout)
     }
 
-    /// Rollouts, the newest first.
-    pub async fn rollouts(&self, page: &Page) -> Result<Vec<Rollout>> {
+    /// Rollouts with their members in numbers, the newest first; their reasons are those of a glance.
+    pub async fn rollouts(&self, page: &Page) -> Result<Vec<RolloutSummary>> {
         let mut rollouts = self.store.rollouts(page).await?;
-        for rollout in rollouts.iter_mut().filter(|rollout| !rollout.status.state.is_final()) {
-            self.explain(rollout).await?;
+        let now = now();
+        for rollout in &mut rollouts {
+            rollout.status.reason = rollout::glance(&rollout.status, &rollout.policy, &rollout.members, now);
         }
         Ok(rollouts)
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use control_core::{
-    entity::{Rollout, Selector},
+    entity::{Rollout, RolloutSummary, Selector},
     rollout::{MemberState, Policy, Preview, Reading, Severity, State, Verdict, Wave, WaveSize, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -208,16 +208,15 @@ pub(super) fn run(command: &RolloutCommand, client: &Client) -> Outcome {
             }
         }
         RolloutCommand::List(page) => {
-            let list: List<Rollout> = page.list(client, "/rollouts", Query::default())?;
+            let list: List<RolloutSummary> = page.list(client, "/rollouts", Query::default())?;
             show(client.json, &list, |list| {
                 let rows = list.items.iter().map(|rollout| {
-                    let committed = count(rollout, MemberState::Committed);
                     vec![
                         rollout.id.to_string(),
                         rollout.version.clone(),
                         rollout.slot.to_string(),
                         word(&rollout.status.state),
-                        format!("{committed} of {}", rollout.devices.len()),
+                        format!("{} of {}", rollout.members.committed, rollout.members.total),
                         ago(rollout.created_at),
                     ]
                 });

@@ -3,20 +3,22 @@
 use super::style::SHEET;
 use crate::app::Status;
 use control_core::{
-    entity::{Dataset, Device, DeviceEvent, Job, JobState, Rollout, SecurityEvent},
-    rollout::{MemberState, Reading, State, Verdict},
+    entity::{Dataset, Device, DeviceEvent, Job, JobState, Rollout, RolloutSummary, SecurityEvent},
+    rollout::{MemberCounts, Reading, State, Verdict},
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::{
     Timestamp,
     wire::{Phase, SlotReport, WaitsFor},
 };
+use std::collections::BTreeMap;
 
 /// Everything that the page shows.
 pub(super) struct Shown {
     pub(super) status: Status,
     pub(super) devices: Vec<Device>,
-    pub(super) rollouts: Vec<Rollout>,
+    /// Beside one that is under way stands all of it, for its waves and gates.
+    pub(super) rollouts: Vec<(RolloutSummary, Option<Rollout>)>,
     pub(super) jobs: Vec<Job>,
     pub(super) datasets: Vec<Dataset>,
     pub(super) events: Vec<DeviceEvent>,
@@ -81,7 +83,7 @@ pub(super) fn page(shown: &Shown) -> Markup {
                     (card("Refused", &status.ingest.refused.to_string()))
                 }
                 section { h2 { "Devices" } (devices(shown)) }
-                section { h2 { "Rollouts" } @for rollout in &shown.rollouts { (roll(rollout)) } @if shown.rollouts.is_empty() { p.soft { "None so far." } } }
+                section { h2 { "Rollouts" } @for (rollout, whole) in &shown.rollouts { (roll(rollout, whole.as_ref())) } @if shown.rollouts.is_empty() { p.soft { "None so far." } } }
                 section { h2 { "Jobs" } @for job in &shown.jobs { (work(job)) } @if shown.jobs.is_empty() { p.soft { "None so far." } } }
                 @if !shown.datasets.is_empty() { section { h2 { "Data sets" } (datasets(&shown.datasets)) } }
                 section { h2 { "Recent events" } (events(shown)) }
@@ -153,22 +155,36 @@ fn phase(slot: &SlotReport) -> Markup {
     }
 }
 
-fn roll(rollout: &Rollout) -> Markup {
+fn roll(rollout: &RolloutSummary, whole: Option<&Rollout>) -> Markup {
     let class = match rollout.status.state {
         State::Running => "busy",
         State::Paused => "idle",
         State::Completed => "ok",
         State::Stopped | State::Aborted => "bad",
     };
-    let waves = rollout.devices.iter().map(|member| member.wave).max().map_or(0, |wave| wave + 1);
+    let reason = whole.map_or(&rollout.status.reason, |whole| &whole.status.reason);
     html! {
         div.roll {
             b { (rollout.version) } " → " (rollout.slot) " " (tag(class, &word(&rollout.status.state)))
-            " " small { (rollout.status.reason) ", " (bytes(rollout.bytes_published)) " sent" }
-            @for wave in 0..waves { (bar(rollout, wave)) }
-            @for reading in &rollout.gates { (gate(reading)) }
+            " " small { (reason) ", " (bytes(rollout.bytes_published)) " sent" }
+            @match whole {
+                Some(whole) => {
+                    @for (wave, members) in waves(whole) { (bar(&format!("Wave {}", wave + 1), &members)) }
+                    @for reading in &whole.gates { (gate(reading)) }
+                }
+                None => { (bar("Devices", &rollout.members)) }
+            }
         }
     }
+}
+
+/// The members of each wave that has some, from 0.
+fn waves(rollout: &Rollout) -> BTreeMap<u32, MemberCounts> {
+    let mut waves: BTreeMap<u32, MemberCounts> = BTreeMap::new();
+    for member in &rollout.devices {
+        waves.entry(member.wave).or_default().add(member.state, 1);
+    }
+    waves
 }
 
 fn gate(reading: &Reading) -> Markup {
@@ -180,26 +196,22 @@ fn gate(reading: &Reading) -> Markup {
     html! { div { (tag(class, &word(&reading.verdict))) " " small { (reading.text) } } }
 }
 
-fn bar(rollout: &Rollout, wave: u32) -> Markup {
-    let members: Vec<MemberState> =
-        rollout.devices.iter().filter(|member| member.wave == wave).map(|member| member.state).collect();
-    let count = |states: &[MemberState]| members.iter().filter(|state| states.contains(state)).count();
-    let done = count(&[MemberState::Committed]);
+fn bar(name: &str, members: &MemberCounts) -> Markup {
     let parts = [
-        ("ok", done),
-        ("bad", count(&[MemberState::Failed, MemberState::Reverted])),
-        ("busy", count(&[MemberState::Assigned])),
-        ("idle", count(&[MemberState::Skipped])),
+        ("ok", members.committed),
+        ("bad", members.failed + members.reverted),
+        ("busy", members.assigned),
+        ("idle", members.skipped),
     ];
     html! {
         div.wave {
-            small { "Wave " (wave + 1) }
+            small { (name) }
             div.bar {
                 @for (class, part) in parts {
-                    @if part > 0 { i class=(class) style={ "width:" (part * 100 / members.len().max(1)) "%" } {} }
+                    @if part > 0 { i class=(class) style={ "width:" (part * 100 / members.total.max(1)) "%" } {} }
                 }
             }
-            small { (done) " of " (members.len()) }
+            small { (members.committed) " of " (members.total) }
         }
     }
 }

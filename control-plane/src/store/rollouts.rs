@@ -1,12 +1,12 @@
 //! Rollouts, their members, and the desired state that follows from them.
 
 use super::{
-    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, number, plain, time, versions,
-    word,
+    Error, Page, Reader, Result, Store, deltas::DeviceDeltas, devices, json, many, number, plain, time,
+    versions, word,
 };
 use control_core::{
-    entity::{Device, HistoryEntry, Rollout},
-    rollout::{Action, Member, Plan},
+    entity::{Device, HistoryEntry, Rollout, RolloutSummary},
+    rollout::{Action, Member, MemberCounts, Plan},
 };
 use shared::{
     DeviceId, Digest, ModelName, ModelVersionId, RolloutId, SlotName, Timestamp, VersionLabel, limits,
@@ -147,20 +147,42 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Rollouts with their members, the newest first.
-    pub async fn rollouts(&self, page: &Page) -> Result<Vec<Rollout>> {
+    /// Rollouts with their members in numbers, the newest first.
+    pub async fn rollouts(&self, page: &Page) -> Result<Vec<RolloutSummary>> {
         let sql = format!("{SELECT} WHERE r.id < $1 ORDER BY r.id DESC LIMIT $2");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(page.before())
             .bind(page.sql_limit())
             .fetch_all(&self.readers)
             .await?;
-        let mut rollouts: Vec<Rollout> = rows.iter().map(read).collect::<Result<_>>()?;
-        for rollout in &mut rollouts {
-            self.fill_members(rollout).await?;
-            self.fill_history(rollout).await?;
+        let rollouts: Vec<Rollout> = rows.iter().map(read).collect::<Result<_>>()?;
+        let ids: Vec<RolloutId> = rollouts.iter().map(|rollout| rollout.id).collect();
+        let counts = self.count_members(&ids).await?;
+        let summary = |rollout: Rollout| {
+            let members = counts.get(&rollout.id).copied().unwrap_or_default();
+            RolloutSummary::new(rollout, members)
+        };
+        Ok(rollouts.into_iter().map(summary).collect())
+    }
+
+    /// The members of some rollouts in numbers; a rollout without members is left out.
+    async fn count_members(&self, rollouts: &[RolloutId]) -> Result<HashMap<RolloutId, MemberCounts>> {
+        let sql = format!(
+            "SELECT rollout, state, count(*) AS devices FROM rollout_members WHERE rollout IN ({}) \
+             GROUP BY rollout, state",
+            many::listed(self.dialect(), 1)
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(many::list(rollouts)?)
+            .fetch_all(&self.readers)
+            .await?;
+        let mut counts: HashMap<RolloutId, MemberCounts> = HashMap::new();
+        for row in &rows {
+            let row = Reader::new("rollout_members", row);
+            let of = counts.entry(row.parse("rollout", "rollout id")?).or_default();
+            of.add(row.word("state", "state of a member")?, row.number("devices")?);
         }
-        Ok(rollouts)
+        Ok(counts)
     }
 
     /// Rollouts that are not through, the oldest first.

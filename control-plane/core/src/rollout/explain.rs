@@ -1,7 +1,7 @@
 //! Where a rollout and its members are, in words.
 
 use super::{
-    Fleet, Member, MemberState, Observed, Policy, Reading, State, Status, Verdict, evidence,
+    Fleet, Member, MemberCounts, MemberState, Observed, Policy, Reading, State, Status, Verdict, evidence,
     hold::{Hold, Turns},
     planner::Input,
     tally::{Tally, tally},
@@ -77,6 +77,35 @@ pub fn why(input: Input<'_>, device: &DeviceId) -> Option<Why> {
         waits_for.extend(holds.iter().map(ToString::to_string));
     }
     Some(Why { member, rollout: status.reason, waits_for, gates })
+}
+
+/// Why a rollout is as it is, as far as that takes neither its members nor the fleet: for lists of many. Who is offline,
+/// which gate is shut and what holds whom, [`explain`] says of one.
+pub fn glance(status: &Status, policy: &Policy, members: &MemberCounts, now: Timestamp) -> String {
+    if status.state != State::Running {
+        return status.reason.clone();
+    }
+    let unapproved = |wave: u32| policy.needs_approval(wave) && !status.approved.contains(&wave);
+    let approval =
+        |wave: u32| format!("wave {} waits for an approval: `edgewright rollout approve`", wave + 1);
+    let (wave, number) = (status.wave, status.wave + 1);
+    let Some(closed_at) = status.wave_closed_at else {
+        if unapproved(wave) {
+            return approval(wave);
+        }
+        let MemberCounts { assigned, pending, .. } = members;
+        return format!("wave {number}: {assigned} devices under way, {pending} not asked yet");
+    };
+    let gated = policy.gates.iter().any(|gate| gate.from_wave <= number) && !status.waived.contains(&wave);
+    if now.since_ms(closed_at) < policy.pause_ms {
+        format!("pause after wave {number}")
+    } else if unapproved(number) {
+        approval(number)
+    } else if gated {
+        format!("wave {number} is through and waits for its gates")
+    } else {
+        format!("pause after wave {number}")
+    }
 }
 
 /// Members of open waves that wait for something else than to be seen, by what that is.

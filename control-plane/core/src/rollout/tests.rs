@@ -148,6 +148,13 @@ impl World {
         (explained.status, explained.members)
     }
 
+    /// What a list says.
+    fn glanced(&self) -> String {
+        let mut counts = MemberCounts::default();
+        self.members.iter().for_each(|member| counts.add(member.state, 1));
+        glance(&self.status, &self.policy, &counts, self.now)
+    }
+
     fn states(&self) -> Vec<MemberState> {
         self.members.iter().map(|member| member.state).collect()
     }
@@ -193,6 +200,38 @@ fn goes_through_its_waves_with_a_pause_between() {
     world.report(2, Outcome::Committed);
     world.step(None).unwrap();
     assert_eq!(world.status.state, State::Completed);
+}
+
+#[test]
+fn a_list_says_what_a_rollout_waits_for_as_far_as_numbers_do() {
+    let mut world = World::new(policy(&[WaveSize::Count(1), WaveSize::Percent(100)]), 3);
+    world.policy.waves[0].approval = true;
+    world.step(None).unwrap();
+    assert_eq!(world.glanced(), "wave 1 waits for an approval: `edgewright rollout approve`");
+    world.policy.waves[0].approval = false;
+    world.step(None).unwrap();
+    assert_eq!(world.glanced(), "wave 1: 1 devices under way, 2 not asked yet");
+    world.report(0, Outcome::Committed);
+    world.policy.waves[1].approval = true;
+    world.step(None).unwrap();
+    // From here on it is how the reason of the one rollout begins.
+    let agrees = |world: &World, said: &str| {
+        assert_eq!(world.glanced(), said);
+        let reason = world.explained().0.reason;
+        assert!(reason.starts_with(said), "{reason}");
+    };
+    agrees(&world, "pause after wave 1");
+    world.now = world.now.plus_ms(100);
+    world.step(None).unwrap();
+    agrees(&world, "wave 2 waits for an approval: `edgewright rollout approve`");
+    world.policy.waves[1].approval = false;
+    world.policy.gates = vec![Gate::new(Signal::Ctr, 0.05)];
+    agrees(&world, "wave 1 is through and waits for its gates");
+    world.status.waived.insert(0);
+    agrees(&world, "pause after wave 1");
+    world.step(Some(Order::Abort)).unwrap();
+    assert_eq!(world.glanced(), world.status.reason);
+    assert_eq!(world.status.state, State::Aborted);
 }
 
 #[test]

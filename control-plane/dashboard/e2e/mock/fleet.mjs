@@ -206,6 +206,12 @@ export function rollouts() {
   const done = { ...live, id: uuid(900), version: "mnist@v1.0", version_id: uuid(1), state: "completed", wave: 2, reason: "all devices that could be reached have it", gates: [], policy: { ...policy, gates: [], windows: [] }, devices: live.devices.map((member) => ({ ...member, state: "committed", reason: "passed its trial" })), created_at: begun - 86_400_000, finished_at: begun - 80_000_000 };
   return [live, done];
 }
+const STATES = ["pending", "assigned", "committed", "failed", "reverted", "skipped"];
+const countOf = (members) => Object.fromEntries(STATES.map((state) => [state, members.filter((member) => member.state === state).length]));
+/** As the list has them: members in numbers. */
+export function summaries() {
+  return rollouts().map(({ devices: members, trial: _trial, gates: _gates, history: _history, ...rest }) => ({ ...rest, members: { total: members.length, ...countOf(members) } }));
+}
 export function why(rollout, device) {
   const found = rollouts().find((one) => one.id === rollout);
   const member = found?.devices.find((one) => one.device === device);
@@ -232,7 +238,7 @@ export function overview() {
     devices: { total: devices.length, online, offline: devices.length - online - 1, revoked: 1 },
     versions: tally((device) => `mnist@${device.reported.slots[0].active.version}`).map(([name, count]) => ({ version: name, slot: "default", devices: count })),
     boards: tally((device) => device.board).map(([board, count]) => ({ board, devices: count })),
-    rollouts: open.map((rollout) => ({ id: rollout.id, version: rollout.version, state: rollout.state, wave: rollout.wave, waves: 3, counts: Object.fromEntries(["pending", "assigned", "committed", "failed", "reverted", "skipped"].map((state) => [state, rollout.devices.filter((member) => member.state === state).length])) })),
+    rollouts: open.map((rollout) => ({ id: rollout.id, version: rollout.version, state: rollout.state, wave: rollout.wave, waves: 3, counts: countOf(rollout.devices) })),
     incidents: { open: incidents.filter((one) => one.resolved_at === null).length, critical: incidents.filter((one) => one.resolved_at === null && one.severity === "critical").length },
     jobs: { running: 1, queued: 0 },
     ingest: { events: 41_233, feedback: 1_212_400, telemetry: 88_231_442, per_s: 31_204.5 },

@@ -55,7 +55,7 @@ function answer(method, path, query, body, who) {
         if (sub === "events") return ok(page(fleet.events(id), query));
         return found(fleet.devices.find((device) => device.id === id), `device ${id}`);
       case "rollouts":
-        if (id === undefined) return ok(page(fleet.rollouts(), query));
+        if (id === undefined) return ok(page(fleet.summaries(), query));
         if (sub === "why") return found(fleet.why(id, last), `member ${last}`);
         return found(fleet.rollouts().find((rollout) => rollout.id === id), `rollout ${id}`);
       case "versions":

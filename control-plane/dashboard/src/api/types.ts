@@ -16,6 +16,7 @@ export type Metric = Schemas["Metric"];
 export type Overview = Schemas["Overview"];
 export type Problem = Schemas["Problem"];
 export type Rollout = Schemas["Rollout"];
+export type RolloutSummary = Schemas["RolloutSummary"];
 export type User = Schemas["User"];
 export type Version = Schemas["Version"];
 export type VersionLineage = Schemas["VersionLineage"];

@@ -25,7 +25,7 @@ export interface WaveCounts {
   standing: "through" | "open" | "next" | "later";
 }
 
-export function noCounts(): Counts {
+function noCounts(): Counts {
   return { pending: 0, assigned: 0, committed: 0, failed: 0, reverted: 0, skipped: 0 };
 }
 

@@ -1,7 +1,7 @@
 import { Link } from "react-router";
 import { api, take } from "../api/client";
 import { usePolling } from "../api/live";
-import type { Rollout } from "../api/types";
+import type { RolloutSummary } from "../api/types";
 import { MemberBar, MemberLegend } from "../parts/Bar";
 import { Card } from "../parts/Card";
 import { Answer, Empty, More } from "../parts/feedback";
@@ -9,14 +9,13 @@ import { Head } from "../parts/Head";
 import { ROLLOUT_TONE, Tag } from "../parts/Tag";
 import { Ago } from "../parts/Time";
 import { usePages } from "../parts/usePages";
-import { MEMBER_STATES, countWaves, noCounts } from "../pure/waves";
+import { count } from "../pure/format";
 
-/** Each comes with all of its devices. */
-const PAGE = 10;
+const PAGE = 50;
 
 export default function Rollouts() {
   const polling = usePolling();
-  const rollouts = usePages<Rollout>({
+  const rollouts = usePages<RolloutSummary>({
     queryKey: ["rollouts", "list"],
     ask: (cursor) => take(api.GET("/api/v1/rollouts", { params: { query: { limit: PAGE, cursor } } })),
     refetchInterval: polling,
@@ -51,10 +50,8 @@ export default function Rollouts() {
   );
 }
 
-function OneRollout({ rollout }: { rollout: Rollout }) {
-  const waves = countWaves(rollout);
-  const counts = noCounts();
-  for (const wave of waves) for (const state of MEMBER_STATES) counts[state] += wave.counts[state];
+function OneRollout({ rollout }: { rollout: RolloutSummary }) {
+  const waves = (rollout.policy.waves ?? []).length;
   return (
     <li className="gate">
       <div className="row apart">
@@ -63,7 +60,7 @@ function OneRollout({ rollout }: { rollout: Rollout }) {
             <b>{rollout.version}</b>
           </Link>
           <span className="soft small">
-            to slot {rollout.slot}, wave {Math.min(rollout.wave + 1, waves.length)} of {waves.length}, {rollout.devices.length} devices
+            to slot {rollout.slot}, wave {Math.min(rollout.wave + 1, waves)} of {waves}, {count(rollout.members.total)} devices
           </span>
         </span>
         <span className="row">
@@ -73,7 +70,7 @@ function OneRollout({ rollout }: { rollout: Rollout }) {
           <Tag tone={ROLLOUT_TONE[rollout.state]}>{rollout.state}</Tag>
         </span>
       </div>
-      <MemberBar counts={counts} label={rollout.version} />
+      <MemberBar counts={rollout.members} label={rollout.version} />
       <span className="soft small">{rollout.reason}</span>
     </li>
   );

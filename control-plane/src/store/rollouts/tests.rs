@@ -87,7 +87,8 @@ async fn a_stopped_rollout_gives_back_what_was_in_the_slot() {
             before = Some(device);
         }
         assert!(store.open_rollouts().await.unwrap().is_empty());
-        assert_eq!(store.rollouts(&Page::default()).await.unwrap()[0].history.len(), 3);
+        let newest = store.rollouts(&Page::default()).await.unwrap()[0].id;
+        assert_eq!(store.rollout(newest).await.unwrap().unwrap().history.len(), 3);
     }
 }
 
@@ -165,6 +166,52 @@ async fn of_a_long_history_the_newest_is_shown() {
         let history = store.rollout(created.id).await.unwrap().unwrap().history;
         assert_eq!((history.len(), history[0].text.as_str()), (1000, "note 500"));
         assert_eq!(history[999].text, "note 1499");
+    }
+}
+
+#[tokio::test]
+async fn a_list_counts_the_members_of_each_rollout_by_state() {
+    use MemberState::{Assigned, Committed, Failed, Pending, Reverted, Skipped};
+    for (_folder, store) in stores().await {
+        assert!(store.rollouts(&Page::default()).await.unwrap().is_empty());
+        let version = version(&store, "v1.0", "a").await;
+        let mut expected = Vec::new();
+        for (slot, states) in [
+            ("one", vec![Committed, Committed, Failed, Reverted, Skipped]),
+            ("two", vec![Pending, Pending, Pending, Assigned]),
+            ("three", Vec::new()),
+        ] {
+            let devices: Vec<String> = (0..states.len()).map(|number| format!("cam-{number}")).collect();
+            let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+            let mut created = rollout(&version, &devices);
+            created.slot = slot.parse().unwrap();
+            let mut counts = MemberCounts::default();
+            for (member, state) in created.devices.iter_mut().zip(states) {
+                member.state = state;
+                counts.add(state, 1);
+            }
+            store.add_rollout(&created).await.unwrap();
+            expected.push(RolloutSummary::new(created, counts));
+        }
+        // The newest first.
+        expected.reverse();
+        assert_eq!(store.rollouts(&Page::default()).await.unwrap(), expected);
+        let counted = MemberCounts { total: 4, pending: 3, assigned: 1, ..MemberCounts::default() };
+        assert_eq!(expected[1].members, counted);
+        let second = Page { limit: 1, after: Some(expected[0].id.to_string()) };
+        let page = store.rollouts(&second).await.unwrap();
+        assert_eq!(page, expected[1..], "one more than asked for says that there is more");
+    }
+}
+
+#[tokio::test]
+async fn a_member_in_a_state_that_is_none_is_named() {
+    for (_folder, store) in stores().await {
+        let version = version(&store, "v1.0", "a").await;
+        store.add_rollout(&rollout(&version, &["cam-01"])).await.unwrap();
+        sqlx::query("UPDATE rollout_members SET state = 'gone'").execute(&store.writer).await.unwrap();
+        let error = store.rollouts(&Page::default()).await.unwrap_err().to_string();
+        assert!(error.starts_with("rollout_members.state holds what is no state of a member"), "{error}");
     }
 }
 
