@@ -2,7 +2,10 @@
 
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use shared::{
-    job::{self, DataFormat, DatasetSchema, FrontFile, JobReport, JobSpec, Progress, Reading},
+    job::{
+        self, DataFormat, DatasetSchema, FORGE_DEVICE_ENV, ForgeDevice, FrontFile, JobReport, JobSpec,
+        Progress, Reading,
+    },
     limits,
 };
 use std::{
@@ -102,12 +105,18 @@ pub struct NewImport<'a> {
 #[derive(Clone, Debug)]
 pub struct Forge {
     program: PathBuf,
+    device: ForgeDevice,
 }
 
 impl Forge {
     /// The program at `program`, or of that name on the path.
     pub fn new(program: PathBuf) -> Self {
-        Self { program }
+        Self { program, device: ForgeDevice::default() }
+    }
+
+    /// The same, whose jobs compute on `device`.
+    pub fn on(self, device: ForgeDevice) -> Self {
+        Self { device, ..self }
     }
 
     /// Reads a data set: its schema, counts and digest.
@@ -200,7 +209,7 @@ impl Forge {
         mut cancel: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--job").arg(folder);
+        command.arg("run").arg("--job").arg(folder).env(FORGE_DEVICE_ENV, self.device.to_string());
         if std::env::var_os(WAIT_POLICY).is_none() {
             command.env(WAIT_POLICY, "passive");
         }
@@ -523,6 +532,16 @@ exit 1"#;
             b"",
         ] {
             assert!(!works_in(other, folder));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_told_what_to_compute_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let forge = program(folder.path(), r#"echo "told $EDGEWRIGHT_FORGE_DEVICE" >&2; exit 2"#);
+        for device in [ForgeDevice::Auto, ForgeDevice::Cuda(1)] {
+            let error = run(&forge.clone().on(device), false).await.0.unwrap_err();
+            assert_eq!(error.to_string(), format!("told {device}"));
         }
     }
 

@@ -19,7 +19,7 @@ use leadership::Leadership;
 pub(crate) use locks::{lock, try_lock};
 use names::Names;
 use serde::{Deserialize, Serialize};
-use shared::limits;
+use shared::{job::ForgeDevice, limits};
 use std::{
     fs::{self, DirBuilder, File},
     io,
@@ -43,6 +43,8 @@ pub struct Options {
     /// Names under which devices reach the server; the first is told to them.
     pub public_hosts: Vec<String>,
     pub forge: Option<PathBuf>,
+    /// What jobs compute on.
+    pub forge_device: ForgeDevice,
     pub boards: PathBuf,
     pub blob_bytes_per_s: u64,
     pub chunk_bytes: u32,
@@ -162,7 +164,8 @@ pub async fn start(options: Options) -> Result<Server> {
         public_api: format!("https://{}", names::with_port(&names.api_host, api_address.port())),
         broker_crl,
     };
-    let forge = Forge::new(options.forge.clone().unwrap_or_else(beside_this_program));
+    let forge =
+        Forge::new(options.forge.clone().unwrap_or_else(beside_this_program)).on(options.forge_device);
     let app = App::new(settings, Parts { store, signer, trust, forge, boards });
     app.clear_uploads()?;
     let server = format!("https://{}", SocketAddr::new(reachable(api_address), api_address.port()));

@@ -3,9 +3,11 @@
 //! A job is a folder: `job.json` ([`JobSpec`]) goes in; `checkpoint/` is the worker's own; `result/` appears, whole
 //! or not at all, when the job is done. On its standard output the worker writes one [`Progress`] a line.
 
+mod forge_device;
 mod front;
 mod reading;
 
+pub use forge_device::{FORGE_DEVICE_ENV, ForgeDevice, NoForgeDevice};
 pub use front::{FrontEntry, FrontFile, FrontPoint, FrontRef, NoFrontRef};
 pub use reading::Reading;
 
@@ -578,6 +580,13 @@ pub struct JobReport {
     /// Training samples whose labels were used; `None` where that is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<u64>,
+    /// What the job computed on when it ended, as in `cpu` or `cuda:0`; `None` for an import, and in reports from before it
+    /// was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// In which numbers it trained there: `f32`, or `f16 and f32`; `None` as `device` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// Of a model that finds anomalies: where it draws its line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,

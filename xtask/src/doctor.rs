@@ -71,10 +71,10 @@ fn look(cache: &Cache) -> Result<Vec<Finding>> {
     for (name, what, requirements, required) in [
         ("venv-tools", "Python tools of the tests", "requirements-tools.txt", true),
         ("venv-api", "Schemathesis, which tests the API", "requirements-api.txt", true),
-        ("venv-torch", "PyTorch, the peer of bench search", "requirements-torch.txt", false),
+        ("venv-torch", "PyTorch with CUDA, for a GPU and bench search", "requirements-torch.txt", false),
     ] {
         let present = setup::venv_is_there(cache, name, requirements)?;
-        let how = if required { "cargo xtask setup" } else { "cargo xtask setup --peers" };
+        let how = if required { "cargo xtask setup" } else { "cargo xtask setup --gpu, or --peers" };
         let detail = if present { cache.join(name).display().to_string() } else { how.to_owned() };
         findings.push(Finding { what: what.to_owned(), present, required, detail });
     }

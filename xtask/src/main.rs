@@ -35,6 +35,9 @@ enum Command {
         /// Also bring the peers of the benches: PyTorch (several gigabytes), nginx, others' makers of deltas and models.
         #[arg(long)]
         peers: bool,
+        /// Also bring what the forge computes on an NVIDIA GPU with (several gigabytes; the driver is the machine's own).
+        #[arg(long)]
+        gpu: bool,
     },
     /// Say what is there, what is missing and how to get it.
     Doctor {
@@ -85,8 +88,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     let cache = cache::Cache::find()?;
     match command {
-        Command::Setup { cross, peers } => {
-            setup::run(&cache, setup::Wanted { cross, torch: peers, delivery: peers, models: peers })
+        Command::Setup { cross, peers, gpu } => {
+            let torch = peers || gpu;
+            setup::run(&cache, setup::Wanted { cross, torch, delivery: peers, models: peers })?;
+            if gpu { setup::say_where_cuda_is(&cache) } else { Ok(()) }
         }
         Command::Doctor { json } => doctor::run(&cache, json),
         Command::Test { only, keep_going } => {

@@ -29,7 +29,7 @@ const TORCH_MB: u64 = 7000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) cross: bool,
-    /// PyTorch, the peer of `bench search`.
+    /// PyTorch, the peer of `bench search`; with the same libtorch and all that it needs of CUDA.
     pub(crate) torch: bool,
     /// The peers of `bench delivery`.
     pub(crate) delivery: bool,
@@ -72,7 +72,7 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
         bring_venv(
             cache,
             "venv-torch",
-            "PyTorch, the peer of bench search",
+            "PyTorch with CUDA, for a GPU and as the peer of bench search",
             "requirements-torch.txt",
             TORCH_MB,
         )?;
@@ -82,6 +82,18 @@ pub(crate) fn run(cache: &Cache, wanted: Wanted) -> Result<()> {
     purposes.extend(wanted.cross.then_some(Purpose::Cross));
     purposes.extend(wanted.delivery.then_some(Purpose::Delivery));
     system::bring(&purposes)
+}
+
+/// Prints what a shell needs for the forge to find libtorch's half for GPUs. PyTorch's wheel is the one that libtorch comes
+/// from, and its environment has CUDA's libraries beside it, where libtorch looks for them.
+pub(crate) fn say_where_cuda_is(cache: &Cache) -> Result<()> {
+    let pattern = cache.join("venv-torch/lib/python3*/site-packages/torch/lib/libtorch_cuda.so");
+    let pattern = pattern.to_str().context("the cache folder's name is not UTF-8")?;
+    let library =
+        glob::glob(pattern)?.flatten().next().context("PyTorch's environment has no libtorch_cuda.so")?;
+    let folder = library.parent().unwrap_or(&library);
+    println!("export LD_LIBRARY_PATH='{}'", folder.display());
+    Ok(())
 }
 
 /// Is the entry in the cache, as it is pinned?

@@ -1,4 +1,5 @@
-//! From samples, in memory or in a file, to batches of tensors, with augmentation.
+//! From samples, in memory or in a file, to batches of tensors, with augmentation. All of it happens on the processor; a batch
+//! that is done goes to the device.
 
 mod made;
 mod text;
@@ -8,6 +9,7 @@ pub use text::Change;
 use crate::{
     answer::Answer,
     data::{Split, balance},
+    device,
     genotype::Dim,
     params::channels_last,
     seeds::{self, Purpose},
@@ -33,7 +35,7 @@ pub struct Samples {
     count: usize,
     /// Mean and variance of all values, once somebody asked.
     moments: OnceLock<(f64, f64)>,
-    /// What a sample of each class counts for, `[classes]`, where classes are unbalanced.
+    /// What a sample of each class counts for, `[classes]`, where classes are unbalanced; on the device.
     weights: Option<Tensor>,
     answer: Answer,
     text: Option<Windows>,
@@ -74,7 +76,7 @@ impl Samples {
         let ([channels, length], Some(_)) = (&schema.shape[..], &schema.text) else {
             let weighed = matches!(schema.task, Task::ImageClassification | Task::SeriesClassification);
             let weights = balance::weights(&split.labels, schema.labels.len()).filter(|_| weighed);
-            let weights = weights.map(|weights| Tensor::from_slice(&weights));
+            let weights = weights.map(|weights| device::put(&Tensor::from_slice(&weights)));
             return Self { weights, ..Self::new(split, &schema.shape) };
         };
         let answer = Answer::of(schema);
@@ -152,8 +154,13 @@ impl Samples {
         classes
     }
 
-    /// Channels-last samples `[B, C, H, W]` and their labels, as [`Answer`] takes them.
+    /// Channels-last samples `[B, C, H, W]` and their labels, as [`Answer`] takes them, on the device.
     pub fn batch(&self, indices: &[i64]) -> (Tensor, Tensor) {
+        put(self.taken(indices))
+    }
+
+    /// The same where the samples are.
+    fn taken(&self, indices: &[i64]) -> (Tensor, Tensor) {
         if let Some(text) = &self.text {
             return text.batch(indices, Change::Nothing, &mut seeds::stream(0, Purpose::Augment, 0));
         }
@@ -173,13 +180,13 @@ impl Samples {
     /// As [`Self::batch`], each sample changed at random by `augment`.
     pub fn augmented(&self, indices: &[i64], augment: &Augment, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
         if let Some(text) = &self.text {
-            return text.batch(indices, augment.text, rng);
+            return put(text.batch(indices, augment.text, rng));
         }
         if let Some(made) = &self.made {
-            return made.batch(self, indices, augment, rng);
+            return put(made.batch(self, indices, augment, rng));
         }
-        let (x, labels) = self.batch(indices);
-        (no_grad(|| channels_last(&self.changed(&x, augment, rng))), labels)
+        let (x, labels) = self.taken(indices);
+        put((no_grad(|| channels_last(&self.changed(&x, augment, rng))), labels))
     }
 
     /// `x` changed at random by `augment`, which adds noise by the deviation of all values.
@@ -187,6 +194,10 @@ impl Samples {
         let deviation = if augment.jitter > 0.0 { self.moments().1.sqrt() } else { 0.0 };
         augment.apply(self.dim, x, deviation, rng)
     }
+}
+
+fn put((x, labels): (Tensor, Tensor)) -> (Tensor, Tensor) {
+    (device::put(&x), device::put(&labels))
 }
 
 /// The samples of `split` at `indices` with their labels, as numbers of `shape`; those that it does not have are left out.

@@ -17,7 +17,7 @@
 //! A step is an architecture step and then a weight step, each on a batch of its own, each a forward pass, the mean
 //! cross entropy, and the gradient of it with respect to `alpha` alone (Adam, rate 3e-4, betas 0.5 and 0.999, weight
 //! decay 1e-3, decoupled) or to the weights alone (SGD, rate 0.025, momentum 0.9 with Nesterov, weight decay 3e-4 on
-//! kernels and the head's matrix). The loss that a step reports is the weight step's.
+//! kernels and the head's matrix). The loss that a step reports is the weight step's. All of it is f32, on a GPU too.
 //!
 //! # Other methods
 //! - [`Form::SecondOrder`]: the gradient of the architecture step is that of the loss on `x_arch` after a weight step on
@@ -48,8 +48,9 @@ pub use images::{Images, Unfit};
 
 use crate::{
     answer::Answer,
+    device,
     genotype::{Adapter, CellPlan, Dim, Skeleton},
-    optim::{Adam, Sgd},
+    optim::{Adam, LossScale, Sgd},
     params::{channels_last, to_vec},
     search::{self, Form, Mix, Relaxed},
     seeds::{self, Purpose},
@@ -127,13 +128,15 @@ impl StepBench {
         };
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
         let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };
-        let net = Supernet::partial(skeleton, Space::with_reads(NODES, 2), partial, &mut rng);
+        let space = Space::with_reads(NODES, 2);
+        let net = Supernet::partial(skeleton, space, partial, &mut rng).in_full_precision();
         let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
         let (edges, operations) = (net.space().edges().len(), net.space().operations().len());
         let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns(operations))) * 1e-3;
-        let alpha = alpha.reshape([edges as i64, form.columns(operations)]);
+        let alpha = device::put(&alpha.reshape([edges as i64, form.columns(operations)]));
         let [x_weights, x_arch] = [0, 1].map(|_| {
-            channels_last(&Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]))
+            let x = Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]);
+            device::put(&channels_last(&x))
         });
         let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
         Self {
@@ -147,7 +150,7 @@ impl StepBench {
             alpha: alpha.set_requires_grad(true),
             x_weights,
             x_arch,
-            labels: Tensor::from_slice(&labels),
+            labels: device::put(&Tensor::from_slice(&labels)),
             images: None,
             steps: 0,
         }
@@ -181,7 +184,9 @@ impl StepBench {
     }
 
     fn relaxed(&self) -> Relaxed<'_> {
-        Relaxed { form: self.form, net: &self.net, candidates: &self.candidates, alpha: &self.alpha }
+        let scale = LossScale::of(self.net.precision());
+        let Self { form, net, candidates, alpha, .. } = self;
+        Relaxed { form: *form, net, candidates, alpha, scale }
     }
 
     /// What this pass computes with.

@@ -4,7 +4,7 @@
 //! Structured pruning ([`prune`]) and low rank ([`low_rank`]) change the structure. Then the weights become integers:
 //! after training ([`crate::quantise`]), with biases and channels corrected ([`correct`]), with every weight rounded to
 //! where the layer's answers need it ([`rounding`]), or in the midst of training ([`fake`]). [`sequence`] says which of
-//! it is done, and in what order.
+//! it is done, and in what order. All of it is f32, on a GPU too: what is trained here is to answer as integers will.
 
 mod channels;
 pub mod correct;

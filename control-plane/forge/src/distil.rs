@@ -4,6 +4,7 @@
 use crate::{
     answer::Answer,
     network::{Network, Traced},
+    precision::Precision,
 };
 use tch::{Kind, Tensor};
 
@@ -21,7 +22,8 @@ const PROBABILITY_MIN: f64 = 1e-8;
 /// theirs do (Zagoruyko and Komodakis 2017). The square of the temperature keeps the size of the gradient. Without
 /// teachers, `hard`.
 pub fn loss(answer: Answer, teachers: &[Network], x: &Tensor, pupil: &Traced, hard: Tensor) -> Tensor {
-    let traced: Vec<Traced> = tch::no_grad(|| teachers.iter().map(|one| one.traced(x, false)).collect());
+    let answers = || -> Vec<Traced> { teachers.iter().map(|one| one.traced(x, false)).collect() };
+    let traced = Precision::of(x.device()).compute(|| tch::no_grad(answers));
     let length = length(x);
     let Some(targets) = targets(answer, length, &traced) else { return hard };
     let parts = targets.iter().zip(answer.parts(&pupil.logits, length));

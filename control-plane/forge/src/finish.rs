@@ -196,7 +196,7 @@ pub struct Terms<'a> {
     pub cut_short: bool,
 }
 
-/// Exports `net` and measures it on the test split: the form of it that is given, or its INT8 form by calibration alone.
+/// Exports `net`, which is on the processor, and measures it on the test split: the form of it that is given, or its INT8 form by calibration alone.
 /// `ort` calibrates and measures. By `held`, normal samples that were not trained on, a model that finds anomalies gets its
 /// line.
 ///
@@ -245,7 +245,7 @@ pub fn export(
             (compressed.onnx, line) = alarm::drawn(compressed.onnx, held, ort)?;
             let named = format!("{}, {}", compressed.form.name(), compressed.way);
             rows.push((named, compressed.graph.clone(), compressed.onnx.clone()));
-            let small = Trainable::new(&compressed.graph);
+            let small = Trainable::new(&compressed.graph).on_cpu();
             answers = Box::new(move |x| small.probabilities(x));
             (compressed, line)
         }

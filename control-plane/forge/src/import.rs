@@ -192,6 +192,8 @@ pub fn import(wanted: &Import<'_>, ort: &Ort) -> Result<Outcome, Error> {
         teachers: None,
         pretext: None,
         labelled: None,
+        device: None,
+        precision: None,
         alarm: None,
         train_seconds: 0.0,
         train_epochs: 0,

@@ -19,11 +19,13 @@ use crate::{
     checkpoint::{self, Checkpoint, Named},
     compress,
     data::{self, Dataset, Room, Split},
+    device,
     finish::{self, Compressed, Terms},
     genotype::Architecture,
     history::{History, Shares},
     memory,
     network::{FitError, Network, broken_limit, latency},
+    precision::Precision,
     search::{self, Point, SearchState, Setting},
     seeds::{self, Purpose},
     supernet,
@@ -157,6 +159,9 @@ struct State {
     paced: Paced,
     #[serde(default)]
     history: History,
+    /// What it was computed on; its tensors are the same on any.
+    #[serde(default)]
+    device: Option<String>,
     /// What the search judged, once it is over.
     #[serde(default)]
     front: Vec<Point>,
@@ -171,6 +176,17 @@ enum Phase {
     Train(TrainState),
     Trained,
     Compress(CompressState),
+}
+
+impl State {
+    /// Notes what computes from here on, and says so where something else did before.
+    fn computed_on(&mut self, device: String) {
+        if let Some(before) = self.device.replace(device.clone())
+            && before != device
+        {
+            self.paced.remarks.push(format!("computed on {before} until it was ended, then on {device}"));
+        }
+    }
 }
 
 /// Runs the job in `dir` to its result. A job whose result is there is done. No other worker runs it meanwhile.
@@ -193,7 +209,9 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let (spec, digest) = spec::read(dir)?;
-    (hooks.progress)(&plain(Stage::Load, 0, 1));
+    let chosen = device::chosen();
+    let message = chosen.map(|it| format!("computes in {} on {it}", Precision::of(it.device).name()));
+    (hooks.progress)(&Progress { message, ..plain(Stage::Load, 0, 1) });
     let mut set = data::open_ref(&spec.dataset, &room)?;
     if set.train.stored.is_some() {
         let message = Some(format!(
@@ -238,12 +256,15 @@ pub fn run(dir: &Path, hooks: Hooks<'_>) -> Result<(), Error> {
         pretext: None,
         paced: Paced::default(),
         history: History::default(),
+        device: None,
         front: Vec::new(),
     };
-    let (state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
+    let (mut state, saved) = found.map_or((fresh, None), |(state, named)| (state, Some(named)));
+    state.computed_on(device::name(device::get()));
     let (set, samples, all) = (&set, &samples, all.as_ref());
     let mut driver = Driver { spec, set, samples, all, detecting, checkpoint, hooks, state, saved };
-    let net = driver.network()?;
+    // What is exported is compared with the network bit by bit, or nearly so: both are the processor's.
+    let net = driver.network()?.on_cpu();
     let compressed = driver.compress(&net, &ort)?;
     driver.finish(dir, &net, compressed, &ort)?;
     forget(&room);
@@ -510,6 +531,8 @@ impl Driver<'_, '_> {
             teachers: self.state.teachers.take(),
             pretext: self.state.pretext.take(),
             labelled: self.labelled(),
+            device: Some(device::name(device::get())),
+            precision: Some(Precision::of(device::get()).name().to_owned()),
             alarm: exported.alarm,
             train_seconds: self.state.train_seconds,
             train_epochs: self.spec.budget.train_epochs,

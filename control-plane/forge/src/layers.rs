@@ -6,7 +6,7 @@ use crate::{
     genotype::{Adapter, Dim, Operation, Skeleton},
     params::{Builder, Init, ParamId, Params},
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Keeps a variance of zero from dividing by zero; folded into weights on export.
 pub const BN_EPSILON: f64 = 1e-5;
@@ -201,7 +201,7 @@ fn space_rows(x: &Tensor) -> Tensor {
 
 /// `[N, C]` for `[N, positions, C]`.
 fn mean_of_rows(rows: &Tensor) -> Tensor {
-    rows.mean_dim([1i64].as_slice(), false, tch::Kind::Float)
+    rows.mean_dim([1i64].as_slice(), false, Kind::Float)
 }
 
 /// The last layer.
@@ -234,10 +234,14 @@ impl Head {
     }
 
     /// Channels-last `[N, C, H, W]`, together of as many channels as the layer has features, to logits as [`Answer`]
-    /// describes them: mean over space, then linear; or linear at each position.
+    /// describes them: mean over space, then linear; or linear at each position. They are f32 whatever the nodes are.
     ///
     /// The nodes are joined when they are small.
     pub fn forward(&self, p: &Params, nodes: &[Tensor]) -> Tensor {
+        self.logits(p, nodes).to_kind(Kind::Float)
+    }
+
+    fn logits(&self, p: &Params, nodes: &[Tensor]) -> Tensor {
         let rows: Vec<Tensor> = nodes.iter().map(space_rows).collect();
         let at_each = |[weight, bias]: [ParamId; 2]| Tensor::cat(&rows, 2).linear(&p[weight], Some(&p[bias]));
         if self.answer.is_causal() {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use forge::{
     bench_step::{Images, StepBench},
-    data, failure, finish,
+    data, device, failure, finish,
     import::{self, Import},
     job::{self, Hooks},
     memory,
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::{
     board::Board,
-    job::{DataFormat, Progress, Reading, SearchMethod, Stage},
+    job::{DataFormat, FORGE_DEVICE_ENV, ForgeDevice, Progress, Reading, SearchMethod, Stage},
 };
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -62,6 +62,10 @@ enum Command {
         /// needed. An eighth of what is to be had where not given.
         #[arg(long, value_name = "N")]
         data_mib: Option<u64>,
+        /// What computes: the first GPU where there is one that libtorch can use, else the processor (auto); the processor
+        /// (cpu); or a GPU by its number (cuda, cuda:N).
+        #[arg(long, value_name = "auto|cpu|cuda[:N]", env = FORGE_DEVICE_ENV, default_value_t)]
+        device: ForgeDevice,
     },
     /// Say what a data set holds, or what is wrong with it.
     Inspect {
@@ -116,6 +120,9 @@ enum Command {
         /// Only write the weights and batches that the first step begins from to this safetensors file.
         #[arg(long, value_name = "FILE", conflicts_with = "serve")]
         start: Option<PathBuf>,
+        /// What computes, as for `run`; what it is measured against computes on the processor.
+        #[arg(long, value_name = "auto|cpu|cuda[:N]", default_value_t = ForgeDevice::Cpu)]
+        device: ForgeDevice,
     },
 }
 
@@ -197,19 +204,19 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run { job, progress, checkpoint_ms, data_mib } => {
-            run(&job, progress, Duration::from_millis(checkpoint_ms), data_mib)
-        }
+        Command::Run { job, progress, checkpoint_ms, data_mib, device } => compute_on(device)
+            .and_then(|()| run(&job, progress, Duration::from_millis(checkpoint_ms), data_mib)),
         Command::Inspect { path, format, normal, label_column, json } => {
             inspect(&path, format.map(Into::into), &Reading { normal, label_column }, json)
         }
         Command::Check { dir, tolerance, json } => check(&dir, tolerance, json),
         Command::Import(args) => take_in(&args),
-        Command::BenchStep { start: Some(file), method, images, .. } => {
-            step_bench(method, images.as_deref()).and_then(|bench| write_start(&bench, &file))
-        }
-        Command::BenchStep { steps, threads, method, json, serve, images, start: None } => {
-            step_bench(method, images.as_deref())
+        Command::BenchStep { start: Some(file), method, images, device, .. } => compute_on(device)
+            .and_then(|()| step_bench(method, images.as_deref()))
+            .and_then(|bench| write_start(&bench, &file)),
+        Command::BenchStep { steps, threads, method, json, serve, images, start: None, device } => {
+            compute_on(device)
+                .and_then(|()| step_bench(method, images.as_deref()))
                 .and_then(|bench| bench_step(bench, steps, threads, json, serve))
         }
     };
@@ -218,6 +225,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let input = error.downcast_ref::<job::Error>().is_some_and(job::Error::is_input)
                 || error.is::<data::Error>()
+                || error.is::<device::Error>()
                 || error.downcast_ref::<import::Error>().is_some_and(import::Error::is_input)
                 || matches!(error.downcast_ref::<finish::CheckError>(), Some(finish::CheckError::Input(_)));
             // One line: error texts of libraries may hold several.
@@ -226,6 +234,12 @@ fn main() -> ExitCode {
             ExitCode::from(if input { INPUT_EXIT } else { 1 })
         }
     }
+}
+
+/// Chooses what computes; before anything else of libtorch.
+fn compute_on(device: ForgeDevice) -> anyhow::Result<()> {
+    device::choose(device)?;
+    Ok(())
 }
 
 fn run(

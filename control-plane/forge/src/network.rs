@@ -9,6 +9,7 @@ mod tests;
 pub use fit::{BrokenLimit, FitError, broken_limit, cost_on, load_on};
 
 use crate::{
+    device,
     genotype::{Architecture, Operation, OperationKind, Skeleton},
     layers::{self, Attention, ConvBn, Head, SqueezeExcite},
     params::{Builder, Init, ParamId, Params},
@@ -86,9 +87,13 @@ pub struct Traced {
 /// The activation-based attention of Zagoruyko and Komodakis 2017, section 3.1: squares summed over channels, made a
 /// vector of length one. It needs no channels in common, so that a narrow network can be held against a wide one.
 fn attention_of(nodes: &[Tensor]) -> Tensor {
-    let squares = |x: &Tensor| (x * x).sum_dim_intlist([1i64].as_slice(), false, Kind::Float).flatten(1, -1);
+    let squares = |x: &Tensor| {
+        // The square of what f16 holds may be more than it holds.
+        let x = x.to_kind(Kind::Float);
+        (&x * &x).sum_dim_intlist([1i64].as_slice(), false, Kind::Float).flatten(1, -1)
+    };
     let sum = nodes.iter().map(squares).reduce(|sum, next| sum + next);
-    let sum = sum.unwrap_or_else(|| Tensor::zeros([1, 1], (Kind::Float, tch::Device::Cpu)));
+    let sum = sum.unwrap_or_else(|| Tensor::zeros([1, 1], (Kind::Float, device::get())));
     let norm = sum.norm_scalaropt_dim(2, [1i64].as_slice(), true).clamp_min(ATTENTION_NORM_MIN);
     sum / norm
 }
@@ -143,6 +148,11 @@ impl Network {
         let head = Head::new(&mut b.params, &skeleton);
         let (params, stats) = (b.params.build(rng, true), b.stats.build(rng, false));
         Ok(Self { architecture, skeleton, stem, cells, head, params, stats })
+    }
+
+    /// The same on the processor, whose f32 is that of the exported file; not to be trained on.
+    pub fn on_cpu(self) -> Self {
+        Self { params: self.params.on_cpu(), stats: self.stats.on_cpu(), ..self }
     }
 
     /// How it is laid out.

@@ -4,7 +4,7 @@
 //! number of parameters. Convolution weights lie channels last in it: the strides are written out, because asking for
 //! the memory format is ambiguous where a dimension is 1.
 
-use crate::seeds;
+use crate::{device, seeds};
 use rand_chacha::ChaCha8Rng;
 use std::ops::Index;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -55,7 +55,7 @@ impl Builder {
         ParamId(self.specs.len() - 1)
     }
 
-    /// Makes the buffer and fills it. With `trained`, the leaves ask for gradients.
+    /// Makes the buffer on the device and fills it. With `trained`, the leaves ask for gradients.
     pub fn build(self, rng: &mut ChaCha8Rng, trained: bool) -> Params {
         let mut values = Vec::with_capacity(usize::try_from(self.total).unwrap_or(0));
         let mut decay = Vec::with_capacity(values.capacity());
@@ -68,18 +68,20 @@ impl Builder {
                 decay.push(f32::from(u8::from(spec.decay)));
             }
         }
-        let flat = Tensor::from_slice(&values);
-        let leaves = self
-            .specs
-            .iter()
-            .map(|spec| {
-                let leaf =
-                    no_grad(|| flat.as_strided(&spec.shape, strides(&spec.shape), spec.offset)).detach();
-                leaf.set_requires_grad(trained)
-            })
-            .collect();
-        Params { specs: self.specs, flat, decay: Tensor::from_slice(&decay), leaves }
+        let flat = device::put(&Tensor::from_slice(&values));
+        let decay = device::put(&Tensor::from_slice(&decay));
+        let leaves = leaves(&self.specs, &flat, trained);
+        Params { specs: self.specs, flat, decay, leaves }
     }
+}
+
+/// Views into the buffer, one a parameter.
+fn leaves(specs: &[Spec], flat: &Tensor, trained: bool) -> Vec<Tensor> {
+    let leaf = |spec: &Spec| {
+        let leaf = no_grad(|| flat.as_strided(&spec.shape, strides(&spec.shape), spec.offset)).detach();
+        leaf.set_requires_grad(trained)
+    };
+    specs.iter().map(leaf).collect()
 }
 
 /// Strides of a parameter in the buffer: channels last for four axes, row major otherwise.
@@ -120,6 +122,16 @@ impl Index<ParamId> for Params {
 }
 
 impl Params {
+    /// The same on the processor, to be read by what is exported and not to be trained on.
+    pub fn on_cpu(self) -> Self {
+        if self.flat.device() == Device::Cpu {
+            return self;
+        }
+        let [flat, decay] = [&self.flat, &self.decay].map(|tensor| tensor.to_device(Device::Cpu));
+        let leaves = leaves(&self.specs, &flat, false);
+        Self { specs: self.specs, flat, decay, leaves }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.flat.numel()
@@ -175,7 +187,10 @@ impl Params {
                 .zip(&self.specs)
                 .map(|(tensor, spec)| {
                     if !tensor.defined() {
-                        return Tensor::zeros([spec.shape.iter().product()], (Kind::Float, Device::Cpu));
+                        return Tensor::zeros(
+                            [spec.shape.iter().product()],
+                            (Kind::Float, self.flat.device()),
+                        );
                     }
                     if spec.shape.len() == 4 {
                         tensor.permute([0, 2, 3, 1]).reshape([-1])
@@ -224,9 +239,10 @@ impl Params {
     }
 }
 
-/// The values of a tensor, row major.
+/// The values of a tensor, row major, wherever it is.
 pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
-    let flat = no_grad(|| tensor.detach().to_kind(Kind::Float).contiguous().reshape([-1]));
+    let here = tensor.detach().to_device(Device::Cpu);
+    let flat = no_grad(|| here.to_kind(Kind::Float).contiguous().reshape([-1]));
     let mut values = vec![0f32; flat.numel()];
     let count = values.len();
     flat.copy_data(&mut values, count);

@@ -33,7 +33,7 @@ const TOLD_SHARE: u64 = 10;
 trait Objective: std::fmt::Debug {
     /// What it needs beside the network, and forgets afterwards.
     fn head(&self) -> &Params;
-    /// The loss on the samples at `chosen`, a scalar; its randomness comes from `rng`.
+    /// The loss on the samples at `chosen`, an f32 scalar; its randomness comes from `rng`.
     fn loss(&self, net: &Network, samples: &Samples, chosen: &[i64], rng: &mut ChaCha8Rng) -> Tensor;
 }
 
@@ -112,17 +112,9 @@ impl Course for Pretraining<'_> {
         let chosen = self.batches.get(self.step).to_vec();
         let mut rng = seeds::stream(self.seed, Purpose::Pretext, self.step);
         let loss = self.objective.loss(&self.net, self.samples, &chosen, &mut rng);
-        let head = self.objective.head();
-        let (body, beside) = self.net.params.gradients_with(&loss, head);
         let rate = optim::one_cycle(RATE, self.step, self.total, WARM);
-        self.sgd.step(
-            &mut self.net.params.flat(),
-            &optim::clip(&body, GRADIENT_NORM_MAX),
-            self.net.params.decay(),
-            rate,
-        );
-        let beside = optim::clip(&beside, GRADIENT_NORM_MAX);
-        self.head_sgd.step(&mut head.flat(), &beside, head.decay(), rate);
+        let both = [&self.net.params, self.objective.head()];
+        self.sgd.learn_both(&mut self.head_sgd, both, &loss, GRADIENT_NORM_MAX, rate);
         self.step += 1;
         let loss = loss.double_value(&[]);
         if self.step + self.total / TOLD_SHARE >= self.total {

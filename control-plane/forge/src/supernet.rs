@@ -30,9 +30,11 @@ pub use size::{generator_bytes, largest_state, search_bytes, training_bytes, wei
 pub use space::{Space, costs};
 
 use crate::{
+    device,
     genotype::{OperationKind, Skeleton},
     layers::{self, ConvBn, Head, Reach},
     params::{Builder, Params},
+    precision::Precision,
 };
 use edge::Candidate;
 use generator::Generator;
@@ -79,6 +81,8 @@ pub struct Supernet {
     head: Head,
     /// Where kernels are generated.
     generator: Option<Generator>,
+    /// Of [`Self::loss`].
+    precision: Precision,
     /// Weights of all candidates.
     pub params: Params,
 }
@@ -129,7 +133,18 @@ impl Supernet {
             cells.push(Cell { adapters, edges });
         }
         let head = Head::new(&mut b, &skeleton);
-        Self { skeleton, space, partial, stem, cells, head, generator, params: b.build(rng, true) }
+        let (precision, params) = (Precision::of(device::get()), b.build(rng, true));
+        Self { skeleton, space, partial, stem, cells, head, generator, precision, params }
+    }
+
+    /// The same, trained in f32 wherever it is.
+    pub fn in_full_precision(self) -> Self {
+        Self { precision: Precision::Full, ..self }
+    }
+
+    /// In which numbers its loss is computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Its edges.
@@ -260,16 +275,18 @@ impl Supernet {
                 Reach::Before => h * w - 1,
             };
             centre[at as usize] = 1.0;
-            kernel = Tensor::from_slice(&centre).view([1, 1, h, w]) * skip + kernel;
+            let centre = Tensor::from_slice(&centre).to_device(x.device());
+            kernel = centre.view([1, 1, h, w]) * skip + kernel;
         }
         let channels = x.size()[1];
         let kernel = kernel.expand([channels, 1, h, w], false);
         Some(layers::conv(x, &kernel, [1, 1], channels, reach))
     }
 
-    /// Cross entropy of a batch.
+    /// Cross entropy of a batch, in f32 whatever the pass was computed in.
     pub fn loss(&self, x: &Tensor, labels: &Tensor, mix: &Tensor, candidates: &Candidates) -> Tensor {
-        self.skeleton.answer.loss(&self.forward(x, mix, candidates), labels, 0.0)
+        let logits = self.precision.compute(|| self.forward(x, mix, candidates));
+        self.skeleton.answer.loss(&logits, labels, 0.0)
     }
 
     /// Share of right answers in a batch.

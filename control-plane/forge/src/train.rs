@@ -7,6 +7,7 @@ use crate::{
     network::Network,
     optim::{self, Sgd},
     params::channels_last,
+    precision::Precision,
     seeds::{self, Purpose},
 };
 use serde::{Deserialize, Serialize};
@@ -191,17 +192,17 @@ impl Course for Training<'_> {
         let smoothing = if answer.is_causal() { 0.0 } else { LABEL_SMOOTHING };
         let weights = self.samples.weights();
         let hard = |logits: &Tensor| answer.weighted_loss(logits, &labels, smoothing, weights);
+        let precision = Precision::of(x.device());
         let loss = if self.teachers.is_empty() {
-            hard(&self.net.forward(&x, true))
+            hard(&precision.compute(|| self.net.forward(&x, true)))
         } else {
-            let pupil = self.net.traced(&x, true);
+            let pupil = precision.compute(|| self.net.traced(&x, true));
             let hard = hard(&pupil.logits);
             distil::loss(answer, self.teachers, &x, &pupil, hard)
         };
-        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = optim::one_cycle(self.plan.rate, self.step, self.total, 0.15);
-        let mut flat = self.net.params.flat();
-        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.sgd.learn(&self.net.params, &loss, GRADIENT_NORM_MAX, rate);
+        let flat = self.net.params.flat();
         self.step += 1;
         let window = (self.total as f64 * AVERAGE_SHARE).max(4.0);
         let newest = (1.0 / self.step as f64).max(1.0 / window);

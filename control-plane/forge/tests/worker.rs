@@ -31,8 +31,15 @@ fn write_job(folder: &Path, budget: &str) {
     fs::write(folder.join("job.json"), text.to_string()).unwrap();
 }
 
-fn run(folder: &Path, set: impl FnOnce(&mut Command)) -> Output {
+/// The worker, the same on machines with a GPU and without.
+fn worker() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgewright-forge"));
+    command.env("EDGEWRIGHT_FORGE_DEVICE", "cpu");
+    command
+}
+
+fn run(folder: &Path, set: impl FnOnce(&mut Command)) -> Output {
+    let mut command = worker();
     command.arg("run").arg("--job").arg(folder);
     set(&mut command);
     command.output().unwrap()
@@ -54,6 +61,25 @@ fn a_budget_beyond_any_memory_is_refused_in_one_line() {
     let said = refusal(&run(folder.path(), |_| ()));
     assert!(said.starts_with("error: the search needs about "), "{said}");
     assert!(said.contains("lower the budget's channels, search_batch, cells or nodes"), "{said}");
+}
+
+#[test]
+fn a_gpu_that_this_machine_does_not_have_is_refused_in_one_line_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    write_job(folder.path(), "{}");
+    let asked = |device: &str| {
+        run(folder.path(), |command| {
+            command.env("EDGEWRIGHT_FORGE_DEVICE", device);
+        })
+    };
+    // No machine has so many.
+    let said = refusal(&asked("cuda:200"));
+    assert!(said.starts_with("error: device cuda:200: "), "{said}");
+    assert!(said.contains("LD_LIBRARY_PATH") || said.contains("counted from 0"), "{said}");
+    let output = asked("gpu");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("allowed are auto, cpu, cuda and cuda:N"), "{said}");
 }
 
 #[test]
@@ -107,7 +133,7 @@ fn write_images(folder: &Path, train: u32) {
 
 /// Most memory that a worker with these arguments ever had, in MiB.
 fn peak_mib(arguments: &[&str], folder: &Path) -> u64 {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgewright-forge"));
+    let mut command = self::worker();
     command.args(arguments).arg(folder).stdout(Stdio::null());
     let mut worker = command.spawn().unwrap();
     let status = format!("/proc/{}/status", worker.id());
@@ -175,7 +201,7 @@ fn a_worker_killed_at_ten_random_moments_gives_the_same_result_bit_for_bit() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let (mut rng, mut moments, mut resumed) = (rand::rng(), Vec::new(), 0);
     while moments.len() < 10 {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgewright-forge"));
+        let mut command = self::worker();
         command.args(["run", "--checkpoint-ms", "0", "--job"]).arg(killed.path());
         let mut worker = command.stdout(Stdio::piped()).spawn().unwrap();
         // So many lines of progress, and then at any moment until the next.

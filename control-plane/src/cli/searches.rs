@@ -18,7 +18,7 @@ use serde::Serialize;
 use shared::{
     BoardId, DatasetId, JobId, ModelName,
     job::{
-        self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, Pretext, PretextReport,
+        self, Budget, Compression, EstimateReport, FrontPoint, FrontRef, JobReport, Pretext, PretextReport,
         SearchMethod, Stage, TeachersReport,
     },
     latency::percent,
@@ -405,6 +405,7 @@ fn describe(job: &Job) -> String {
             ("pretext", report.pretext.as_ref().map(pretext).unwrap_or_default()),
             ("labels", report.labelled.map(|count| format!("of {count} samples")).unwrap_or_default()),
             ("line", report.alarm.as_ref().map(line).unwrap_or_default()),
+            ("device", computed_on(report)),
             ("remarks", model.remarks.join("; ")),
         ]));
         let of_data: Vec<_> =
@@ -450,6 +451,12 @@ fn taught(teachers: &TeachersReport) -> String {
 
 fn pretext(report: &PretextReport) -> String {
     format!("{} over {} samples without labels, loss {:.4}", report.pretext, report.samples, report.loss)
+}
+
+/// Empty where the report does not say.
+fn computed_on(report: &JobReport) -> String {
+    let precision = report.precision.as_ref().map(|precision| format!(" in {precision}")).unwrap_or_default();
+    report.device.as_ref().map(|device| format!("{device}{precision}")).unwrap_or_default()
 }
 
 fn line(alarm: &Alarm) -> String {

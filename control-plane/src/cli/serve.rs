@@ -8,7 +8,10 @@ use crate::{
     store::Database,
 };
 use clap::Args;
-use shared::limits;
+use shared::{
+    job::{FORGE_DEVICE_ENV, ForgeDevice},
+    limits,
+};
 use std::{
     io::Write,
     net::SocketAddr,
@@ -48,6 +51,10 @@ pub struct ServeArgs {
     /// The worker program; without it, edgewright-forge beside this program or on the path
     #[arg(long, value_name = "PATH")]
     forge: Option<PathBuf>,
+    /// What jobs compute on: the first GPU where there is one that libtorch can use (auto), the processor (cpu), or a GPU by
+    /// its number (cuda:N)
+    #[arg(long, value_name = "auto|cpu|cuda[:N]", env = FORGE_DEVICE_ENV, default_value_t)]
+    forge_device: ForgeDevice,
     /// Folder with the boards
     #[arg(long, value_name = "DIR", default_value = "firmware-configs")]
     boards: PathBuf,
@@ -97,6 +104,7 @@ pub(super) fn run(args: &ServeArgs, json: bool) -> Outcome {
         },
         public_hosts: args.public_hosts.clone(),
         forge: args.forge.clone(),
+        forge_device: args.forge_device,
         boards: args.boards.clone(),
         blob_bytes_per_s: args.blob_bytes_per_s,
         chunk_bytes: args.chunk_bytes,

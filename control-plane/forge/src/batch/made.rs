@@ -24,7 +24,7 @@ impl Made {
         Self { maker: Maker::new(shape, known), normal: normal as i64 }
     }
 
-    /// As [`Samples::augmented`]: what is normal is changed as usual, and anomalies are then made of it.
+    /// As [`Samples::augmented`], but on the processor: what is normal is changed as usual, and anomalies are then made of it.
     pub(super) fn batch(
         &self,
         samples: &Samples,
@@ -34,7 +34,7 @@ impl Made {
     ) -> (Tensor, Tensor) {
         let source = |index: &i64| if *index < self.normal { *index } else { *index - self.normal };
         let sources: Vec<i64> = indices.iter().map(source).collect();
-        let (x, _) = samples.batch(&sources);
+        let (x, _) = samples.taken(&sources);
         no_grad(|| {
             let x = samples.changed(&x, augment, rng);
             let pool = to_vec(&x);

@@ -59,7 +59,7 @@ impl Windows {
         }
     }
 
-    /// Channels-last samples `[B, channels, 1, length]` and their labels, as [`Answer`] takes them.
+    /// Channels-last samples `[B, channels, 1, length]` and their labels, as [`Answer`] takes them, on the processor.
     pub(super) fn batch(&self, indices: &[i64], change: Change, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
         let mut tokens: Vec<u8> = Vec::with_capacity(indices.len() * self.length);
         let mut labels: Vec<i64> = Vec::with_capacity(indices.len() * (self.length + 1));

@@ -3,6 +3,7 @@
 use super::{BATCH, SIDE};
 use crate::{
     data::{Dataset, Split},
+    device,
     params::{channels_last, to_vec},
 };
 use tch::Tensor;
@@ -83,7 +84,7 @@ impl Part {
         values.iter_mut().for_each(|value| *value = (*value - MEAN) / DEVIATION);
         let x = Tensor::from_slice(&values).reshape([-1, 1, SIDE, SIDE]);
         let labels = split.labels.get(first..first + count).unwrap_or_default();
-        Self { x: channels_last(&x), labels: Tensor::from_slice(labels) }
+        Self { x: device::put(&channels_last(&x)), labels: device::put(&Tensor::from_slice(labels)) }
     }
 
     /// The batch of a step, round and round.

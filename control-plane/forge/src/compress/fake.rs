@@ -145,7 +145,8 @@ impl Fake {
             if let Some(first) = shape.first_mut() {
                 *first = scales.len() as i64;
             }
-            (Tensor::from_slice(&scales).reshape(shape), Tensor::from_slice(&bias_scales))
+            let here = |tensor: Tensor| tensor.to_device(weight.device());
+            (here(Tensor::from_slice(&scales).reshape(shape)), here(Tensor::from_slice(&bias_scales)))
         });
         let most = f64::from(self.weight_max);
         let straight = |x: &Tensor, rounded: Tensor| x + (rounded - x).detach();

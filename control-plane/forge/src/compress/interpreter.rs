@@ -3,6 +3,7 @@
 
 use super::fake::Fake;
 use crate::{
+    device,
     graph::{Graph, Node, Op, Shape, ValueId, Window},
     params::{Builder, Init, ParamId, Params, channels_last, to_vec},
     seeds::{self, Purpose},
@@ -76,6 +77,11 @@ impl Trainable {
         let flat = params.flatten(&parts);
         params.set_flat(&flat);
         Self { graph: graph.clone(), weights, params, fake }
+    }
+
+    /// The same on the processor, whose f32 is that of the exported file; not to be trained on.
+    pub fn on_cpu(self) -> Self {
+        Self { params: self.params.on_cpu(), ..self }
     }
 
     /// The graph that it was made of.
@@ -263,10 +269,11 @@ fn rectified(x: Tensor, relu: bool) -> Tensor {
     if relu { x.relu() } else { x }
 }
 
-/// Samples, one after another, as the input of a [`Trainable`].
+/// Samples, one after another, as the input of a [`Trainable`], on the device.
 pub(super) fn input(shape: &Shape, samples: &[f32]) -> Tensor {
     let [h, w] = two(&shape.spatial, 1);
-    channels_last(&Tensor::from_slice(samples).reshape([-1, shape.channels as i64, h, w]))
+    let samples = Tensor::from_slice(samples).reshape([-1, shape.channels as i64, h, w]);
+    device::put(&channels_last(&samples))
 }
 
 #[cfg(test)]

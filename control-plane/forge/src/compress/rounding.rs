@@ -10,6 +10,7 @@ use super::{
     interpreter::{compute, input, weight_shapes},
 };
 use crate::{
+    device,
     graph::{Graph, Node, ValueId},
     optim::Adam,
     params::to_vec,
@@ -109,9 +110,9 @@ impl Rounding {
         let (shape, _) = weight_shapes(&node, weight, bias);
         let layer = Layer {
             node: &node,
-            weight: Tensor::from_slice(weight).reshape(&shape),
-            bias: Tensor::from_slice(bias),
-            scales: Tensor::from_slice(&scales.scales).reshape(one_a_row(&shape)),
+            weight: device::put(&Tensor::from_slice(weight).reshape(&shape)),
+            bias: device::put(&Tensor::from_slice(bias)),
+            scales: device::put(&Tensor::from_slice(&scales.scales).reshape(one_a_row(&shape))),
             most: f64::from(self.encoding.weight_max()),
             x: no_grad(|| self.seen_by(&node)),
             wanted: no_grad(|| self.wanted(at)),
@@ -199,7 +200,7 @@ impl Layer<'_> {
         let mut rng = seeds::stream(seed, Purpose::Rounding, step);
         let most = count.max(1) as i64;
         let chosen: Vec<i64> = (0..BATCH.min(count.max(1))).map(|_| rng.random_range(0..most)).collect();
-        Tensor::from_slice(&chosen)
+        device::put(&Tensor::from_slice(&chosen))
     }
 
     /// Mean squared error of the answers with these integers, over samples (`indices`, or all).

@@ -516,6 +516,33 @@ fn a_job_that_changed_since_its_checkpoint_says_that_it_starts_afresh() {
 }
 
 #[test]
+fn a_job_that_began_on_another_device_goes_on_on_this_one_and_its_report_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    write_waves(folder.path());
+    let [whole, moved] = ["whole", "moved"].map(|name| folder.path().join(name));
+    for dir in [&whole, &moved] {
+        write_spec(dir, &spec(folder.path()));
+    }
+    drive(&whole, None).0.unwrap();
+    assert!(matches!(drive(&moved, Some(3)).0, Err(Error::Stopped)));
+    let checkpoint = Checkpoint::open(&moved.join(job::CHECKPOINT_DIR)).unwrap();
+    let (mut state, named) = checkpoint.load::<State>().unwrap().unwrap();
+    assert_eq!(state.device.replace("cuda:1".to_owned()).as_deref(), Some("cpu"));
+    let tensors: Vec<(&str, Tensor)> =
+        named.keys().map(|name| (name.as_str(), tensor(&named, name).unwrap())).collect();
+    checkpoint.save(&state, &tensors).unwrap();
+    drive(&moved, None).0.unwrap();
+    let read = |dir: &Path| fs::read(result_dir(dir).join("weights.safetensors")).unwrap();
+    assert!(read(&whole) == read(&moved));
+    let [whole, moved] = [whole, moved].map(|dir| report(&dir));
+    for report in [&whole, &moved] {
+        assert_eq!((report.device.as_deref(), report.precision.as_deref()), (Some("cpu"), Some("f32")));
+    }
+    let told = "computed on cuda:1 until it was ended, then on cpu".to_owned();
+    assert!(moved.model.remarks.contains(&told) && !whole.model.remarks.contains(&told));
+}
+
+#[test]
 fn a_data_set_of_wild_values_diverges_in_words() {
     let folder = tempfile::tempdir().unwrap();
     let wild = "0\t1e38\t-1e38\t3e38\t1\n1\t3e38\t1e38\t-3e38\t2\n".repeat(6);

@@ -8,6 +8,7 @@ use crate::{
     genotype::{Dim, Skeleton},
     network::Network,
     params::{Builder, Init, ParamId, Params},
+    precision::Precision,
 };
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -63,11 +64,12 @@ impl Objective for Contrastive {
     fn loss(&self, net: &Network, samples: &Samples, chosen: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
         let mut form = || {
             let (x, _) = samples.augmented(chosen, &self.augment, rng);
-            self.project(&net.features(&x, true))
+            let form = Precision::of(x.device()).compute(|| self.project(&net.features(&x, true)));
+            form.to_kind(Kind::Float)
         };
         let (one, other) = (form(), form());
         let alike = one.matmul(&other.transpose(0, 1)) / TEMPERATURE;
-        let right = Tensor::arange(chosen.len() as i64, (Kind::Int64, tch::Device::Cpu));
+        let right = Tensor::arange(chosen.len() as i64, (Kind::Int64, one.device()));
         let choose =
             |rows: &Tensor| rows.cross_entropy_loss::<&Tensor>(&right, None, tch::Reduction::Mean, -100, 0.0);
         (choose(&alike) + choose(&alike.transpose(0, 1))) / 2.0

@@ -7,6 +7,7 @@ use crate::{
     genotype::{Dim, Skeleton},
     network::Network,
     params::{Builder, Init, ParamId, Params, channels_last},
+    precision::Precision,
     seeds,
 };
 use rand_chacha::ChaCha8Rng;
@@ -88,9 +89,10 @@ impl Objective for Masked {
     fn loss(&self, net: &Network, samples: &Samples, chosen: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
         let (x, _) = samples.batch(chosen);
         let size = x.size();
-        let mask = self.mask(&size, rng);
+        let mask = self.mask(&size, rng).to_device(x.device());
         let seen = channels_last(&(&x * (1.0 - &mask) + &mask * self.mean));
-        let found = self.decode(&net.features(&seen, true), &size);
+        let pass = || self.decode(&net.features(&seen, true), &size);
+        let found = Precision::of(x.device()).compute(pass).to_kind(Kind::Float);
         let hidden = mask.sum(Kind::Float) * size[1];
         ((found - x).square() * mask).sum(Kind::Float) / (hidden * self.variance)
     }

@@ -16,10 +16,10 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    checkpoint,
+    checkpoint, device,
     genotype::{Architecture, Genotype},
     network::load_on,
-    optim::{self, Adam, Sgd},
+    optim::{Adam, LossScale, Sgd},
     params::to_vec,
     seeds::{self, Purpose},
     supernet::{Candidates, Supernet, channel_share, costs, costs_by_profile},
@@ -61,6 +61,8 @@ pub(super) struct Bilevel<'a> {
     candidates: Candidates,
     sgd: Sgd,
     adam: Adam,
+    /// Of the architecture's loss.
+    scale: LossScale,
     guard: Guard,
     seed: u64,
     step: u64,
@@ -93,11 +95,14 @@ impl<'a> Bilevel<'a> {
         let feed = Feed::new(setting.samples, skeleton.dim, setting.batch(), seed);
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
         let net = Supernet::partial(skeleton, space, partial, &mut rng);
+        // Between the weights whose gradients it takes the difference of there is less than f16 tells apart.
+        let net = if form == Form::SecondOrder { net.in_full_precision() } else { net };
         let edges = net.space().edges().len();
         let mut rng = seeds::stream(seed, Purpose::Alpha, 0);
         let first: Vec<f32> =
             (0..edges as i64 * form.columns(operations)).map(|_| 1e-3 * seeds::normal(&mut rng)).collect();
-        let alpha = Tensor::from_slice(&first).reshape([edges as i64, -1]).set_requires_grad(true);
+        let alpha =
+            device::put(&Tensor::from_slice(&first).reshape([edges as i64, -1])).set_requires_grad(true);
         let schedule = Schedule::new(setting.budget.search_steps);
         Ok(Self {
             form,
@@ -105,20 +110,22 @@ impl<'a> Bilevel<'a> {
             candidates: Candidates::all(net.space()),
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             adam: Adam::new(alpha.numel(), (0.5, 0.999), 0.0),
+            scale: LossScale::of(net.precision()),
             guard: Guard::new(seed, schedule.arch, setting.choices.regularise),
             net,
             alpha,
             seed,
             step: 0,
             schedule,
-            cost: Tensor::from_slice(&relative) * (COST_WEIGHT * pressure),
+            cost: device::put(&Tensor::from_slice(&relative)) * (COST_WEIGHT * pressure),
             wide,
             alpha_l2: setting.choices.regularise.alpha_l2,
         })
     }
 
     fn relaxed(&self) -> Relaxed<'_> {
-        Relaxed { form: self.form, net: &self.net, candidates: &self.candidates, alpha: &self.alpha }
+        let Self { form, net, candidates, alpha, scale, .. } = self;
+        Relaxed { form: *form, net, candidates, alpha, scale: *scale }
     }
 
     fn temperature(&self) -> f64 {
@@ -164,7 +171,7 @@ impl<'a> Bilevel<'a> {
         self.relaxed().mix(self.temperature(), self.schedule.position(self.step), dropped.as_ref(), &mut rng)
     }
 
-    /// The loss, and the norm of the architecture's gradient.
+    /// The loss, and the norm of the architecture's gradient; 0 where its step was left out.
     fn arch_step(&mut self) -> (f64, f64) {
         let validation = self.feed.validation(self.step - self.schedule.warm_up);
         // The weight step that follows takes the same batch.
@@ -182,10 +189,14 @@ impl<'a> Bilevel<'a> {
             training.as_ref().map(|batch| (batch, rate)),
             Some(&penalty),
         );
+        let norm = gradient.norm().double_value(&[]);
+        if !self.scale.admits(norm.is_finite()) {
+            return (loss, 0.0);
+        }
         let decay = self.alpha.zeros_like();
         let alpha = self.alpha.detach();
         self.adam.step(&mut alpha.view(-1), &gradient.view(-1), &decay.view(-1), ARCH_RATE);
-        (loss, gradient.norm().double_value(&[]))
+        (loss, norm)
     }
 
     fn strengths(&self) -> Vec<f32> {
@@ -239,10 +250,8 @@ impl Search for Bilevel<'_> {
         let (x, labels) = self.feed.training(self.step);
         let (weights, left) = tch::no_grad(|| self.mix(Pass::Weights));
         let loss = self.net.loss(&x, &labels, &weights, &left);
-        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
         let rate = Schedule::rate(self.step, self.schedule.total);
-        let mut flat = self.net.params.flat();
-        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.sgd.learn(&self.net.params, &loss, GRADIENT_NORM_MAX, rate);
         self.step += 1;
         let loss = loss.double_value(&[]);
         StepOutcome {

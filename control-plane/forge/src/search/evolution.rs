@@ -11,16 +11,16 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    checkpoint,
+    checkpoint, device,
     genotype::{Architecture, Genotype},
     network::load_on,
-    optim::{self, Sgd},
+    optim::Sgd,
     seeds::{self, Purpose},
     supernet::{Candidates, Space, Supernet},
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Most cells that are judged before there are children.
 const POPULATION_MAX: usize = 24;
@@ -71,7 +71,7 @@ impl<'a> Evolution<'a> {
             feed,
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
             net,
-            ones: Tensor::ones(size, (Kind::Float, Device::Cpu)),
+            ones: Tensor::ones(size, (Kind::Float, device::get())),
             judged: Vec::new(),
             step: 0,
             training: schedule.total,
@@ -86,10 +86,8 @@ impl<'a> Evolution<'a> {
         let mut rng = seeds::stream(self.setting.seed, Purpose::Path, self.step);
         let path = Candidates::only(&self.net.space().draw(&mut rng), self.net.space());
         let loss = self.net.loss(&x, &labels, &self.ones, &path);
-        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
-        let mut flat = self.net.params.flat();
         let rate = Schedule::rate(self.step, self.training);
-        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.sgd.learn(&self.net.params, &loss, GRADIENT_NORM_MAX, rate);
         loss.double_value(&[])
     }
 

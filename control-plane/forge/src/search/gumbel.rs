@@ -3,7 +3,7 @@
 use crate::supernet::Candidates;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Temperature of the Gumbel-softmax at the beginning and at the end; linear in between.
 const TEMPERATURE: (f64, f64) = (10.0, 0.1);
@@ -25,10 +25,11 @@ pub(super) fn sample(
     rng: &mut ChaCha8Rng,
 ) -> (Tensor, Candidates) {
     let operations = candidates.operations().len();
-    let soft = candidates.weights(&(alpha + noise(alpha.size()[0], operations, rng)), temperature);
+    let noise = noise(alpha.size()[0], operations, rng).to_device(alpha.device());
+    let soft = candidates.weights(&(alpha + noise), temperature);
     let best = tch::no_grad(|| soft.argmax(1, false));
     let mut drawn = vec![0i64; best.numel()];
-    best.copy_data(&mut drawn, best.numel());
+    best.to_device(Device::Cpu).copy_data(&mut drawn, best.numel());
     let hard = best.one_hot(operations as i64).to_kind(Kind::Float);
     let weights = hard - soft.detach() + soft;
     (weights, candidates.chosen(&drawn))

@@ -1,7 +1,7 @@
 //! How good an untrained network promises to be, at the price of one forward pass (Mellor et al. 2021, "NASWOT").
 
 use crate::network::Network;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// How well the ReLUs of an untrained network tell samples `x` `[N, C, H, W]` apart: the logarithm of the determinant of
 /// the matrix that counts, for each two samples, the ReLUs that treat them alike. Higher is better; minus infinity where
@@ -15,7 +15,8 @@ pub(super) fn distinctness(net: &Network, x: &Tensor) -> f64 {
             let off = on.ones_like() - &on;
             alike += (on.mm(&on.tr()) + off.mm(&off.tr())).to_kind(Kind::Double);
         });
-        let (sign, log) = alike.slogdet();
+        // Of a small matrix; on a GPU it would take a library of its own.
+        let (sign, log) = alike.to_device(Device::Cpu).slogdet();
         if sign.double_value(&[]) > 0.0 { log.double_value(&[]) } else { f64::NEG_INFINITY }
     })
 }

@@ -2,7 +2,10 @@
 //! which gradient moves the architecture.
 
 use super::{feed::Batch, gumbel, second_order};
-use crate::supernet::{Candidates, Supernet};
+use crate::{
+    optim::LossScale,
+    supernet::{Candidates, Supernet},
+};
 use rand_chacha::ChaCha8Rng;
 use shared::job::SearchMethod;
 use tch::Tensor;
@@ -54,6 +57,8 @@ pub struct Relaxed<'a> {
     pub candidates: &'a Candidates,
     /// `[edges, columns]`.
     pub alpha: &'a Tensor,
+    /// Of the loss whose gradient is taken, but for one that goes through a weight step.
+    pub scale: LossScale,
 }
 
 /// What a supernet is computed with: the weights of the candidates, and which of them are computed.
@@ -86,7 +91,7 @@ impl Relaxed<'_> {
         };
         // Not in place: the softmax needs what it gave.
         let weights = match dropped {
-            Some(factors) => weights * factors,
+            Some(factors) => weights * factors.to_device(self.alpha.device()),
             None => weights,
         };
         (self.normalised(weights), left)
@@ -127,7 +132,7 @@ impl Relaxed<'_> {
         let (weights, left) = mix();
         let loss = self.net.loss(&validation.0, &validation.1, &weights, &left);
         let total = penalty.map_or_else(|| loss.shallow_clone(), |penalty| &loss + penalty);
-        (loss.double_value(&[]), self.of(&total))
+        (loss.double_value(&[]), self.scale.undo(self.of(&self.scale.apply(&total))))
     }
 
     fn of(&self, value: &Tensor) -> Tensor {
@@ -181,7 +186,8 @@ mod tests {
         let (net, left, rate) = (supernet(), Candidates::all(&Space::all_earlier(2)), 0.2);
         let alpha = values(30, 2).reshape([5, 6]).set_requires_grad(true);
         let before = to_vec(&net.params.flat());
-        let relaxed = Relaxed { form: Form::SecondOrder, net: &net, candidates: &left, alpha: &alpha };
+        let (form, scale) = (Form::SecondOrder, LossScale::of(net.precision()));
+        let relaxed = Relaxed { form, net: &net, candidates: &left, alpha: &alpha, scale };
         let mix = || (left.weights(&alpha, 1.0), left.clone());
         let (loss, second) = relaxed.gradient(mix, &batch(1), Some((&batch(0), rate)), None);
         let (_, first) = relaxed.gradient(mix, &batch(1), None, None);
@@ -208,7 +214,8 @@ mod tests {
         let net = supernet();
         let alpha = values(30, 2).reshape([5, 6]).set_requires_grad(true);
         let nothing = Candidates::from_masks(&[0b10_0000; 5], net.space()).unwrap();
-        let relaxed = Relaxed { form: Form::Gumbel, net: &net, candidates: &nothing, alpha: &alpha };
+        let (form, scale) = (Form::Gumbel, LossScale::of(net.precision()));
+        let relaxed = Relaxed { form, net: &net, candidates: &nothing, alpha: &alpha, scale };
         let mix = || relaxed.mix(1.0, 0.5, None, &mut seeds::stream(1, Purpose::Gumbel, 0));
         let (loss, gradient) = relaxed.gradient(mix, &batch(1), None, None);
         assert!(loss.is_finite() && to_vec(&gradient).iter().all(|value| *value == 0.0));

@@ -17,15 +17,16 @@ use super::{
 };
 use crate::{
     answer::Answer,
-    checkpoint,
+    checkpoint, device,
     genotype::{Architecture, Genotype},
     network::Network,
-    optim::{self, Sgd},
+    optim::Sgd,
+    precision::Precision,
     seeds::{self, Purpose},
     supernet,
 };
 use std::{cmp::Ordering, collections::BTreeMap};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Most cells of one search.
 const CELLS_MAX: usize = 16;
@@ -87,11 +88,9 @@ impl Trained {
 
     /// The loss before the step.
     fn step(&mut self, (x, labels): &Batch, answer: Answer, rate: f64) -> f64 {
-        let logits = self.net.forward(x, true);
+        let logits = Precision::of(x.device()).compute(|| self.net.forward(x, true));
         let loss = answer.loss(&logits, labels, 0.0);
-        let gradient = optim::clip(&self.net.params.gradients(&loss), GRADIENT_NORM_MAX);
-        let mut flat = self.net.params.flat();
-        self.sgd.step(&mut flat, &gradient, self.net.params.decay(), rate);
+        self.sgd.learn(&self.net.params, &loss, GRADIENT_NORM_MAX, rate);
         loss.double_value(&[])
     }
 }
@@ -251,7 +250,7 @@ impl Search for Rounds<'_> {
     fn save(&self) -> (SearchState, Vec<(&'static str, Tensor)>) {
         let state = SearchState { step: self.step, judged: self.judged.clone(), ..SearchState::default() };
         let joined = |part: fn(&Trained) -> Tensor| {
-            let nothing = Tensor::zeros([0], (Kind::Float, Device::Cpu));
+            let nothing = Tensor::zeros([0], (Kind::Float, device::get()));
             let parts: Vec<Tensor> = [nothing].into_iter().chain(self.trained.values().map(part)).collect();
             Tensor::cat(&parts, 0)
         };

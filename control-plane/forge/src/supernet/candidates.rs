@@ -100,7 +100,7 @@ impl Candidates {
                 .iter()
                 .flat_map(|edge| edge.iter().map(move |active| value(*active, gone(edge))))
                 .collect();
-            Tensor::from_slice(&values).reshape(alpha.size())
+            Tensor::from_slice(&values).reshape(alpha.size()).to_device(alpha.device())
         };
         // A row of nothing but minus infinity would give NaN; its softmax is taken as it is, and then removed.
         let mask = values(|active, gone| if active || gone { 0.0 } else { f32::NEG_INFINITY });
@@ -118,7 +118,7 @@ impl Candidates {
         let gone: Vec<f32> = (0..self.active.len())
             .map(|edge| if self.is_gone(edge) { f32::NEG_INFINITY } else { 0.0 })
             .collect();
-        let beta = beta + Tensor::from_slice(&gone);
+        let beta = beta + Tensor::from_slice(&gone).to_device(beta.device());
         let mut first = 0;
         let shares: Vec<Tensor> = (2..space.nodes() + 2)
             .map(|node| {
