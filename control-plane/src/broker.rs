@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::{DeviceId, topic::Topic};
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
 pub use embedded::{Config, Embedded, Files, SESSION_LIFE};
@@ -48,11 +48,12 @@ pub trait Ingest: Send + Sync + 'static {
     /// # Errors
     /// It cannot be looked up at this moment.
     async fn admit(&self, device: &DeviceId, serial: &str) -> Result<bool, Refused>;
-    /// Has the device a certificate that is good? For a broker elsewhere, which does not say what was shown to it.
+    /// Those of the devices that have a certificate which is good. For a broker elsewhere, which does not say what was shown
+    /// to it.
     ///
     /// # Errors
     /// It cannot be looked up at this moment.
-    async fn has_good_certificate(&self, device: &DeviceId) -> Result<bool, Refused>;
+    async fn with_good_certificates(&self, devices: &[DeviceId]) -> Result<HashSet<DeviceId>, Refused>;
     /// Takes a message. It is acknowledged when this has returned `Ok`, and not before.
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused>;
     /// Takes what a broker elsewhere had kept: the device said it some time ago, and may be gone since.

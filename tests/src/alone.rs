@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Parser;
 use edgewright::{
-    broker::{Address, Broker, CLIENT_NAME, Config, Files, Identities, Identity, Ingest, Refused, SESSION_LIFE},
+    broker::{
+        Address, Broker, CLIENT_NAME, Config, Files, Identities, Identity, Ingest, Refused, SESSION_LIFE,
+    },
     signer::{ClientCertificate, Signer},
 };
 use edgewright_agent::clock::wall;
 use shared::{DeviceId, topic::Topic};
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -55,8 +58,8 @@ impl Ingest for Sink {
         Ok(true)
     }
 
-    async fn has_good_certificate(&self, _: &DeviceId) -> Result<bool, Refused> {
-        Ok(true)
+    async fn with_good_certificates(&self, devices: &[DeviceId]) -> Result<HashSet<DeviceId>, Refused> {
+        Ok(devices.iter().cloned().collect())
     }
 
     async fn receive(&self, _: &DeviceId, _: &Topic, _: Bytes) -> Result<(), Refused> {

@@ -9,6 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use std::ops::Index;
 use tch::{Device, Kind, Tensor, no_grad};
 
+/// How the name of a convolution's weight ends; that of the BatchNorm behind it ends in `.gamma`.
+const WEIGHT: &str = ".weight";
+
 /// Names one parameter of one [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(usize);
@@ -157,6 +160,30 @@ impl Params {
         no_grad(|| self.flat.copy_(values));
     }
 
+    /// Gives every convolution that a BatchNorm follows the norm that it is expected to have at its start. What the network
+    /// answers stays the same; a step of some rate turns the weights as far again as it does at the start, which it does
+    /// not once training has made them long (van Laarhoven 2017, "L2 Regularization versus Batch and Weight Normalization").
+    pub fn shorten(&mut self) {
+        let is_normed = |spec: &Spec| {
+            let gamma = spec.name.strip_suffix(WEIGHT).map(|unit| format!("{unit}.gamma"));
+            gamma.is_some_and(|gamma| self.specs.iter().any(|other| other.name == gamma))
+        };
+        for (spec, leaf) in self.specs.iter().zip(&self.leaves) {
+            let Init::Normal(deviation) = spec.init else { continue };
+            if !is_normed(spec) {
+                continue;
+            }
+            no_grad(|| {
+                let norm = leaf.square().sum(Kind::Double).sqrt().double_value(&[]);
+                let wanted = f64::from(deviation) * (leaf.numel() as f64).sqrt();
+                if norm > wanted {
+                    let mut leaf = leaf.detach();
+                    let _ = leaf.g_mul_scalar_(wanted / norm);
+                }
+            });
+        }
+    }
+
     /// Gradients of `loss`, flat; zero for parameters that it does not depend on.
     pub fn gradients(&self, loss: &Tensor) -> Tensor {
         let gradients = Tensor::run_backward(&[loss], &self.leaves, false, false);
@@ -268,5 +295,26 @@ mod tests {
         params.set_flat(&gradient);
         assert_eq!(to_vec(&params[bias]), [1.0, 1.0]);
         assert_eq!(to_vec(&params[unused]), [0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn long_weights_become_as_long_as_at_their_start_where_batch_norm_follows_and_nowhere_else() {
+        let mut builder = Builder::default();
+        let conv = builder.add("stem.weight", &[2, 2, 1, 1], Init::Normal(0.5), true);
+        builder.add("stem.gamma", &[2], Init::Constant(1.0), false);
+        let short = builder.add("next.weight", &[2, 2, 1, 1], Init::Normal(100.0), true);
+        builder.add("next.gamma", &[2], Init::Constant(1.0), false);
+        let head = builder.add("head.weight", &[2, 2], Init::Normal(0.5), true);
+        let mut params = builder.build(&mut seeds::stream(1, seeds::Purpose::NetworkWeights, 0), true);
+        let values: Vec<f32> = (1..=params.len()).map(|v| v as f32).collect();
+        params.set_flat(&Tensor::from_slice(&values));
+        params.shorten();
+        let scale = 1.0 / 30f32.sqrt();
+        let found = to_vec(&params[conv].reshape([-1]));
+        for (found, wanted) in found.iter().zip([1.0, 2.0, 3.0, 4.0]) {
+            assert!((found - wanted * scale).abs() < 1e-6, "{found} {wanted}");
+        }
+        assert_eq!(to_vec(&params[short]), [7.0, 8.0, 9.0, 10.0]);
+        assert_eq!(to_vec(&params[head]), [13.0, 14.0, 15.0, 16.0]);
     }
 }

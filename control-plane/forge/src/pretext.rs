@@ -97,8 +97,9 @@ impl<'a> Pretraining<'a> {
         self.told.double_value(&[0]) / self.told.double_value(&[1])
     }
 
-    /// The network; its head has learned nothing.
-    pub fn finish(self) -> Network {
+    /// The network, ready to be trained; its head has learned nothing.
+    pub fn finish(mut self) -> Network {
+        self.net.params.shorten();
         self.net
     }
 }

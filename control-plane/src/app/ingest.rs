@@ -11,11 +11,12 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::{
-    DeviceId, Timestamp,
+    DeviceId, Digest, Timestamp,
     profile::ProfileReport,
     topic::Topic,
     wire::{self, Presence, Reported, Want},
 };
+use std::collections::HashSet;
 
 #[async_trait]
 impl Ingest for App {
@@ -32,20 +33,25 @@ impl Ingest for App {
         })
     }
 
-    async fn has_good_certificate(&self, device: &DeviceId) -> Result<bool, Refused> {
-        match self.store.authorities_of_device(device).await {
-            Ok(theirs) => {
-                let ours = self.signer.authority_infos();
-                // Of some that were issued long ago it is not on record which CA did.
-                Ok(theirs
-                    .iter()
-                    .any(|theirs| theirs.is_none_or(|theirs| ours.iter().any(|info| info.digest == theirs))))
-            }
-            Err(error) => {
-                tracing::error!("the certificates of {device} could not be looked up: {}", chain(&error));
-                Err(Refused::Unavailable)
-            }
-        }
+    async fn with_good_certificates(&self, devices: &[DeviceId]) -> Result<HashSet<DeviceId>, Refused> {
+        let theirs = self.store.authorities_of_devices(devices).await.map_err(|error| {
+            tracing::error!(
+                "the certificates of {} devices could not be looked up: {}",
+                devices.len(),
+                chain(&error)
+            );
+            Refused::Unavailable
+        })?;
+        let ours = self.signer.authority_infos();
+        // Of some that were issued long ago it is not on record which CA did.
+        let is_ours = |authority: Option<Digest>| {
+            authority.is_none_or(|authority| ours.iter().any(|info| info.digest == authority))
+        };
+        Ok(theirs
+            .into_iter()
+            .filter(|(_, authority)| is_ours(*authority))
+            .map(|(device, _)| device)
+            .collect())
     }
 
     async fn receive(&self, device: &DeviceId, topic: &Topic, payload: Bytes) -> Result<(), Refused> {

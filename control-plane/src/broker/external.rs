@@ -13,7 +13,7 @@ mod tls;
 use super::{Error, Ingest, Standing, expiry_s};
 use bytes::Bytes;
 use flights::{Flight, Flights};
-use intake::Intake;
+use intake::{Intake, Waiting};
 use rumqttc::{
     Outgoing, TlsConfiguration, Transport,
     v5::{
@@ -50,10 +50,18 @@ const SAID_BY_DEVICES: [&str; 7] =
     ["reported", "presence", "telemetry", "feedback", "event", "blob/want", "profile/report"];
 /// Publishes that may be on their way.
 const INFLIGHT_MAX: u16 = 64;
-/// Messages that the broker may send before it waits for acknowledgements.
+/// Messages that the broker may send before it waits for acknowledgements. Not every broker keeps to it: mosquitto 2.0.11
+/// keeps to its own `max_inflight_messages`.
 const RECEIVE_MAX: u16 = 512;
-/// Requests that may wait in the client: every publish, every acknowledgement, and some room.
-const REQUESTS_MAX: usize = 2048;
+/// Requests that may wait in the client: an acknowledgement for every number that a packet can have, every publish, and
+/// some room.
+const REQUESTS_MAX: usize = u16::MAX as usize + 1024;
+/// Bytes of messages that wait to be taken in. While there are so many nothing is read from the broker.
+const WAITING_BYTES_MAX: u32 = 32 * 1024 * 1024;
+/// Of a message that waits besides topic and payload.
+const WAITING_EXTRA_BYTES: usize = 512;
+/// Why a connection ends whose messages cannot be kept.
+const NOT_KEPT: &str = "a message could not be kept; it comes again";
 /// How long the broker keeps what devices say while the control plane is away.
 const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -279,7 +287,7 @@ impl External {
         options.set_receive_maximum(Some(RECEIVE_MAX));
         options.set_manual_acks(true);
         let (client, events) = AsyncClient::new(options, REQUESTS_MAX);
-        let (messages, inbox) = mpsc::channel(2 * usize::from(RECEIVE_MAX));
+        let (messages, inbox) = mpsc::unbounded_channel();
         let (fault, over) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
         let intake = Intake {
             ingest: Arc::clone(&self.shared.ingest),
@@ -289,7 +297,8 @@ impl External {
             over: Arc::clone(&over),
         };
         let taking = tokio::spawn(intake.run(inbox));
-        let connection = Connection { broker: self, client, events, messages, fault, was_up: false };
+        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX as usize));
+        let connection = Connection { broker: self, client, events, messages, room, fault, was_up: false };
         let end = connection.run(Instant::now() + identity.renew_after).await;
         over.store(true, Ordering::Release);
         // The next connection brings again what was not acknowledged over this one: nothing of it may still be under way.
@@ -305,7 +314,9 @@ struct Connection<'a> {
     broker: &'a External,
     client: AsyncClient,
     events: rumqttc::v5::EventLoop,
-    messages: mpsc::Sender<Publish>,
+    messages: mpsc::UnboundedSender<Waiting>,
+    /// Bytes that may still wait.
+    room: Arc<Semaphore>,
     fault: Arc<Notify>,
     was_up: bool,
 }
@@ -324,8 +335,7 @@ impl Connection<'_> {
                     }
                 },
                 () = self.fault.notified() => {
-                    let reason = "a message could not be kept; it comes again".to_owned();
-                    return End { reason, was_up: self.was_up, wanted: false };
+                    return End { reason: NOT_KEPT.to_owned(), was_up: self.was_up, wanted: false };
                 }
                 () = shared.again.notified(), if leaving.is_none() => {
                     if !self.was_up {
@@ -345,6 +355,7 @@ impl Connection<'_> {
                     self.broker.current().flights.sent(number);
                     Ok(())
                 }
+                Event::Incoming(Packet::Publish(publish)) => self.heard(publish).await,
                 Event::Incoming(packet) => self.incoming(packet),
                 Event::Outgoing(_) => Ok(()),
             };
@@ -388,16 +399,22 @@ impl Connection<'_> {
                 self.broker.current().flights.landed(ack.pkid, result);
                 Ok(())
             }
-            Packet::Publish(publish) => {
-                let needs_answer = publish.qos != QoS::AtMostOnce;
-                match self.messages.try_send(publish) {
-                    Err(_) if needs_answer => Err("the broker sends more than it was asked for".to_owned()),
-                    // Nobody waits for an answer to it, and nothing bounds how many there are.
-                    Ok(()) | Err(_) => Ok(()),
-                }
-            }
             _ => Ok(()),
         }
+    }
+
+    /// Has a message taken in, as soon as there is room for it: meanwhile nothing is read, and so the broker waits too.
+    ///
+    /// # Errors
+    /// Why the connection is of no use.
+    async fn heard(&mut self, message: Publish) -> Result<(), String> {
+        let bytes = message.topic.len() + message.payload.len() + WAITING_EXTRA_BYTES;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(WAITING_BYTES_MAX);
+        let room = tokio::select! {
+            room = Arc::clone(&self.room).acquire_many_owned(bytes) => room.map_err(|_| NOT_KEPT)?,
+            () = self.fault.notified() => return Err(NOT_KEPT.to_owned()),
+        };
+        self.messages.send(Waiting { message, _room: room }).map_err(|_| NOT_KEPT.to_owned())
     }
 
     fn greeted(&mut self, ack: &ConnAck) -> Result<(), String> {

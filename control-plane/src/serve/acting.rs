@@ -73,7 +73,11 @@ async fn start_broker(app: &Arc<App>, mqtt: &Mqtt) -> Result<Broker, broker::Err
     let ingest = Arc::clone(app) as Arc<dyn Ingest>;
     match mqtt {
         Mqtt::Embedded(address) => {
-            let config = broker::Config { address: *address, files: app.broker_files(), session_life: broker::SESSION_LIFE };
+            let config = broker::Config {
+                address: *address,
+                files: app.broker_files(),
+                session_life: broker::SESSION_LIFE,
+            };
             Broker::embedded(config, ingest).await
         }
         Mqtt::External { address, .. } => {

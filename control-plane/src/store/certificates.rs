@@ -1,6 +1,6 @@
 //! Certificates of devices: which are good, which of them are in use, who issued them.
 
-use super::{Reader, Result, Store, plain, time};
+use super::{Reader, Result, Store, many, plain, time};
 use shared::{BoardId, DeviceId, Digest, Timestamp};
 use sqlx::{
     Any,
@@ -104,17 +104,29 @@ impl Store {
         Ok(true)
     }
 
-    /// The CAs of a device's certificates that were not revoked, as far as that is on record: whether they are over says
+    /// The CAs of the devices' certificates that were not revoked, as far as that is on record: whether they are over says
     /// the clock of whoever they are shown to. None for a device that was revoked.
-    pub async fn authorities_of_device(&self, device: &DeviceId) -> Result<Vec<Option<Digest>>> {
-        let rows = sqlx::query(
-            "SELECT DISTINCT c.authority FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.device = $1 AND c.revoked_at IS NULL AND d.revoked_at IS NULL",
-        )
-        .bind(device.as_str())
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(|row| authority(&Reader::new("certificates", row))).collect()
+    pub async fn authorities_of_devices(
+        &self,
+        devices: &[DeviceId],
+    ) -> Result<Vec<(DeviceId, Option<Digest>)>> {
+        let listed = many::listed(self.dialect(), 1);
+        let sql = format!(
+            "SELECT DISTINCT c.device, c.authority FROM certificates c JOIN devices d ON d.id = c.device \
+             WHERE c.device IN ({listed}) AND c.revoked_at IS NULL AND d.revoked_at IS NULL"
+        );
+        let mut found = Vec::new();
+        for devices in devices.chunks(many::LIST_MAX) {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+                .bind(many::list(devices)?)
+                .fetch_all(&self.readers)
+                .await?;
+            for row in &rows {
+                let row = Reader::new("certificates", row);
+                found.push((row.parse("device", "device id")?, authority(&row)?));
+            }
+        }
+        Ok(found)
     }
 
     /// Revoked certificates that a clock that is a day behind would still take, by serial.

@@ -143,7 +143,8 @@ impl World {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let config = broker::Config { address, files: self.app.broker_files(), session_life: broker::SESSION_LIFE };
+        let config =
+            broker::Config { address, files: self.app.broker_files(), session_life: broker::SESSION_LIFE };
         let ingest = Arc::clone(&self.app) as Arc<dyn Ingest>;
         self.app.attach(Broker::embedded(config, ingest).await.unwrap());
         port

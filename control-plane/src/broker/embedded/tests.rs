@@ -15,7 +15,11 @@ use rumqttc::{
     },
 };
 use shared::Timestamp;
-use std::{collections::BTreeSet, sync::Mutex, time::Instant};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Mutex,
+    time::Instant,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(2);
@@ -41,7 +45,7 @@ impl Ingest for Recorder {
         Ok(self.good.lock().unwrap().contains(&certificate))
     }
 
-    async fn has_good_certificate(&self, _: &DeviceId) -> Result<bool, Refused> {
+    async fn with_good_certificates(&self, _: &[DeviceId]) -> Result<HashSet<DeviceId>, Refused> {
         panic!("the broker knows which certificate was shown")
     }
 

@@ -12,19 +12,26 @@ use futures::future::join_all;
 use rumqttc::v5::{AsyncClient, mqttbytes::v5::Publish};
 use shared::{DeviceId, topic::Topic};
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
 /// Most messages that are taken in together.
 const TOGETHER_MAX: usize = 512;
 
-/// Devices that talk, and whether they are of the fleet.
-type Known = HashMap<DeviceId, Result<bool, Refused>>;
+/// A message that waits to be taken in.
+pub(super) struct Waiting {
+    pub(super) message: Publish,
+    /// Its bytes of what may wait.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// Those of the devices that talk that are of the fleet, where that can be looked up.
+type Known = Result<HashSet<DeviceId>, Refused>;
 
 /// Takes in the messages of one connection.
 pub(super) struct Intake {
@@ -38,16 +45,16 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) async fn run(self, mut messages: mpsc::Receiver<Publish>) {
+    pub(super) async fn run(self, mut messages: mpsc::UnboundedReceiver<Waiting>) {
         let mut together = Vec::new();
         while messages.recv_many(&mut together, TOGETHER_MAX).await > 0 {
             if self.over.load(Ordering::Acquire) {
                 return;
             }
             let taken = self.take_all(&together).await;
-            for (message, taken) in together.drain(..).zip(taken) {
+            for (waiting, taken) in together.drain(..).zip(taken) {
                 // Nothing after it may be acknowledged before it.
-                if taken.is_err() || self.client.try_ack(&message).is_err() {
+                if taken.is_err() || self.client.try_ack(&waiting.message).is_err() {
                     self.fault.notify_one();
                     return;
                 }
@@ -56,16 +63,14 @@ impl Intake {
     }
 
     /// What came of each, in their order. They are begun in that order, so that of one device the first is kept first.
-    async fn take_all(&self, messages: &[Publish]) -> Vec<Result<(), Refused>> {
-        let mut known = Known::new();
-        for message in messages {
-            let Some((device, _)) = sender(&String::from_utf8_lossy(&message.topic)) else { continue };
-            if let Entry::Vacant(place) = known.entry(device) {
-                let good = self.ingest.has_good_certificate(place.key()).await;
-                place.insert(good);
-            }
-        }
-        join_all(messages.iter().map(|message| self.take(message, &known))).await
+    async fn take_all(&self, waiting: &[Waiting]) -> Vec<Result<(), Refused>> {
+        let senders = waiting.iter().filter_map(|waiting| {
+            let (device, _) = sender(&String::from_utf8_lossy(&waiting.message.topic))?;
+            Some(device)
+        });
+        let senders: Vec<DeviceId> = senders.collect::<HashSet<DeviceId>>().into_iter().collect();
+        let known = self.ingest.with_good_certificates(&senders).await;
+        join_all(waiting.iter().map(|waiting| self.take(&waiting.message, &known))).await
     }
 
     /// `Ok` when there is no need for it to come again.
@@ -75,7 +80,7 @@ impl Intake {
             self.ingest.refused(super::CLIENT_NAME, "foreign_topic", quoted(&text)).await;
             return Ok(());
         };
-        if !known.get(&device).cloned().unwrap_or(Err(Refused::Unavailable))? {
+        if !known.as_ref().map_err(Clone::clone)?.contains(&device) {
             // What was retained was said when the device may still have been one of the fleet.
             if !message.retain {
                 let detail = format!("{topic}: no certificate of it is good");

@@ -79,10 +79,10 @@ impl Takeovers {
             }
             let due = self.turns().due(Instant::now());
             for device in due {
-                match self.inner.ingest.has_good_certificate(&device).await {
+                match self.inner.ingest.with_good_certificates(std::slice::from_ref(&device)).await {
                     // It has enrolled anew.
-                    Ok(true) => self.turns().forget(&device),
-                    Ok(false) => {
+                    Ok(good) if good.contains(&device) => self.turns().forget(&device),
+                    Ok(_) => {
                         if let Err(reason) = self.take_over(&device).await {
                             tracing::debug!("the connection of {device} could not be ended: {reason}");
                         }
