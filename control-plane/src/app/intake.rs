@@ -44,8 +44,10 @@ const FEW: u64 = 2_000;
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// After a failure.
 const AGAIN_PERIOD: Duration = Duration::from_secs(1);
-/// Whoever wants to see everything that came takes so many apart at once, and otherwise sees what there is.
+/// Whoever wants to see everything that came has so many taken apart, and waits so long for it; otherwise it sees what there
+/// is.
 const SETTLED_MAX: u64 = 5_000;
+const SETTLED_WAIT: Duration = Duration::from_secs(1);
 
 /// It was not kept; what went wrong is in the log.
 #[derive(Debug)]
@@ -148,8 +150,21 @@ impl Intake {
         if waiting == 0 || waiting > SETTLED_MAX || !self.shared.store.leads() {
             return;
         }
-        if let Err(error) = self.shared.fold().await {
-            tracing::warn!("what devices said is not taken apart yet: {}", chain(&error));
+        let shared = Arc::clone(&self.shared);
+        // More may come all the time: it goes on where nobody waits for it any more.
+        let taking_apart = tokio::spawn(async move {
+            // Whoever does so already sees to what came meanwhile.
+            if let Ok(_one_at_a_time) = shared.folding.try_lock() {
+                return shared.fold_some().await;
+            }
+            drop(shared.folding.lock().await);
+            Ok(())
+        });
+        match time::timeout(SETTLED_WAIT, taking_apart).await {
+            Ok(Ok(Err(error))) => {
+                tracing::warn!("what devices said is not taken apart yet: {}", chain(&error));
+            }
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => {}
         }
     }
 
@@ -340,6 +355,11 @@ impl Shared {
             return Err(store::Error::NotLeader);
         }
         let _one_at_a_time = self.folding.lock().await;
+        self.fold_some().await
+    }
+
+    /// The same for whoever sees to it that nobody else does so.
+    async fn fold_some(&self) -> store::Result<()> {
         let mut records = 0;
         loop {
             let folded = self.store.fold(&self.recent).await?;

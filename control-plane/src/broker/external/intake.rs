@@ -54,7 +54,15 @@ impl Intake {
             let taken = self.take_all(&together).await;
             for (waiting, taken) in together.drain(..).zip(taken) {
                 // Nothing after it may be acknowledged before it.
-                if taken.is_err() || self.client.try_ack(&waiting.message).is_err() {
+                let acknowledged = match taken {
+                    Ok(()) => self.client.try_ack(&waiting.message).map_err(|error| error.to_string()),
+                    Err(_) => Err("it cannot be kept at this moment".to_owned()),
+                };
+                if let Err(reason) = acknowledged {
+                    tracing::debug!(
+                        "a message on {} is not acknowledged: {reason}",
+                        String::from_utf8_lossy(&waiting.message.topic)
+                    );
                     self.fault.notify_one();
                     return;
                 }

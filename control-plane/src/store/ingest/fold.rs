@@ -15,8 +15,8 @@ use sqlx::{Any, Transaction};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
-/// Records of one fold, but for one message more.
-const RECORDS_MAX: u64 = 300_000;
+/// Records of one fold, but for one message more: what comes meanwhile waits for its commit until the fold is over.
+const RECORDS_MAX: u64 = 100_000;
 /// Entries of the journal of one fold.
 const ENTRIES_MAX: i64 = 4096;
 
