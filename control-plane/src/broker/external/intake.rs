@@ -7,9 +7,10 @@
 use super::{
     super::{Ingest, Refused, quoted},
     Takeovers,
+    connection::Order,
 };
 use futures::future::join_all;
-use rumqttc::v5::{AsyncClient, mqttbytes::v5::Publish};
+use rumqttc::v5::mqttbytes::{QoS, v5::Publish};
 use shared::{DeviceId, topic::Topic};
 use std::{
     collections::HashSet,
@@ -26,8 +27,8 @@ const TOGETHER_MAX: usize = 512;
 /// A message that waits to be taken in.
 pub(super) struct Waiting {
     pub(super) message: Publish,
-    /// Its bytes of what may wait.
-    pub(super) _room: OwnedSemaphorePermit,
+    /// Its bytes of what may wait, until its acknowledgement goes out.
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// Those of the devices that talk that are of the fleet, where that can be looked up.
@@ -36,7 +37,7 @@ type Known = Result<HashSet<DeviceId>, Refused>;
 /// Takes in the messages of one connection.
 pub(super) struct Intake {
     pub(super) ingest: Arc<dyn Ingest>,
-    pub(super) client: AsyncClient,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) takeovers: Takeovers,
     /// The connection has to end: something could not be kept, and comes again with the next one.
     pub(super) fault: Arc<Notify>,
@@ -52,19 +53,15 @@ impl Intake {
                 return;
             }
             let taken = self.take_all(&together).await;
-            for (waiting, taken) in together.drain(..).zip(taken) {
+            for (Waiting { message, room }, taken) in together.drain(..).zip(taken) {
                 // Nothing after it may be acknowledged before it.
-                let acknowledged = match taken {
-                    Ok(()) => self.client.try_ack(&waiting.message).map_err(|error| error.to_string()),
-                    Err(_) => Err("it cannot be kept at this moment".to_owned()),
-                };
-                if let Err(reason) = acknowledged {
-                    tracing::debug!(
-                        "a message on {} is not acknowledged: {reason}",
-                        String::from_utf8_lossy(&waiting.message.topic)
-                    );
+                if taken.is_err() {
                     self.fault.notify_one();
                     return;
+                }
+                if message.qos != QoS::AtMostOnce {
+                    // Where the connection has ended it comes again over the next one.
+                    let _ = self.orders.send(Order::Acknowledge { number: message.pkid, room });
                 }
             }
         }

@@ -5,10 +5,10 @@
 //! The broker lets a revoked device in again until it has read a list that names it, and nobody tells when it has. So the
 //! device is put out again and again, sooner when it talks: once the list is read that is the end of it.
 
-use super::{super::Ingest, Address, Identities, client_options, tls::why};
+use super::{super::Ingest, Address, CONNECT_TIMEOUT, Identities, KEEP_ALIVE, tls::why};
 use rumqttc::{
-    Outgoing,
-    v5::{AsyncClient, Event, mqttbytes::v5::Packet},
+    Outgoing, TlsConfiguration, Transport,
+    v5::{AsyncClient, Event, MqttOptions, mqttbytes::v5::Packet},
 };
 use shared::DeviceId;
 use std::{
@@ -95,7 +95,11 @@ impl Takeovers {
 
     async fn take_over(&self, device: &DeviceId) -> Result<(), String> {
         let identity = self.inner.identities.of_device(device)?;
-        let mut options = client_options(&self.inner.address, device.as_str(), identity.tls()?);
+        let Address { host, port } = &self.inner.address;
+        let mut options = MqttOptions::new(device.as_str(), host, *port);
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls()?)));
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
         options.set_clean_start(true);
         options.set_session_expiry_interval(Some(0));
         let (client, mut events) = AsyncClient::new(options, 1);

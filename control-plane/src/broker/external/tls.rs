@@ -68,7 +68,8 @@ pub(super) fn why(error: &ConnectionError) -> String {
     explained(&causes(error))
 }
 
-fn explained(text: &str) -> String {
+/// What a failure means for whoever reads it.
+pub(super) fn explained(text: &str) -> String {
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if has(&["invalid peer certificate"]) {
