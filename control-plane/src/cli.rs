@@ -103,7 +103,7 @@ Examples:
   edgewright serve --data fleet --api 0.0.0.0:8443 --mqtt 0.0.0.0:8883 --public-host fleet.example
 
 Everything is kept in the folder; its context.json is what `edgewright context add NAME --file` takes.")]
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// From a data set to the best model for a board in the time given, by itself
     #[command(after_help = "\
 Example:

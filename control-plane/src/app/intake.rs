@@ -160,11 +160,8 @@ impl Intake {
             drop(shared.folding.lock().await);
             Ok(())
         });
-        match time::timeout(SETTLED_WAIT, taking_apart).await {
-            Ok(Ok(Err(error))) => {
-                tracing::warn!("what devices said is not taken apart yet: {}", chain(&error));
-            }
-            Ok(Ok(Ok(())) | Err(_)) | Err(_) => {}
+        if let Ok(Ok(Err(error))) = time::timeout(SETTLED_WAIT, taking_apart).await {
+            tracing::warn!("what devices said is not taken apart yet: {}", chain(&error));
         }
     }
 

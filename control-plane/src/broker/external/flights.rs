@@ -83,7 +83,7 @@ mod tests {
             answer
         };
         let (mut first, mut second, mut third) = (start(), start(), start());
-        let mut number = |flights: &mut Flights| flights.next().map(|publish| publish.pkid);
+        let number = |flights: &mut Flights| flights.next().map(|publish| publish.pkid);
         assert_eq!(
             (number(&mut flights), number(&mut flights), number(&mut flights)),
             (Some(1), Some(2), None)
