@@ -2,7 +2,7 @@
 //! holds the two halves, since rumqttc's own event loop writes one acknowledgement for every read of many messages (ADR 46).
 
 use super::Address;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::{self, v5::Packet};
 use rustls::{ClientConfig, pki_types::ServerName};
 use shared::{causes, limits};
@@ -18,6 +18,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for a read.
 const READ_BYTES: usize = 64 * 1024;
+/// First byte of a DISCONNECT.
+const GOODBYE: u8 = 0xE0;
 const CLOSED: &str = "the broker closed the connection";
 
 /// Opens a connection over TLS.
@@ -49,11 +51,31 @@ impl<R: AsyncRead + Unpin> Reading<R> {
     /// # Errors
     /// What came is none, or larger than it may be.
     pub(super) fn next(&mut self) -> Result<Option<Packet>, String> {
+        if let Some(goodbye) = self.short_goodbye() {
+            return Ok(Some(goodbye));
+        }
+        let before = self.buffer.len();
         match Packet::read(&mut self.buffer, Some(limits::MQTT_PACKET_BYTES_MAX)) {
             Ok(packet) => Ok(Some(packet)),
-            Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
+            // Said of a whole packet too, where what it holds is cut short.
+            Err(mqttbytes::Error::InsufficientBytes(_)) if self.buffer.len() == before => Ok(None),
             Err(error) => Err(format!("the broker's packet is not understood: {error}")),
         }
+    }
+
+    /// A DISCONNECT that leaves out its properties, or its reason too (MQTT 5, section 3.14.2), which the library takes for cut
+    /// short.
+    fn short_goodbye(&mut self) -> Option<Packet> {
+        let reason = match *self.buffer {
+            [GOODBYE, 0, ..] => 0,
+            [GOODBYE, 1, reason, ..] => reason,
+            _ => return None,
+        };
+        let mut long = BytesMut::from([GOODBYE, 2, reason, 0].as_slice());
+        let goodbye = Packet::read(&mut long, None).ok()?;
+        let whole = 2 + usize::from(self.buffer[1]);
+        self.buffer.advance(whole);
+        Some(goodbye)
     }
 
     /// Reads on. Nothing is lost where this is dropped before it is through.
@@ -140,7 +162,7 @@ mod tests {
         far.read_to_end(&mut bytes).await.unwrap();
         for cut in [1, 5, 310, bytes.len() - 1] {
             let (first, second) = bytes.split_at(cut);
-            let mut reading = Reading::new(first.chain(second));
+            let mut reading = Reading::new(AsyncReadExt::chain(first, second));
             let mut found = Vec::new();
             let ended = loop {
                 while let Some(packet) = reading.next().unwrap() {
@@ -157,10 +179,31 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_packet_or_a_too_large_one_ends_the_connection() {
-        for bytes in [[0u8; 8], [0x30, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0], [0x20, 0, 0, 0, 0, 0, 0, 0]] {
+        let cut_short = [0x30, 4, 0, 9, b't', b'x', 0, 0];
+        for bytes in
+            [[0u8; 8], [0x30, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0], [0x20, 0, 0, 0, 0, 0, 0, 0], cut_short]
+        {
             let mut reading = Reading::new(bytes.as_slice());
             reading.fill().await.unwrap();
             assert!(reading.next().is_err(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_understood_however_short_it_is() {
+        use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode::{NormalDisconnection, SessionTakenOver};
+        let cases: [(&[u8], _); 4] = [
+            (&[0xE0, 0], NormalDisconnection),
+            (&[0xE0, 1, 0x8E], SessionTakenOver),
+            (&[0xE0, 2, 0x8E, 0], SessionTakenOver),
+            (&[0xE0, 0, 0xE0], NormalDisconnection),
+        ];
+        for (bytes, wanted) in cases {
+            let mut reading = Reading::new(bytes);
+            reading.fill().await.unwrap();
+            let Some(Packet::Disconnect(goodbye)) = reading.next().unwrap() else { panic!("{bytes:?}") };
+            assert_eq!(goodbye.reason_code, wanted, "{bytes:?}");
+            assert_eq!(reading.next().unwrap(), None, "nothing more, or not enough of it");
         }
     }
 }
