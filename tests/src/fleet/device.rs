@@ -52,6 +52,8 @@ const THERE_MS: (u64, u64) = (20_000, 60_000);
 const AWAY_MS: (u64, u64) = (5_000, 30_000);
 /// Where there is not room for all, a device with nothing to do leaves after this long for one that waits.
 const STAY_MS: u64 = 30_000;
+/// And does not come back for as long as this: those who were not there yet come first.
+const GAVE_WAY_MS: (u64, u64) = (60_000, 120_000);
 /// How often it looks whether there is a place.
 const BERTH_MS: (u64, u64) = (200, 1_000);
 /// A goodbye that takes longer than this is cut short.
@@ -288,10 +290,12 @@ impl Device {
     /// Something came over the link, or it has ended.
     fn hear(&mut self, event: Option<LinkEvent>) {
         let Some(event) = event else {
-            let was_up = self.connection.take().is_some_and(|connection| connection.up);
-            self.handle_down(was_up);
+            let ended = self.connection.take();
+            self.handle_down(ended.as_ref().is_some_and(|connection| connection.up));
             self.settle();
-            self.connect_at = self.fleet.now().plus_ms(between_ms(&mut self.lots, AWAY_MS.0, AWAY_MS.1));
+            let gave_way = ended.is_some_and(|connection| connection.leaving);
+            let (least, most) = if gave_way { GAVE_WAY_MS } else { AWAY_MS };
+            self.connect_at = self.fleet.now().plus_ms(between_ms(&mut self.lots, least, most));
             return;
         };
         let mut machine_was_told = self.handle(event);
