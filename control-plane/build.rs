@@ -1,4 +1,5 @@
-//! The migrations and the dashboard are compiled in; a change of them alone has to rebuild what holds them.
+//! The migrations and the dashboard are compiled in; a change of them alone has to rebuild what holds them. The dashboard is
+//! copied to where the build's own files lie: a build folder that several checkouts share outlives any of them.
 
 use std::{
     env,
@@ -28,7 +29,7 @@ fn main() -> io::Result<()> {
     } else {
         files.push((INDEX.to_owned(), root.join(PLACEHOLDER)));
     }
-    fs::write(out.join("dashboard.rs"), table(&files)?)
+    fs::write(out.join("dashboard.rs"), table(&copied(files, &out.join("dashboard"))?)?)
 }
 
 fn variable(name: &str) -> io::Result<PathBuf> {
@@ -51,6 +52,17 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> i
         }
     }
     Ok(())
+}
+
+/// The same files as they lie in `folder` afterwards, numbered.
+fn copied(files: Vec<(String, PathBuf)>, folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    fs::create_dir_all(folder)?;
+    let copy = |(number, (path, file)): (usize, (String, PathBuf))| {
+        let place = folder.join(number.to_string());
+        fs::write(&place, fs::read(file)?)?;
+        Ok((path, place))
+    };
+    files.into_iter().enumerate().map(copy).collect()
 }
 
 /// A slice of `Embedded`, as Rust.

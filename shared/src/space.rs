@@ -24,10 +24,11 @@ const NODES_MAX: u32 = 8;
 const STEM_STRIDE_MAX: u32 = 4;
 
 /// Built-in spaces: name and file.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("image", include_str!("../../control-plane/forge/spaces/image.toml")),
     ("series", include_str!("../../control-plane/forge/spaces/series.toml")),
     ("table", include_str!("../../control-plane/forge/spaces/table.toml")),
+    ("image-fine", include_str!("../../control-plane/forge/spaces/image-fine.toml")),
     ("image-rich", include_str!("../../control-plane/forge/spaces/image-rich.toml")),
     ("series-rich", include_str!("../../control-plane/forge/spaces/series-rich.toml")),
 ];
@@ -185,7 +186,7 @@ impl SearchSpace {
 
     /// Names of the built-in spaces; the first three are what is taken for images, series and rows of a table where none is
     /// named.
-    pub fn built_in_names() -> [&'static str; 5] {
+    pub fn built_in_names() -> [&'static str; 6] {
         BUILT_IN.map(|(name, _)| name)
     }
 

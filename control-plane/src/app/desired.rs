@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 /// Desired states that are on their way to the broker at one time.
 const AT_ONCE_MAX: usize = 32;
+/// Devices that are read from the store at one time.
+const READ_MAX: usize = 500;
 
 /// What the broker has of each device's desired states. It may remember nothing over a restart, so this starts empty.
 #[derive(Debug, Default)]
@@ -34,26 +36,35 @@ impl App {
         // Held to the end: an older generation never overtakes a newer one.
         let mut told = self.told.lock().await;
         let wanted = self.store.desired_generations().await?.into_iter();
-        let wanted: Vec<_> =
-            wanted.filter(|(id, generation)| told.0.get(id) != Some(&Telling::Done(*generation))).collect();
-        let mut tellings = stream::iter(wanted)
-            .map(|(id, generation)| async move { (self.tell_desired(broker, &id).await, id, generation) })
-            .buffer_unordered(AT_ONCE_MAX);
-        // A broker that is away is told everything when it is back.
-        while !self.is_stopping() && broker.is_connected() {
-            let Some((result, id, generation)) = tellings.next().await else { break };
-            let telling = match result {
-                Ok(Some(generation)) => Telling::Done(generation),
-                Ok(None) => continue,
-                Err(error) => {
-                    let failed = Telling::Failed(generation);
-                    if told.0.get(&id) != Some(&failed) {
-                        tracing::error!("generation {generation} does not reach {id}: {}", chain(&error));
-                    }
-                    failed
+        let wanted: Vec<DeviceId> = wanted
+            .filter(|(id, generation)| told.0.get(id) != Some(&Telling::Done(*generation)))
+            .map(|(id, _)| id)
+            .collect();
+        for wanted in wanted.chunks(READ_MAX) {
+            let devices = self.store.devices_of(wanted).await?;
+            // Some may have been revoked since.
+            let mut tellings = stream::iter(devices.into_iter().filter(|device| device.revoked_at.is_none()))
+                .map(|device| async move { (self.tell_desired(broker, &device).await, device) })
+                .buffer_unordered(AT_ONCE_MAX);
+            loop {
+                // A broker that is away is told everything when it is back.
+                if self.is_stopping() || !broker.is_connected() {
+                    return Ok(());
                 }
-            };
-            told.0.insert(id, telling);
+                let Some((result, device)) = tellings.next().await else { break };
+                let Device { id, generation, .. } = device;
+                let telling = match result {
+                    Ok(()) => Telling::Done(generation),
+                    Err(error) => {
+                        let failed = Telling::Failed(generation);
+                        if told.0.get(&id) != Some(&failed) {
+                            tracing::error!("generation {generation} does not reach {id}: {}", chain(&error));
+                        }
+                        failed
+                    }
+                };
+                told.0.insert(id, telling);
+            }
         }
         Ok(())
     }
@@ -63,16 +74,10 @@ impl App {
         self.told.lock().await.0.clear();
     }
 
-    /// Publishes the newest desired state of a device and gives its generation; nothing for one that was revoked.
-    async fn tell_desired(&self, broker: &Broker, id: &DeviceId) -> Result<Option<u64>> {
-        let device = self.store.device(id).await?.filter(|device| device.revoked_at.is_none());
-        let Some(device) = device else { return Ok(None) };
-        let envelope = self.sign_desired(&device)?;
-        broker
-            .publish(&Topic::Desired(device.id), envelope.into(), true)
-            .await
-            .map_err(|error| Error::Internal(chain(&error)))?;
-        Ok(Some(device.generation))
+    async fn tell_desired(&self, broker: &Broker, device: &Device) -> Result<()> {
+        let envelope = self.sign_desired(device)?;
+        let published = broker.publish(&Topic::Desired(device.id.clone()), envelope.into(), true).await;
+        published.map_err(|error| Error::Internal(chain(&error)))
     }
 
     fn sign_desired(&self, device: &Device) -> Result<Vec<u8>> {

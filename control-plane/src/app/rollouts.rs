@@ -26,6 +26,8 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_secs(1);
 /// And at most this often: what a fleet reports in between is looked at together.
 const LOOK_PERIOD_MIN: Duration = Duration::from_millis(50);
+/// A look at a large fleet takes its time; so many times as long nothing is looked at, up to [`TICK`], unless ordered.
+const REST_SHARE: u32 = 3;
 /// A plan that met a change is made again this often.
 const ATTEMPTS_MAX: usize = 5;
 
@@ -107,7 +109,7 @@ impl App {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stopped() => return,
             }
-            let next_look = Instant::now() + LOOK_PERIOD_MIN;
+            let began = Instant::now();
             wake_at = match self.look().await {
                 Ok(at) => at,
                 Err(error) => {
@@ -115,7 +117,8 @@ impl App {
                     None
                 }
             };
-            tokio::time::sleep_until(next_look).await;
+            let rest = began.elapsed().saturating_mul(REST_SHARE).min(TICK);
+            tokio::time::sleep_until((began + LOOK_PERIOD_MIN).max(Instant::now() + rest)).await;
         }
     }
 

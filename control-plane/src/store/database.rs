@@ -46,9 +46,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                                PRAGMA foreign_keys = ON";
-/// A server that freezes in a transaction loses it, and with it the right to write.
-const POSTGRES_SETTINGS: &str =
-    "SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = warning";
+/// A server that freezes in a transaction loses it, and with it the right to write. Compiling a statement takes longer than any of
+/// ours runs.
+const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = warning; \
+                                 SET jit = off";
 
 static SQLITE_FORMS: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES_FORMS: Migrator = sqlx::migrate!("./migrations/postgres");

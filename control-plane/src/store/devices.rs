@@ -4,7 +4,11 @@ mod filter;
 
 pub use filter::DeviceFilter;
 
-use super::{Page, Reader, Result, Store, json, number, plain, time};
+use super::{
+    Page, Reader, Result, Store, json,
+    many::{self, Insert},
+    number, plain, time,
+};
 use control_core::entity::{Device, DeviceEvent};
 use shared::{DeviceId, ModelVersionId, SlotName, Timestamp, wire::Reported};
 use sqlx::{Any, Transaction, any::AnyRow};
@@ -43,42 +47,64 @@ fn read_event(row: &AnyRow) -> Result<DeviceEvent> {
     })
 }
 
-/// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
-pub(super) async fn write_reported(
-    tx: &mut Transaction<'static, Any>,
-    reported: &Reported,
+/// What devices said of themselves, in its order; of each the last word counts.
+#[derive(Debug, Default)]
+pub(super) struct Words<'a>(BTreeMap<&'a DeviceId, Word<'a>>);
+
+/// The last word of one device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Word<'a> {
+    reported: Option<&'a Reported>,
+    online: Option<bool>,
     seen: Option<Timestamp>,
-) -> Result<()> {
-    sqlx::query(
-        "UPDATE devices SET reported = $1, reported_generation = $2, agent_version = $3, \
-         seen_at = coalesce($4, seen_at) WHERE id = $5",
-    )
-    .bind(json(reported)?)
-    .bind(number(reported.generation))
-    .bind(plain(&reported.agent_version))
-    .bind(seen.map(time))
-    .bind(reported.device.as_str())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
-/// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
-pub(super) async fn write_presence(
-    tx: &mut Transaction<'static, Any>,
-    id: &DeviceId,
-    online: bool,
-    seen: Option<Timestamp>,
-) -> Result<()> {
-    sqlx::query(
-        "UPDATE devices SET online = $1, seen_at = coalesce($2, seen_at) WHERE id = $3 AND revoked_at IS NULL",
-    )
-    .bind(i64::from(online))
-    .bind(seen.map(time))
-    .bind(id.as_str())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+impl<'a> Words<'a> {
+    /// What a device said of itself; it was `seen` by that, unless nobody knows when it said so.
+    pub(super) fn reported(&mut self, reported: &'a Reported, seen: Option<Timestamp>) {
+        let word = self.0.entry(&reported.device).or_default();
+        (word.reported, word.seen) = (Some(reported), seen.or(word.seen));
+    }
+
+    /// Whether a device is connected; it was `seen` by that, unless nobody knows when it said so.
+    pub(super) fn presence(&mut self, id: &'a DeviceId, online: bool, seen: Option<Timestamp>) {
+        let word = self.0.entry(id).or_default();
+        (word.online, word.seen) = (Some(online), seen.or(word.seen));
+    }
+
+    /// Writes them. A device that was revoked is never online.
+    pub(super) async fn write(self, tx: &mut Transaction<'static, Any>) -> Result<()> {
+        const REPORTED: Insert = Insert {
+            head: "WITH said (id, reported, generation, agent_version, seen_at) AS (",
+            columns: 5,
+            tail: ") UPDATE devices SET reported = said.reported, reported_generation = said.generation, \
+                   agent_version = said.agent_version, seen_at = coalesce(said.seen_at, devices.seen_at) \
+                   FROM said WHERE devices.id = said.id",
+        };
+        const PRESENCE: Insert = Insert {
+            head: "WITH said (id, online, seen_at) AS (",
+            columns: 3,
+            tail: ") UPDATE devices SET online = said.online, seen_at = coalesce(said.seen_at, devices.seen_at) \
+                   FROM said WHERE devices.id = said.id AND devices.revoked_at IS NULL",
+        };
+        let reported = self.0.values().filter_map(|word| Some((word.reported?, word.seen)));
+        let reported: Vec<_> =
+            reported.map(|(reported, seen)| Ok((reported, json(reported)?, seen))).collect::<Result<_>>()?;
+        let statements = REPORTED.statements(&reported, |query, (reported, text, seen)| {
+            query
+                .bind(reported.device.to_string())
+                .bind(text.clone())
+                .bind(number(reported.generation))
+                .bind(plain(&reported.agent_version))
+                .bind(seen.map(time))
+        });
+        many::run(tx, statements).await?;
+        let present = self.0.iter().filter_map(|(id, word)| Some((*id, word.online?, word.seen)));
+        let statements = PRESENCE.statements(&present.collect::<Vec<_>>(), |query, (id, online, seen)| {
+            query.bind(id.to_string()).bind(i64::from(*online)).bind(seen.map(time))
+        });
+        many::run(tx, statements).await
+    }
 }
 
 impl Store {
@@ -89,6 +115,15 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// Those of some devices that there are, by id.
+    pub async fn devices_of(&self, ids: &[DeviceId]) -> Result<Vec<Device>> {
+        let listed = many::listed(self.dialect(), 1);
+        let sql = format!("SELECT * FROM devices WHERE id IN ({listed}) ORDER BY id");
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(many::list(ids)?).fetch_all(&self.readers).await?;
+        rows.iter().map(read).collect()
     }
 
     /// Devices by id, of those that the filter names.
@@ -162,7 +197,9 @@ impl Store {
     #[cfg(test)]
     pub(crate) async fn set_reported(&self, reported: &Reported, seen: Option<Timestamp>) -> Result<()> {
         let mut tx = self.begin_as_leader().await?;
-        write_reported(&mut tx, reported, seen).await?;
+        let mut words = Words::default();
+        words.reported(reported, seen);
+        words.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 
@@ -175,7 +212,9 @@ impl Store {
         seen: Option<Timestamp>,
     ) -> Result<()> {
         let mut tx = self.begin_as_leader().await?;
-        write_presence(&mut tx, id, online, seen).await?;
+        let mut words = Words::default();
+        words.presence(id, online, seen);
+        words.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 

@@ -5,6 +5,7 @@
 pub mod hand_made;
 pub mod job;
 pub mod linear;
+pub mod record;
 pub mod reference;
 pub mod sets;
 
@@ -12,6 +13,7 @@ use super::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use job::{Contestant, Done};
+use record::Records;
 use reference::Reference;
 use serde::Serialize;
 use sets::{Against, Set};
@@ -33,6 +35,12 @@ pub struct Options {
     /// Keep jobs and results here; a bench that was ended goes on from them.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Record here what each run measured, and leave out the runs that are recorded.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Run nothing: report what is recorded.
+    #[arg(long, requires = "record")]
+    pub recorded: bool,
     /// Most threads of a job; all cores where not given.
     #[arg(long)]
     pub threads: Option<u32>,
@@ -102,6 +110,7 @@ pub fn run(options: &Options) -> Result<Report> {
     ensure!((1..=256).contains(&threads), "--threads is {threads}, allowed are 1 to 256");
     let temporary = tempfile::tempdir().context("making a folder")?;
     let folder = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let records = Records::new(options.record.clone());
     let bars = MultiProgress::new();
     let all = bars.add(ProgressBar::new((chosen.len() * options.seeds.len() * contestants.len()) as u64));
     all.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} jobs {elapsed}")?);
@@ -111,7 +120,11 @@ pub fn run(options: &Options) -> Result<Report> {
         for &seed in &options.seeds {
             for &contestant in &contestants {
                 let run = job::Run { set, seed, contestant, threads, folder: &folder };
-                let done = run.play(&bars)?;
+                let done = match run.recorded(&records)? {
+                    Some(done) => done,
+                    None if options.recorded => continue,
+                    None => run.play(&records, &bars)?,
+                };
                 bars.println(format!(
                     "{} seed {seed}, {}: INT8 {:.4}, FP32 {:.4}, {} parameters, {:.0} KiB",
                     set.name,

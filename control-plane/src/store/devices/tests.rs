@@ -1,5 +1,8 @@
 use super::*;
-use crate::store::tests::{enrol, id, stores, version};
+use crate::store::{
+    Came, Input,
+    tests::{enrol, id, stores, version},
+};
 use control_core::entity::{DeviceState, Selector};
 use shared::wire::TrialPolicy;
 
@@ -43,6 +46,46 @@ async fn a_search_finds_parts_of_ids_and_of_labels_as_they_are_written() {
         assert!(found(&store, looking_for("cam_01")).await.is_empty());
         assert!(found(&store, looking_for("site")).await.is_empty(), "a key is no value");
         assert!(found(&store, looking_for("'; DROP TABLE devices; --")).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn of_what_comes_at_once_each_devices_last_word_counts() {
+    for (_folder, store) in stores().await {
+        // More than one statement takes.
+        let devices: Vec<DeviceId> = (0..300).map(|number| id(&format!("cam-{number:03}"))).collect();
+        for device in &devices {
+            enrol(&store, device.as_str()).await;
+        }
+        store.revoke_device(&devices[2], Timestamp(5)).await.unwrap();
+        let told = |device: &DeviceId, generation, at| Input::Reported {
+            reported: Box::new(reported(device.as_str(), generation)),
+            seen: at,
+        };
+        let is = |device: &DeviceId, online, seen| Input::Presence { device: device.clone(), online, seen };
+        let mut inputs: Vec<Input> = devices.iter().map(|device| told(device, 1, None)).collect();
+        inputs.extend([
+            told(&devices[0], 3, Some(Timestamp(10))),
+            is(&devices[0], true, Some(Timestamp(11))),
+            told(&devices[0], 2, None),
+            is(&devices[1], true, Some(Timestamp(12))),
+            is(&devices[1], false, Some(Timestamp(13))),
+            is(&devices[2], true, Some(Timestamp(14))),
+            is(&id("nobody"), true, Some(Timestamp(15))),
+        ]);
+        let now = Timestamp(20);
+        assert_eq!(store.take_in(&inputs, Came { received: now, steady: now }).await.unwrap(), None);
+        let known = |device: Device| {
+            let generation = device.reported.map(|reported| reported.generation);
+            (generation, device.online, device.seen_at)
+        };
+        let found: Vec<_> = store.devices_of(&devices).await.unwrap().into_iter().map(known).collect();
+        assert_eq!(found.len(), 300);
+        assert_eq!(found[0], (Some(2), true, Some(Timestamp(11))));
+        assert_eq!(found[1], (Some(1), false, Some(Timestamp(13))));
+        assert_eq!((found[2].0, found[2].1), (Some(1), false), "revoked");
+        assert!(found[3..].iter().all(|found| *found == (Some(1), false, None)));
+        assert!(store.devices_of(&[id("nobody")]).await.unwrap().is_empty());
     }
 }
 

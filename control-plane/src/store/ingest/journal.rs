@@ -1,6 +1,6 @@
 //! What devices said, as it came: written and committed before it is acknowledged, and read again after a kill.
 
-use super::super::{Error, Reader, Result, Store, devices, number, time};
+use super::super::{Error, Reader, Result, Store, devices::Words, number, time};
 use bytes::Bytes;
 use shared::{
     DeviceId, Timestamp,
@@ -154,18 +154,15 @@ impl Store {
     /// there are records among it: they wait to be taken apart.
     pub async fn take_in(&self, inputs: &[Input], came: Came) -> Result<Option<u64>> {
         let mut tx = self.begin_as_leader().await?;
-        let mut messages = Vec::new();
+        let (mut messages, mut words) = (Vec::new(), Words::default());
         for input in inputs {
             match input {
                 Input::Records(message) => messages.push(message),
-                Input::Reported { reported, seen } => {
-                    devices::write_reported(&mut tx, reported, *seen).await?;
-                }
-                Input::Presence { device, online, seen } => {
-                    devices::write_presence(&mut tx, device, *online, *seen).await?;
-                }
+                Input::Reported { reported, seen } => words.reported(reported, *seen),
+                Input::Presence { device, online, seen } => words.presence(device, *online, *seen),
             }
         }
+        words.write(&mut tx).await?;
         if messages.is_empty() {
             tx.commit().await?;
             return Ok(None);

@@ -1,17 +1,26 @@
 //! One job of the forge, run by its worker, and what it measured.
 
-use super::{super::worker, hand_made, sets::Set};
+use super::{
+    super::worker,
+    hand_made,
+    record::{Record, Records},
+    sets::Set,
+};
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
-use serde::Serialize;
-use shared::job::{ARCH_FILE, JobKind, JobReport, JobSpec, MetricReport, RESULT_DIR, SearchMethod};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared::{
+    Digest,
+    job::{ARCH_FILE, JobKind, JobReport, JobSpec, MetricReport, RESULT_DIR, SearchMethod},
+};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 /// Who makes the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Contestant {
     /// Our search.
@@ -38,7 +47,7 @@ impl Contestant {
 }
 
 /// What one job gave.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Done {
     pub contestant: Contestant,
     pub seed: u64,
@@ -57,6 +66,8 @@ pub struct Done {
     /// The measure of the task, where it has one.
     pub metric: Option<MetricReport>,
     pub remarks: Vec<String>,
+    /// That it ran on, where git knows.
+    pub commit: Option<String>,
 }
 
 /// One job.
@@ -71,40 +82,79 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs the job to its end, or reads what an earlier bench has left of it.
+    /// What an earlier bench has recorded of it; none where nothing is, or of another task.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn recorded(&self, records: &Records) -> Result<Option<Done>> {
+        let Some(record) = records.find(&self.file_of(self.contestant))? else { return Ok(None) };
+        let (kind, drawn) = self.kind(&self.folder_of(self.contestant), records)?;
+        let task = self.task(&self.spec(kind)?, drawn.as_deref())?;
+        Ok((record.task == task).then_some(record.done))
+    }
+
+    /// Runs the job to its end, or reads what an earlier bench has left of it, and records it.
     ///
     /// # Errors
     /// The worker's own words, where it fails.
-    pub fn play(&self, bars: &MultiProgress) -> Result<Done> {
+    pub fn play(&self, records: &Records, bars: &MultiProgress) -> Result<Done> {
         let folder = self.folder_of(self.contestant);
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let report = worker::run(&folder, &self.spec(&folder)?, &self.name(), bars)?;
-        self.read(report)
+        let (kind, drawn) = self.kind(&folder, records)?;
+        let spec = self.spec(kind)?;
+        let task = self.task(&spec, drawn.as_deref())?;
+        if let (JobKind::Train { architecture, .. }, Some(drawn)) = (&spec.kind, &drawn) {
+            fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+            fs::write(architecture, drawn).with_context(|| format!("writing {}", architecture.display()))?;
+        }
+        let report = worker::run(&folder, &spec, &self.name(), bars)?;
+        let architecture = fs::read_to_string(folder.join(RESULT_DIR).join(ARCH_FILE)).ok();
+        let done = self.read(report)?;
+        records.keep(&self.file_of(self.contestant), Record { task, architecture, done: done.clone() })?;
+        Ok(done)
     }
 
     fn name(&self) -> String {
         format!("{} {} {}", self.set.name, self.seed, self.contestant.label())
     }
 
-    fn folder_of(&self, contestant: Contestant) -> PathBuf {
-        self.folder.join(format!("{}-{}-{}", self.set.name, self.seed, contestant.label()))
+    fn file_of(&self, contestant: Contestant) -> String {
+        format!("{}-{}-{}", self.set.name, self.seed, contestant.label())
     }
 
-    fn spec(&self, folder: &Path) -> Result<JobSpec> {
-        let kind = match self.contestant {
-            Contestant::Ours => JobKind::Search { method: SearchMethod::default() },
-            Contestant::Random => JobKind::Search { method: SearchMethod::Random },
+    fn folder_of(&self, contestant: Contestant) -> PathBuf {
+        self.folder.join(self.file_of(contestant))
+    }
+
+    /// What the job does; for the hand-made network also that, which belongs into the file that the job names.
+    fn kind(&self, folder: &Path, records: &Records) -> Result<(JobKind, Option<String>)> {
+        let search = |method| (JobKind::Search { method }, None);
+        Ok(match self.contestant {
+            Contestant::Ours => search(SearchMethod::default()),
+            Contestant::Random => search(SearchMethod::Random),
             Contestant::HandMade => {
-                let ours = self.folder_of(Contestant::Ours).join(RESULT_DIR);
-                let found = fs::read_to_string(ours.join(ARCH_FILE)).with_context(|| {
-                    format!("{} has no network of ours to be measured by: run it too", ours.display())
-                })?;
+                let (found, weights) = self.ours(records)?;
+                let drawn = hand_made::of_the_layout_of(&found)?;
                 let architecture = folder.join("hand-made.json");
-                fs::write(&architecture, hand_made::of_the_layout_of(&found)?)
-                    .with_context(|| format!("writing {}", architecture.display()))?;
-                JobKind::Train { architecture, weights: Some(worker::report(&ours)?.model.parameters) }
+                (JobKind::Train { architecture, weights: Some(weights) }, Some(drawn))
             }
-        };
+        })
+    }
+
+    /// The architecture that we found with this seed, and its weights.
+    fn ours(&self, records: &Records) -> Result<(String, u64)> {
+        if let Some(Record { architecture: Some(found), done, .. }) =
+            records.find(&self.file_of(Contestant::Ours))?
+        {
+            return Ok((found, done.parameters));
+        }
+        let ours = self.folder_of(Contestant::Ours).join(RESULT_DIR);
+        let found = fs::read_to_string(ours.join(ARCH_FILE)).with_context(|| {
+            format!("{} has no network of ours to be measured by: run it too", ours.display())
+        })?;
+        Ok((found, worker::report(&ours)?.model.parameters))
+    }
+
+    fn spec(&self, kind: JobKind) -> Result<JobSpec> {
         Ok(JobSpec {
             id: worker::id(&self.name())?,
             seed: self.seed,
@@ -113,8 +163,19 @@ impl Run<'_> {
             board: worker::board()?,
             kind,
             budget: self.set.budget,
-            space: None,
+            space: self.set.space()?,
         })
+    }
+
+    /// Stands for all that is asked of the job, wherever the files lie: a record of another task is none of this.
+    fn task(&self, spec: &JobSpec, drawn: Option<&str>) -> Result<Digest> {
+        let kind = match &spec.kind {
+            JobKind::Train { weights, .. } => json!({ "drawn": drawn, "weights": weights }),
+            kind => json!(kind),
+        };
+        let JobSpec { budget, board, threads, space, dataset, .. } = spec;
+        let asked = json!([self.name(), kind, budget, board, threads, space, dataset.reading]);
+        Ok(Digest::of(&serde_json::to_vec(&asked)?))
     }
 
     fn read(&self, report: JobReport) -> Result<Done> {
@@ -133,6 +194,7 @@ impl Run<'_> {
             cell: search.map(|search| search.cell),
             metric: model.metrics.first().copied(),
             remarks: model.remarks,
+            commit: super::record::commit(),
         })
     }
 }

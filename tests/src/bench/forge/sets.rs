@@ -1,10 +1,11 @@
 //! The data sets of the bench, each with the budget that it is given and the goal that it is held to.
 
 use crate::harness;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use shared::{
     job::{Budget, DataFormat, DatasetRef, Reading},
     manifest::Task,
+    space::SearchSpace,
 };
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub struct Set {
     /// The label of what is normal, where the others are to be found.
     pub normal: Option<&'static str>,
     pub budget: Budget,
+    /// Name of the space that is searched; the usual one where not given.
+    pub space: Option<&'static str>,
     /// Share of right answers of the INT8 model on the test split, 0 to 1; where anomalies are to be found the AUROC; 0 where
     /// references say what is aimed for.
     pub goal: f64,
@@ -47,6 +50,13 @@ impl Set {
     pub fn reference(&self) -> Result<DatasetRef> {
         let reading = Reading { normal: self.normal.map(str::to_owned), label_column: None };
         Ok(DatasetRef { path: self.path()?, format: self.format, digest: None, reading })
+    }
+
+    /// What is searched, for a job.
+    pub fn space(&self) -> Result<Option<SearchSpace>> {
+        let Some(name) = self.space else { return Ok(None) };
+        let text = SearchSpace::built_in_text(name).with_context(|| format!("{name} is no space"))?;
+        Ok(Some(SearchSpace::from_toml(text, name)?))
     }
 }
 
@@ -84,6 +94,7 @@ fn all() -> Vec<Set> {
         format,
         normal: None,
         budget,
+        space: None,
         goal,
         bytes_goal: None,
         against,
@@ -102,6 +113,7 @@ fn all() -> Vec<Set> {
         set("mnist", "mnist", DataFormat::Idx, image(8, 8), 0.993),
         Set {
             bytes_goal: Some(150_000),
+            space: Some("image-fine"),
             ..set("fashion-mnist", "fashion-mnist", DataFormat::Idx, image(30, 8), 0.94)
         },
         Set {
@@ -128,6 +140,7 @@ mod tests {
     fn every_budget_is_valid_and_an_unknown_name_is_refused_with_the_known_ones() {
         for set in chosen(&[]).unwrap() {
             set.budget.validate().unwrap();
+            set.space().unwrap();
         }
         assert_eq!(chosen(&["mnist".to_owned()]).unwrap().len(), 1);
         let error = chosen(&["moon".to_owned()]).unwrap_err().to_string();
