@@ -110,10 +110,10 @@ impl Store {
         &self,
         devices: &[DeviceId],
     ) -> Result<Vec<(DeviceId, Option<Digest>)>> {
-        let listed = many::listed(self.dialect(), 1);
+        let these = many::among(self.dialect(), "c.device", 1);
         let sql = format!(
             "SELECT DISTINCT c.device, c.authority FROM certificates c JOIN devices d ON d.id = c.device \
-             WHERE c.device IN ({listed}) AND c.revoked_at IS NULL AND d.revoked_at IS NULL"
+             WHERE {these} AND c.revoked_at IS NULL AND d.revoked_at IS NULL"
         );
         let mut found = Vec::new();
         for devices in devices.chunks(many::LIST_MAX) {

@@ -119,8 +119,8 @@ impl Store {
 
     /// Those of some devices that there are, by id.
     pub async fn devices_of(&self, ids: &[DeviceId]) -> Result<Vec<Device>> {
-        let listed = many::listed(self.dialect(), 1);
-        let sql = format!("SELECT * FROM devices WHERE id IN ({listed}) ORDER BY id");
+        let these = many::among(self.dialect(), "id", 1);
+        let sql = format!("SELECT * FROM devices WHERE {these} ORDER BY id");
         let rows =
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(many::list(ids)?).fetch_all(&self.readers).await?;
         rows.iter().map(read).collect()

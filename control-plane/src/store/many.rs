@@ -57,11 +57,24 @@ pub(super) async fn run(tx: &mut Transaction<'static, Any>, statements: Vec<Boun
     Ok(())
 }
 
-/// A query for the values of a list that is bound as `$place`, see [`list`].
-pub(super) fn listed(dialect: Dialect, place: usize) -> String {
+/// That a column of texts has a value of the list that is bound as `$place`, see [`list`]. PostgreSQL makes an array of the list once:
+/// as a subquery it is taken apart again for each row, where a plan was made when the table was small.
+pub(super) fn among(dialect: Dialect, column: &str, place: usize) -> String {
     match dialect {
-        Dialect::Sqlite => format!("SELECT value FROM json_each(${place})"),
-        Dialect::Postgres => format!("SELECT json_array_elements_text(CAST(${place} AS json))"),
+        Dialect::Sqlite => format!("{column} IN (SELECT value FROM json_each(${place}))"),
+        Dialect::Postgres => {
+            format!("{column} = ANY (ARRAY (SELECT json_array_elements_text(CAST(${place} AS json))))")
+        }
+    }
+}
+
+/// [`among`] for a column of numbers.
+pub(super) fn among_numbers(dialect: Dialect, column: &str, place: usize) -> String {
+    match dialect {
+        Dialect::Sqlite => format!("{column} IN (SELECT CAST(value AS BIGINT) FROM json_each(${place}))"),
+        Dialect::Postgres => format!(
+            "{column} = ANY (ARRAY (SELECT CAST(json_array_elements_text(CAST(${place} AS json)) AS BIGINT)))"
+        ),
     }
 }
 

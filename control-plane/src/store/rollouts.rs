@@ -168,9 +168,9 @@ impl Store {
     /// The members of some rollouts in numbers; a rollout without members is left out.
     async fn count_members(&self, rollouts: &[RolloutId]) -> Result<HashMap<RolloutId, MemberCounts>> {
         let sql = format!(
-            "SELECT rollout, state, count(*) AS devices FROM rollout_members WHERE rollout IN ({}) \
+            "SELECT rollout, state, count(*) AS devices FROM rollout_members WHERE {} \
              GROUP BY rollout, state",
-            many::listed(self.dialect(), 1)
+            many::among(self.dialect(), "rollout", 1)
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(many::list(rollouts)?)

@@ -116,8 +116,8 @@ impl Store {
 
     async fn rollups_of(&self, period: Period, at: Timestamp, devices: &[&str]) -> Result<Vec<AnyRow>> {
         let sql = format!(
-            "SELECT device, slot, version, stats FROM rollups WHERE period = $1 AND at = $2 AND device IN ({})",
-            many::listed(self.dialect(), 3)
+            "SELECT device, slot, version, stats FROM rollups WHERE period = $1 AND at = $2 AND {}",
+            many::among(self.dialect(), "device", 3)
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(i64::from(period.code()))
@@ -141,13 +141,13 @@ impl Store {
         // One seek for each time and device where both are few; otherwise all of the range, of which the devices are picked.
         let few = starts.len().saturating_mul(devices.len()) <= READ_MAX;
         let times = match few {
-            true => format!("at IN (SELECT CAST(l.value AS BIGINT) FROM ({}) AS l)", values(dialect, 2)),
+            true => many::among_numbers(dialect, "at", 2),
             false => "at >= $2 AND at < $6".to_owned(),
         };
         let sql = format!(
-            "SELECT at, device, version, stats FROM rollups WHERE period = $1 AND {times} AND device IN ({}) \
+            "SELECT at, device, version, stats FROM rollups WHERE period = $1 AND {times} AND {} \
              AND ($4 = '' OR slot = $4) AND ($5 = '' OR version = $5) LIMIT {}",
-            many::listed(dialect, 3),
+            many::among(dialect, "device", 3),
             READ_MAX + 1
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(i64::from(span.period.code()));
@@ -219,15 +219,5 @@ impl Store {
         .rows_affected();
         tx.commit().await?;
         Ok(gone > 0)
-    }
-}
-
-/// A list that is bound as `$place` as rows with a column `value`.
-fn values(dialect: super::Dialect, place: usize) -> String {
-    match dialect {
-        super::Dialect::Sqlite => format!("SELECT value FROM json_each(${place})"),
-        super::Dialect::Postgres => {
-            format!("SELECT json_array_elements_text(CAST(${place} AS json)) AS value")
-        }
     }
 }

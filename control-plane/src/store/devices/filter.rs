@@ -75,8 +75,8 @@ impl Filtered {
         }
         if let Some(group) = filter.group.as_ref().filter(|group| !group.devices.is_empty()) {
             self.values.push(many::list(&group.devices)?);
-            let devices = many::listed(dialect, self.values.len());
-            self.and(&format!("d.id IN ({devices})"));
+            let these = many::among(dialect, "d.id", self.values.len());
+            self.and(&these);
         }
         match filter.state {
             Some(DeviceState::Revoked) => self.and("d.revoked_at IS NOT NULL"),

@@ -143,7 +143,7 @@ impl Store {
         let mut known = Ids::default();
         let tables = ["events", "feedback", "telemetry_ids"].into_iter().zip(ids);
         for ((table, ids), known) in tables.zip(&mut known) {
-            let sql = format!("SELECT id FROM {table} WHERE id IN ({})", many::listed(self.dialect(), 1));
+            let sql = format!("SELECT id FROM {table} WHERE {}", many::among(self.dialect(), "id", 1));
             for part in ids.chunks(many::LIST_MAX) {
                 let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
                     .bind(many::list(part)?)
