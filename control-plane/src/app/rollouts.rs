@@ -118,7 +118,10 @@ impl App {
                 }
             };
             let rest = began.elapsed().saturating_mul(REST_SHARE).min(TICK);
-            tokio::time::sleep_until((began + LOOK_PERIOD_MIN).max(Instant::now() + rest)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until((began + LOOK_PERIOD_MIN).max(Instant::now() + rest)) => {}
+                () = self.stopped() => return,
+            }
         }
     }
 

@@ -6,7 +6,7 @@ pub use filter::DeviceFilter;
 
 use super::{
     Page, Reader, Result, Store, json,
-    many::{self, Insert},
+    many::{self, OverRows},
     number, plain, time,
 };
 use control_core::entity::{Device, DeviceEvent};
@@ -74,14 +74,14 @@ impl<'a> Words<'a> {
 
     /// Writes them. A device that was revoked is never online.
     pub(super) async fn write(self, tx: &mut Transaction<'static, Any>) -> Result<()> {
-        const REPORTED: Insert = Insert {
+        const REPORTED: OverRows = OverRows {
             head: "WITH said (id, reported, generation, agent_version, seen_at) AS (",
             columns: 5,
             tail: ") UPDATE devices SET reported = said.reported, reported_generation = said.generation, \
                    agent_version = said.agent_version, seen_at = coalesce(said.seen_at, devices.seen_at) \
                    FROM said WHERE devices.id = said.id",
         };
-        const PRESENCE: Insert = Insert {
+        const PRESENCE: OverRows = OverRows {
             head: "WITH said (id, online, seen_at) AS (",
             columns: 3,
             tail: ") UPDATE devices SET online = said.online, seen_at = coalesce(said.seen_at, devices.seen_at) \

@@ -11,8 +11,8 @@ pub(super) const LIST_MAX: usize = 10_000;
 /// A statement to which values are bound.
 pub(super) type Bound = Query<'static, Any, AnyArguments>;
 
-/// An `INSERT` of rows.
-pub(super) struct Insert {
+/// A statement over rows.
+pub(super) struct OverRows {
     /// As in `INSERT INTO devices (id, board)`.
     pub(super) head: &'static str,
     pub(super) columns: usize,
@@ -20,7 +20,7 @@ pub(super) struct Insert {
     pub(super) tail: &'static str,
 }
 
-impl Insert {
+impl OverRows {
     fn sql(&self, rows: usize) -> String {
         let mut sql = format!("{} VALUES ", self.head);
         for row in 0..rows {
@@ -89,13 +89,13 @@ mod tests {
 
     #[test]
     fn every_value_has_a_place_of_its_own() {
-        let insert = Insert { head: "INSERT INTO t (a, b)", columns: 2, tail: "ON CONFLICT DO NOTHING" };
+        let insert = OverRows { head: "INSERT INTO t (a, b)", columns: 2, tail: "ON CONFLICT DO NOTHING" };
         assert_eq!(insert.sql(2), "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING");
     }
 
     #[test]
     fn every_row_is_in_one_statement() {
-        let insert = Insert { head: "INSERT INTO t (a)", columns: 1, tail: "" };
+        let insert = OverRows { head: "INSERT INTO t (a)", columns: 1, tail: "" };
         for (rows, statements) in [(0, 0), (1, 1), (17, 2), (256, 1), (600, 2 + 5 + 8)] {
             let rows = vec![7i64; rows];
             assert_eq!(

@@ -62,7 +62,7 @@ pub(super) struct Merged {
 
 /// Writes roll-ups in place of those that are there.
 pub(super) async fn write(tx: &mut Transaction<'static, Any>, merged: &[Merged]) -> Result<()> {
-    let insert = many::Insert {
+    let insert = many::OverRows {
         head: "INSERT INTO rollups (period, at, device, slot, version, stats)",
         columns: 6,
         tail: "ON CONFLICT (period, at, device, slot, version) DO UPDATE SET stats = excluded.stats",

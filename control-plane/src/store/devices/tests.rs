@@ -1,6 +1,6 @@
 use super::*;
 use crate::store::{
-    Came, Input,
+    ingest::{Came, Input},
     tests::{enrol, id, stores, version},
 };
 use control_core::entity::{DeviceState, Selector};

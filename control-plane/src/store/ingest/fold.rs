@@ -216,7 +216,7 @@ async fn keep_within(
     if added.is_empty() {
         return Ok(());
     }
-    let insert = many::Insert {
+    let insert = many::OverRows {
         head: "INSERT INTO kept_records (device, kind, kept)",
         columns: 3,
         tail: "ON CONFLICT (device, kind) DO UPDATE SET kept = kept_records.kept + excluded.kept",

@@ -114,7 +114,7 @@ async fn write_events(tx: &mut Transaction<'static, Any>, events: &[(DeviceId, C
     for (device, came, event) in events {
         rows.push((device, came, event, word(&event.kind)?));
     }
-    let insert = many::Insert {
+    let insert = many::OverRows {
         head: "INSERT INTO events (id, device, at, received_at, stored_at, slot, bundle, kind, detail)",
         columns: 9,
         tail: "ON CONFLICT DO NOTHING",
@@ -142,7 +142,7 @@ async fn write_feedback(
     for (device, came, record) in feedback {
         rows.push((device, came, record, word(&record.kind)?));
     }
-    let insert = many::Insert {
+    let insert = many::OverRows {
         head: "INSERT INTO feedback (id, device, at, received_at, stored_at, slot, version, request, kind, value, label)",
         columns: 11,
         tail: "ON CONFLICT DO NOTHING",
@@ -194,7 +194,7 @@ async fn write_telemetry(
     for (device, came, record) in telemetry {
         rows.push((device, came, record, json(record)?));
     }
-    let insert = many::Insert {
+    let insert = many::OverRows {
         head: "INSERT INTO telemetry (id, device, at, received_at, stored_at, version, slot, requests, failed, \
                latency_p99_us, record)",
         columns: 11,
