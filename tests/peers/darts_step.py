@@ -1,10 +1,11 @@
 """The step of `edgewright-forge bench-step` in PyTorch eager.
 
 darts_step.py VARIANT THREADS START METHOD, VARIANT one of default, channels_last, restructured, METHOD one of darts,
-darts-second-order, gdas, partial-channels. START is the file that `edgewright-forge bench-step --start` writes for that
-method: weights and batches that the first step begins from, or with its --images the images that it goes through. One JSON
-object a line on standard input: {"run": N} is answered with {"ms": [...], "loss": [...], "version": PyTorch's}, one number a
-step, the loss that of the weight step; {"until": ACCURACY, "most": N, "each": N} with {"seconds", "steps", "accuracy"}.
+darts-second-order, gdas, partial-channels, evolution, hypernetwork. START is the file that
+`edgewright-forge bench-step --start` writes for that method: weights and batches that the first step begins from, or with
+its --images the images that it goes through. One JSON object a line on standard input: {"run": N} is answered with
+{"ms": [...], "loss": [...], "version": PyTorch's}, one number a step, the loss that of the weight step;
+{"until": ACCURACY, "most": N, "each": N} with {"seconds", "steps", "accuracy"}.
 
 The step is the one that `control-plane/forge/src/bench_step.rs` describes, number by number. All variants compute the same
 loss and the same gradients; they differ in how:
@@ -28,9 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from generated import GeneratedConv2d, Generator
+
 BATCH, SIZE, CHANNELS, CLASSES, NODES, FAN_IN = 64, 28, 16, 10, 4, 2
 CONV, SEP, MAX, AVERAGE, SKIP, ZERO = range(6)
-METHODS = ("darts", "darts-second-order", "gdas", "partial-channels")
+WITH_ALPHA = ("darts", "darts-second-order", "gdas", "partial-channels")
+ALONG_PATHS = ("evolution", "hypernetwork")
 # Of as many channels of a partial supernet one goes through the operations.
 PARTIAL = 4
 WEIGHT_RATE, GRADIENT_NORM_MAX, DIFFERENCE_NORM = 0.025, 5.0, 0.01
@@ -40,19 +44,21 @@ LOOK = 256
 EDGES = [(start, node) for node in range(2, NODES + 2) for start in range(node - FAN_IN, node)]
 
 
-def conv_bn(channels_in, channels_out, kernel):
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out, track_running_stats=False),
-    )
+def plain_conv(channels_in, channels_out, kernel, groups=1):
+    return nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=False)
+
+
+def conv_bn(channels_in, channels_out, kernel, conv=plain_conv):
+    norm = nn.BatchNorm2d(channels_out, track_running_stats=False)
+    return nn.Sequential(conv(channels_in, channels_out, kernel), norm)
 
 
 class Edge(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, channels, conv):
         super().__init__()
-        self.conv = conv_bn(channels, channels, 3)
-        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
-        self.pointwise = conv_bn(channels, channels, 1)
+        self.conv = conv_bn(channels, channels, 3, conv)
+        self.depthwise = conv(channels, channels, 5, groups=channels)
+        self.pointwise = conv_bn(channels, channels, 1, conv)
 
     def operations(self, x):
         return [self.operation(index, x) for index in range(6)]
@@ -77,19 +83,43 @@ class Network(nn.Module):
         channels, columns = (CHANNELS // PARTIAL, 7) if method == "partial-channels" else (CHANNELS, 6)
         self.stem = conv_bn(1, CHANNELS, 3)
         self.adapters = nn.ModuleList(conv_bn(CHANNELS, CHANNELS, 1) for _ in range(2))
-        self.edges = nn.ModuleList(Edge(channels) for _ in EDGES)
+        self.generator = Generator(CHANNELS) if method == "hypernetwork" else None
+        conv = functools.partial(GeneratedConv2d, self.generator) if self.generator else plain_conv
+        self.edges = nn.ModuleList(Edge(channels, conv) for _ in EDGES)
         self.head = nn.Linear(NODES * CHANNELS, CLASSES)
-        self.alpha = nn.Parameter(torch.zeros(len(EDGES), columns))
+        self.alpha = nn.Parameter(torch.zeros(len(EDGES), columns)) if method in WITH_ALPHA else None
 
     def weights(self):
         return [value for name, value in self.named_parameters() if name != "alpha"]
 
+    def weight_groups(self):
+        """The weights as an optimiser takes them: what decays, and what does not."""
+        spared = {id(value) for value in self.generator.embeddings()} if self.generator else set()
+
+        def decays(weight):
+            return weight.dim() > 1 and id(weight) not in spared
+
+        return [
+            {"params": [weight for weight in self.weights() if decays(weight)], "weight_decay": 3e-4},
+            {"params": [weight for weight in self.weights() if not decays(weight)], "weight_decay": 0.0},
+        ]
+
     def named_as_ours(self):
         """Every parameter under the name that the forge gives it."""
-        names = {"alpha": self.alpha, "head.weight": self.head.weight, "head.bias": self.head.bias}
+        names = {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        if self.alpha is not None:
+            names["alpha"] = self.alpha
+        if self.generator:
+            names.update(self.generator.named_as_ours())
+
+        def add_conv(layer, name):
+            names[name] = layer.weight
+            if isinstance(layer, GeneratedConv2d):
+                names[f"{name}.code"] = layer.code
 
         def add_conv_bn(layer, conv, gamma, beta):
-            names.update({conv: layer[0].weight, gamma: layer[1].weight, beta: layer[1].bias})
+            add_conv(layer[0], conv)
+            names.update({gamma: layer[1].weight, beta: layer[1].bias})
 
         blocks = {"stem": self.stem, **{f"cell0.adapter{side}": block for side, block in enumerate(self.adapters)}}
         for name, block in blocks.items():
@@ -97,7 +127,7 @@ class Network(nn.Module):
         for (start, end), edge in zip(EDGES, self.edges):
             name = f"cell0.edge{start}_{end}"
             add_conv_bn(edge.conv, f"{name}.conv3.weight", f"{name}.conv3.gamma", f"{name}.conv3.beta")
-            names[f"{name}.sep5.depthwise"] = edge.depthwise.weight
+            add_conv(edge.depthwise, f"{name}.sep5.depthwise")
             add_conv_bn(edge.pointwise, f"{name}.sep5.weight", f"{name}.sep5.gamma", f"{name}.sep5.beta")
         assert len(names) == len(list(self.parameters())), "a parameter without a name"
         return names
@@ -132,6 +162,8 @@ class Network(nn.Module):
     def terms(self, index, x, mix):
         """What one edge gives, to be added up."""
         edge = self.edges[index]
+        if self.method in ALONG_PATHS:
+            return [edge.operation(mix[index], x)]
         if self.method == "gdas":
             weights, drawn = mix
             return [weights[index, drawn[index]] * edge.operation(drawn[index], x)]
@@ -221,9 +253,9 @@ def read_safetensors(path):
 
 
 class Bench:
-    def __init__(self, variant, start, method):
-        tensors = read_safetensors(start)
-        self.noise, self.passes = tensors.pop("noise", [None]), 0
+    """What the steps of all methods have in common."""
+
+    def __init__(self, variant, tensors, method):
         inputs = [tensors.pop("x_weights"), tensors.pop("x_arch")]
         parts = [
             [tensors.pop(f"images.{part}.{of}", None) for of in ("x", "labels")] for part in ("weights", "arch", "held")
@@ -237,13 +269,7 @@ class Bench:
         self.steps, self.images = 0, None
         if parts[0][0] is not None:
             self.images = [(x.to(memory_format=layout), labels.long()) for x, labels in parts]
-        weights = self.network.weights()
-        groups = [
-            {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": 3e-4},
-            {"params": [weight for weight in weights if weight.dim() == 1], "weight_decay": 0.0},
-        ]
-        self.sgd = torch.optim.SGD(groups, WEIGHT_RATE, momentum=0.9, nesterov=True)
-        self.adam = torch.optim.AdamW([self.network.alpha], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.sgd = torch.optim.SGD(self.network.weight_groups(), WEIGHT_RATE, momentum=0.9, nesterov=True)
 
     def batch(self, part):
         if self.images is None:
@@ -268,15 +294,40 @@ class Bench:
         images, labels = self.images[2]
         right = 0
         with torch.no_grad():
-            mix = self.network.mix(self.network.alpha, self.noise[self.passes % len(self.noise)])
+            mix = self.look()
             for x, of in zip(images.split(LOOK), labels.split(LOOK)):
                 right += (self.network(x, mix).argmax(1) == of).sum().item()
         return right / len(labels)
 
-    def loss(self, batch, alpha):
+    def loss_of(self, batch, mix):
         images, labels = self.batch(batch)
-        mix = self.network.mix(alpha, self.noise[self.passes % len(self.noise)])
         return F.cross_entropy(self.network(images, mix), labels)
+
+    def differentiate(self, loss, partly):
+        """Gives every weight its gradient: zero to what was not computed, where only part of the network was; momentum
+        and decay go on all the same."""
+        weights = self.network.weights()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=partly)
+        for weight, gradient in zip(weights, gradients):
+            weight.grad = torch.zeros_like(weight) if gradient is None else gradient
+
+
+class Bilevel(Bench):
+    """The methods with architecture weights: an architecture step, then a weight step."""
+
+    def __init__(self, variant, tensors, method):
+        self.noise, self.passes = tensors.pop("noise", [None]), 0
+        super().__init__(variant, tensors, method)
+        self.adam = torch.optim.AdamW([self.network.alpha], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def mix(self, alpha):
+        return self.network.mix(alpha, self.noise[self.passes % len(self.noise)])
+
+    def look(self):
+        return self.mix(self.network.alpha)
+
+    def loss(self, batch, alpha):
+        return self.loss_of(batch, self.mix(alpha))
 
     def step(self):
         network = self.network
@@ -286,13 +337,9 @@ class Bench:
             (network.alpha.grad,) = torch.autograd.grad(self.loss(1, network.alpha), [network.alpha])
         self.passes += 1
         self.adam.step()
-        weights = network.weights()
         loss = self.loss(0, network.alpha.detach())
         self.passes += 1
-        # What was not drawn has no gradient; momentum and decay go on all the same.
-        gradients = torch.autograd.grad(loss, weights, allow_unused=network.method == "gdas")
-        for weight, gradient in zip(weights, gradients):
-            weight.grad = torch.zeros_like(weight) if gradient is None else gradient
+        self.differentiate(loss, partly=network.method == "gdas")
         self.sgd.step()
         self.steps += 1
         return loss.item()
@@ -324,13 +371,33 @@ class Bench:
         return direct - (plus - minus) * (rate / (2 * epsilon))
 
 
+class Paths(Bench):
+    """The methods without: a weight step along one path through the network."""
+
+    def __init__(self, variant, tensors, method):
+        self.paths = tensors.pop("paths").long().tolist()
+        super().__init__(variant, tensors, method)
+
+    def look(self):
+        """The path of most weights, always the same."""
+        return [CONV] * len(EDGES)
+
+    def step(self):
+        loss = self.loss_of(0, self.paths[self.steps % len(self.paths)])
+        self.differentiate(loss, partly=True)
+        nn.utils.clip_grad_norm_(self.network.weights(), GRADIENT_NORM_MAX)
+        self.sgd.step()
+        self.steps += 1
+        return loss.item()
+
+
 def main():
     variant, threads, start, method = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    assert method in METHODS, f"{method} is no method"
+    assert method in WITH_ALPHA + ALONG_PATHS, f"{method} is no method"
     assert variant in ("default", "channels_last", "restructured"), f"{variant} is no variant"
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    bench = Bench(variant, start, method)
+    bench = (Bilevel if method in WITH_ALPHA else Paths)(variant, read_safetensors(start), method)
     for line in sys.stdin:
         request = json.loads(line)
         if "until" in request:

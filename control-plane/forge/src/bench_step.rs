@@ -1,4 +1,4 @@
-//! One step of the search, timed, in a form that others can write too.
+//! One step of a search that trains a shared network, timed, in a form that others can write too.
 //!
 //! # The step, exactly
 //! Input `x` is f32 `[64, 1, 28, 28]`, standard normal; labels are `i % 10`. Everything is f32, `channels_last`.
@@ -29,20 +29,33 @@
 //! - [`Form::Partial`]: channels 0 to 3 of a state go through the operations (4 channels each); `alpha` has a column
 //!   more, whose softmax over the two edges of a node weighs both what the operations give and channels 4 to 15 as they
 //!   are; channel `g * 4 + c` of the two joined becomes channel `c * 4 + g` of the node, `c` and `g` from 0 to 3.
+//! - [`Kind::Paths`]: there is no `alpha`, and a step is a weight step alone. Step `i` computes one operation an edge,
+//!   `paths[i modulo 64]`, numbered from 0 in the order above and never the last; it weighs 1. The gradient is clipped to
+//!   norm 5; it is zero for what is not on the path, which momentum and weight decay move all the same.
+//! - `generated`: the same; of each kernel `[16, in, h, w]` of an operation the last 8 output channels are weights, the
+//!   first 8 are generated. For output channel `o` and input channel `i` their taps are
+//!   `sqrt(2 / (in * h * w)) * relu(outputs[o] + inputs[i] + code @ CODE.T + bias) @ taps`. `outputs` `[32, 32]`, `inputs`
+//!   `[16, 32]`, `CODE` `[32, 16]`, `bias` `[32]` and `taps` `[32, 25]`, of which the middle `h` by `w` of 5 by 5 are taken,
+//!   are one for all kernels; `code` `[16]` is each kernel's own. Of these `CODE` and `taps` decay.
 //!
 //! # The start
 //! [`StepBench::start`] writes what the first step begins from, so that another implementation can begin from the
 //! same and show by its losses that it computes the same. Safetensors, f32, row major: `stem.*`, `cell0.adapterA.*`
 //! (`weight`, `gamma`, `beta`), `cell0.edgeF_T.conv3.*` (`weight`, `gamma`, `beta`) and `cell0.edgeF_T.sep5.*` (`depthwise`,
 //! `weight` of the pointwise convolution, `gamma`, `beta`) for the edge from state `F` to state `T`, `head.weight`, `head.bias`, `alpha`, and the
-//! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`.
+//! batches `x_weights` and `x_arch`; for [`Form::Gumbel`] also `noise` `[64, 8, 6]`; for [`Kind::Paths`] `paths` `[64, 8]` in
+//! place of `alpha`, and where kernels are generated `generator.*` (`code`, which is `CODE`, `bias`, `outputs`, `inputs`, `taps`)
+//! and beside each kernel its `.code`.
 //!
 //! # Real images
 //! With [`Images`] step `i` takes the `i`-th 64 of `images.weights.x` and of `images.arch.x` with their `labels`, round and
 //! round, in place of the two batches, and [`StepBench::until`] goes on until the share of right answers on
-//! `images.held`, in batches of 256 with statistics of their own, mixed as the next pass would be, reaches an aim.
+//! `images.held`, in batches of 256 with statistics of their own, mixed as the next pass would be, reaches an aim; for
+//! [`Kind::Paths`] along the path of `conv3` on every edge.
 
+mod bilevel;
 mod images;
+mod paths;
 
 pub use images::{Images, Unfit};
 
@@ -50,15 +63,18 @@ use crate::{
     answer::Answer,
     device,
     genotype::{Adapter, CellPlan, Dim, Skeleton},
-    optim::{Adam, LossScale, Sgd},
+    optim::Sgd,
     params::{channels_last, to_vec},
-    search::{self, Form, Mix, Relaxed},
+    search::Form,
     seeds::{self, Purpose},
-    supernet::{Candidates, Space, Supernet, channel_share},
+    supernet::{Space, Supernet, channel_share},
 };
+use bilevel::Bilevel;
+use paths::Paths;
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde::Serialize;
+use shared::{job::SearchMethod, space::Generated};
 use std::time::Instant;
 use tch::Tensor;
 
@@ -68,28 +84,124 @@ const CHANNELS: i64 = 16;
 const NODES: usize = 4;
 const CLASSES: i64 = 10;
 const WEIGHT_RATE: f64 = 0.025;
-/// How far the search is, for what changes on its way.
-const POSITION: f64 = 0.5;
-/// Passes after which the same noise comes again.
-const NOISES: u64 = 64;
+/// Passes or steps after which what was drawn comes again.
+const DRAWS: u64 = 64;
 
-/// A supernet of the form that this module describes, with its optimisers and two batches.
+/// Images and their labels.
+type Batch = (Tensor, Tensor);
+
+/// What kind of step a method takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Under architecture weights.
+    Bilevel(Form),
+    /// Along a random path.
+    Paths {
+        /// Whether kernels are generated, to the share that a job has where it names none.
+        generated: bool,
+    },
+}
+
+impl Kind {
+    /// That of a method; `None` where it trains networks that share nothing.
+    pub fn of(method: SearchMethod) -> Option<Self> {
+        match method {
+            SearchMethod::Evolution => Some(Self::Paths { generated: false }),
+            SearchMethod::Hypernetwork => Some(Self::Paths { generated: true }),
+            SearchMethod::Darts
+            | SearchMethod::DartsSecondOrder
+            | SearchMethod::Gdas
+            | SearchMethod::PartialChannels
+            | SearchMethod::Random
+            | SearchMethod::SuccessiveHalving => Form::of(method).map(Self::Bilevel),
+        }
+    }
+
+    fn supernet(self, rng: &mut ChaCha8Rng) -> Supernet {
+        let (skeleton, space) = (skeleton(), Space::with_reads(NODES, 2));
+        match self {
+            Self::Bilevel(Form::Partial) => Supernet::partial(skeleton, space, channel_share(CHANNELS), rng),
+            Self::Bilevel(Form::FirstOrder | Form::SecondOrder | Form::Gumbel)
+            | Self::Paths { generated: false } => Supernet::new(skeleton, space, rng),
+            Self::Paths { generated: true } => {
+                Supernet::generated(skeleton, space, &Generated::default(), rng)
+            }
+        }
+    }
+}
+
+/// The network of the module's description, around its operations.
+fn skeleton() -> Skeleton {
+    let adapter = Adapter { channels_in: CHANNELS, stride: 1, kernel: 1 };
+    Skeleton {
+        dim: Dim::Image,
+        input: vec![1, SIDE as usize, SIDE as usize],
+        classes: CLASSES,
+        stem_channels: CHANNELS,
+        stem_kernel: 3,
+        stem_stride: 1,
+        cells: vec![CellPlan { channels: CHANNELS, adapters: [adapter; 2] }],
+        features: CHANNELS * NODES as i64,
+        answer: Answer::Class,
+    }
+}
+
+/// Standard normal numbers.
+fn normal(shape: &[i64], rng: &mut ChaCha8Rng) -> Tensor {
+    let values: Vec<f32> = (0..shape.iter().product::<i64>()).map(|_| seeds::normal(rng)).collect();
+    Tensor::from_slice(&values).reshape(shape)
+}
+
+/// A supernet of the form that this module describes, with what trains it.
 #[derive(Debug)]
 pub struct StepBench {
-    form: Form,
-    seed: u64,
-    /// Passes so far.
-    passes: u64,
     net: Supernet,
-    alpha: Tensor,
-    candidates: Candidates,
     sgd: Sgd,
-    adam: Adam,
+    way: Way,
+    inputs: Inputs,
+    steps: usize,
+}
+
+/// How its steps go.
+#[derive(Debug)]
+enum Way {
+    Bilevel(Bilevel),
+    Paths(Paths),
+}
+
+/// What it learns from.
+#[derive(Debug)]
+struct Inputs {
     x_weights: Tensor,
     x_arch: Tensor,
     labels: Tensor,
+    /// In place of the two batches.
     images: Option<Images>,
-    steps: usize,
+}
+
+impl Inputs {
+    fn new(rng: &mut ChaCha8Rng) -> Self {
+        let [x_weights, x_arch] =
+            [0, 1].map(|_| device::put(&channels_last(&normal(&[BATCH, 1, SIDE, SIDE], rng))));
+        let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
+        Self { x_weights, x_arch, labels: device::put(&Tensor::from_slice(&labels)), images: None }
+    }
+
+    /// For the weights.
+    fn training(&self, step: usize) -> Batch {
+        match &self.images {
+            Some(images) => images.weights.batch(step),
+            None => (self.x_weights.shallow_clone(), self.labels.shallow_clone()),
+        }
+    }
+
+    /// For the architecture.
+    fn validation(&self, step: usize) -> Batch {
+        match &self.images {
+            Some(images) => images.arch.batch(step),
+            None => (self.x_arch.shallow_clone(), self.labels.shallow_clone()),
+        }
+    }
 }
 
 /// How far it is to an accuracy.
@@ -113,89 +225,35 @@ pub struct Steps {
 
 impl StepBench {
     /// The network of the module's description.
-    pub fn new(form: Form, seed: u64) -> Self {
-        let adapter = Adapter { channels_in: CHANNELS, stride: 1, kernel: 1 };
-        let skeleton = Skeleton {
-            dim: Dim::Image,
-            input: vec![1, SIDE as usize, SIDE as usize],
-            classes: CLASSES,
-            stem_channels: CHANNELS,
-            stem_kernel: 3,
-            stem_stride: 1,
-            cells: vec![CellPlan { channels: CHANNELS, adapters: [adapter; 2] }],
-            features: CHANNELS * NODES as i64,
-            answer: Answer::Class,
-        };
+    pub fn new(kind: Kind, seed: u64) -> Self {
         let mut rng = seeds::stream(seed, Purpose::SupernetWeights, 0);
-        let partial = if form == Form::Partial { channel_share(CHANNELS) } else { 1 };
-        let space = Space::with_reads(NODES, 2);
-        let net = Supernet::partial(skeleton, space, partial, &mut rng).in_full_precision();
-        let mut normal = |count: i64| -> Vec<f32> { (0..count).map(|_| seeds::normal(&mut rng)).collect() };
-        let (edges, operations) = (net.space().edges().len(), net.space().operations().len());
-        let alpha = Tensor::from_slice(&normal(edges as i64 * form.columns(operations))) * 1e-3;
-        let alpha = device::put(&alpha.reshape([edges as i64, form.columns(operations)]));
-        let [x_weights, x_arch] = [0, 1].map(|_| {
-            let x = Tensor::from_slice(&normal(BATCH * SIDE * SIDE)).reshape([BATCH, 1, SIDE, SIDE]);
-            device::put(&channels_last(&x))
-        });
-        let labels: Vec<i64> = (0..BATCH).map(|i| i % CLASSES).collect();
-        Self {
-            form,
-            seed,
-            passes: 0,
-            sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
-            adam: Adam::new(alpha.numel(), (0.5, 0.999), 1e-3),
-            candidates: Candidates::all(net.space()),
-            net,
-            alpha: alpha.set_requires_grad(true),
-            x_weights,
-            x_arch,
-            labels: device::put(&Tensor::from_slice(&labels)),
-            images: None,
-            steps: 0,
-        }
+        let net = kind.supernet(&mut rng).in_full_precision();
+        let way = match kind {
+            Kind::Bilevel(form) => Way::Bilevel(Bilevel::new(form, net.space(), seed, &mut rng)),
+            Kind::Paths { .. } => Way::Paths(Paths::new(net.space(), seed)),
+        };
+        Self { sgd: Sgd::new(net.params.len(), 0.9, 3e-4), net, way, inputs: Inputs::new(&mut rng), steps: 0 }
     }
 
     /// The same, which learns from images.
     #[must_use]
-    pub fn with_images(self, images: Images) -> Self {
-        Self { images: Some(images), ..self }
+    pub fn with_images(mut self, images: Images) -> Self {
+        self.inputs.images = Some(images);
+        self
     }
 
-    /// One architecture step and one weight step; the loss of the latter.
+    /// One step of the method; the loss of its weight step.
     pub fn step(&mut self) -> f64 {
-        let batch = |x: &Tensor| (x.shallow_clone(), self.labels.shallow_clone());
-        let (training, validation) = match &self.images {
-            Some(images) => (images.weights.batch(self.steps), images.arch.batch(self.steps)),
-            None => (batch(&self.x_weights), batch(&self.x_arch)),
-        };
+        let number = self.steps;
         self.steps += 1;
-        let ahead = (self.form == Form::SecondOrder).then_some((&training, WEIGHT_RATE));
-        let (_, gradient) = self.relaxed().gradient(|| self.mix(), &validation, ahead, None);
-        self.passes += 1;
-        let decay = self.alpha.ones_like().view(-1);
-        self.adam.step(&mut self.alpha.detach().view(-1), &gradient.reshape([-1]), &decay, 3e-4);
-        let (weights, left) = tch::no_grad(|| self.mix());
-        let loss = self.net.loss(&training.0, &training.1, &weights, &left);
-        self.passes += 1;
-        let gradient = self.net.params.gradients(&loss);
-        self.sgd.step(&mut self.net.params.flat(), &gradient, self.net.params.decay(), WEIGHT_RATE);
-        loss.double_value(&[])
-    }
-
-    fn relaxed(&self) -> Relaxed<'_> {
-        let scale = LossScale::of(self.net.precision());
-        let Self { form, net, candidates, alpha, .. } = self;
-        Relaxed { form: *form, net, candidates, alpha, scale }
-    }
-
-    /// What this pass computes with.
-    fn mix(&self) -> Mix {
-        self.relaxed().mix(1.0, POSITION, None, &mut self.noise_of(self.passes))
-    }
-
-    fn noise_of(&self, pass: u64) -> ChaCha8Rng {
-        seeds::stream(self.seed, Purpose::Gumbel, pass % NOISES)
+        let training = self.inputs.training(number);
+        match &mut self.way {
+            Way::Bilevel(bilevel) => {
+                let validation = self.inputs.validation(number);
+                bilevel.step(&self.net, &mut self.sgd, &training, &validation)
+            }
+            Way::Paths(paths) => paths.step(&self.net, &mut self.sgd, &training, number),
+        }
     }
 
     /// The next `steps` steps.
@@ -224,8 +282,11 @@ impl StepBench {
     }
 
     fn accuracy(&self) -> f64 {
-        let Some(Images { held, .. }) = &self.images else { return 0.0 };
-        let (mix, candidates) = tch::no_grad(|| self.mix());
+        let Some(Images { held, .. }) = &self.inputs.images else { return 0.0 };
+        let (mix, candidates) = match &self.way {
+            Way::Bilevel(bilevel) => tch::no_grad(|| bilevel.mix(&self.net)),
+            Way::Paths(paths) => paths.look(self.net.space()),
+        };
         let looks = held.x.split(images::LOOK, 0).into_iter().zip(held.labels.split(images::LOOK, 0));
         let right = looks.map(|(x, labels)| {
             self.net.accuracy(&channels_last(&x), &labels, &mix, &candidates) * labels.numel() as f64
@@ -238,20 +299,18 @@ impl StepBench {
     /// # Errors
     /// Values that do not fit their shapes, which is a fault of this program.
     pub fn start(&self) -> Result<Vec<u8>, SafeTensorError> {
+        let Inputs { x_weights, x_arch, images, .. } = &self.inputs;
         let mut tensors = self.net.params.named();
-        let mut more = vec![("alpha", &self.alpha), ("x_weights", &self.x_weights), ("x_arch", &self.x_arch)];
-        let (edges, operations) = (self.alpha.size()[0], self.candidates.operations().len());
-        let noises: Vec<Tensor> =
-            (0..NOISES).map(|pass| search::noise(edges, operations, &mut self.noise_of(pass))).collect();
-        let noise = Tensor::stack(&noises, 0);
-        if self.form == Form::Gumbel {
-            more.push(("noise", &noise));
-        }
-        for (name, tensor) in more {
+        let mut more = match &self.way {
+            Way::Bilevel(bilevel) => bilevel.named(),
+            Way::Paths(paths) => paths.named(self.net.space()),
+        };
+        more.extend([("x_weights", x_weights.shallow_clone()), ("x_arch", x_arch.shallow_clone())]);
+        for (name, tensor) in &more {
             let shape = tensor.size().iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
-            tensors.push((name.to_owned(), shape, to_vec(tensor)));
+            tensors.push(((*name).to_owned(), shape, to_vec(tensor)));
         }
-        tensors.extend(self.images.iter().flat_map(Images::named));
+        tensors.extend(images.iter().flat_map(Images::named));
         let bytes: Vec<Vec<u8>> = tensors
             .iter()
             .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
@@ -268,43 +327,68 @@ impl StepBench {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
+    fn bench(method: SearchMethod) -> StepBench {
+        StepBench::new(Kind::of(method).unwrap(), 1)
+    }
 
     #[test]
     fn steps_lower_the_loss() {
-        for form in [Form::FirstOrder, Form::SecondOrder, Form::Partial] {
-            let mut bench = StepBench::new(form, 1);
-            let steps = bench.run(6);
+        for method in [SearchMethod::Darts, SearchMethod::DartsSecondOrder, SearchMethod::PartialChannels] {
+            let steps = bench(method).run(6);
             assert_eq!((steps.ms.len(), steps.loss.len()), (6, 6));
             assert!(steps.ms.iter().all(|ms| *ms > 0.0));
-            assert!(steps.loss[5] < steps.loss[0], "{form:?}: {:?}", steps.loss);
+            assert!(steps.loss[5] < steps.loss[0], "{method}: {:?}", steps.loss);
         }
         // Each step is of another network: the losses go up and down.
-        let steps = StepBench::new(Form::Gumbel, 1).run(6);
-        assert!(steps.loss.iter().all(|loss| loss.is_finite()), "{:?}", steps.loss);
-        assert_eq!(StepBench::new(Form::Gumbel, 1).run(6).loss, steps.loss);
+        for method in [SearchMethod::Gdas, SearchMethod::Evolution, SearchMethod::Hypernetwork] {
+            let steps = bench(method).run(6);
+            assert!(steps.loss.iter().all(|loss| loss.is_finite()), "{method}: {:?}", steps.loss);
+            assert_eq!(bench(method).run(6).loss, steps.loss, "{method}");
+        }
+    }
+
+    /// The shape of each tensor of the start.
+    fn start(method: SearchMethod) -> BTreeMap<String, Vec<usize>> {
+        let bytes = bench(method).start().unwrap();
+        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        start.tensors().into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect()
     }
 
     #[test]
     fn the_start_holds_every_weight_and_both_batches() {
-        let bench = StepBench::new(Form::FirstOrder, 1);
-        let bytes = bench.start().unwrap();
-        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
-        assert_eq!(shape("stem.weight"), [16, 1, 3, 3]);
-        assert_eq!(shape("cell0.adapter1.gamma"), [16]);
-        assert_eq!(shape("cell0.edge2_3.conv3.weight"), [16, 16, 3, 3]);
-        assert_eq!(shape("cell0.edge4_5.sep5.depthwise"), [16, 1, 5, 5]);
-        assert_eq!(shape("head.weight"), [10, 64]);
-        assert_eq!(shape("alpha"), [8, 6]);
-        assert_eq!(shape("x_arch"), [64, 1, 28, 28]);
+        let darts = start(SearchMethod::Darts);
+        assert_eq!(darts["stem.weight"], [16, 1, 3, 3]);
+        assert_eq!(darts["cell0.adapter1.gamma"], [16]);
+        assert_eq!(darts["cell0.edge2_3.conv3.weight"], [16, 16, 3, 3]);
+        assert_eq!(darts["cell0.edge4_5.sep5.depthwise"], [16, 1, 5, 5]);
+        assert_eq!(darts["head.weight"], [10, 64]);
+        assert_eq!(darts["alpha"], [8, 6]);
+        assert_eq!(darts["x_arch"], [64, 1, 28, 28]);
         // Stem and two adapters of three tensors, eight edges of seven, the head's two, alpha, two batches.
-        assert_eq!(start.len(), 3 * 3 + 8 * 7 + 2 + 3);
-        let bytes = StepBench::new(Form::Partial, 1).start().unwrap();
-        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let shape = |name: &str| start.tensor(name).unwrap().shape().to_vec();
-        assert_eq!((shape("cell0.edge2_3.conv3.weight"), shape("alpha")), (vec![4, 4, 3, 3], vec![8, 7]));
-        let bytes = StepBench::new(Form::Gumbel, 1).start().unwrap();
-        let start = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(start.tensor("noise").unwrap().shape(), [64, 8, 6]);
+        assert_eq!(darts.len(), 3 * 3 + 8 * 7 + 2 + 3);
+        let partial = start(SearchMethod::PartialChannels);
+        assert_eq!(partial["cell0.edge2_3.conv3.weight"], [4, 4, 3, 3]);
+        assert_eq!(partial["alpha"], [8, 7]);
+        assert_eq!(start(SearchMethod::Gdas)["noise"], [64, 8, 6]);
+    }
+
+    #[test]
+    fn the_start_of_paths_holds_them_in_place_of_architecture_weights_and_what_kernels_come_from() {
+        let shared = start(SearchMethod::Evolution);
+        assert!(!shared.contains_key("alpha"));
+        assert_eq!(shared["paths"], [64, 8]);
+        assert_eq!(shared["cell0.edge2_3.conv3.weight"], [16, 16, 3, 3]);
+        assert_eq!(shared.len(), 3 * 3 + 8 * 7 + 2 + 3);
+        let generated = start(SearchMethod::Hypernetwork);
+        assert_eq!(generated["cell0.edge2_3.conv3.weight"], [8, 16, 3, 3]);
+        assert_eq!(generated["cell0.edge2_3.conv3.weight.code"], [16]);
+        assert_eq!(generated["cell0.edge4_5.sep5.depthwise"], [8, 1, 5, 5]);
+        let of = |part: &str| generated[&format!("generator.{part}")].clone();
+        assert_eq!((of("code"), of("bias"), of("taps")), (vec![32, 16], vec![32], vec![32, 25]));
+        assert_eq!((of("outputs"), of("inputs")), (vec![32, 32], vec![16, 32]));
+        // Three codes more an edge, and the generator's five.
+        assert_eq!(generated.len(), shared.len() + 8 * 3 + 5);
     }
 }

@@ -3,12 +3,11 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use forge::{
-    bench_step::{Images, StepBench},
+    bench_step::{Images, Kind, StepBench},
     data, device, failure, finish,
     import::{self, Import},
     job::{self, Hooks},
     memory,
-    search::Form,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use quantiser::form::Wishes;
@@ -104,7 +103,8 @@ enum Command {
         steps: usize,
         #[arg(long, default_value_t = 1)]
         threads: u32,
-        /// Of the search methods with architecture weights: darts, darts-second-order, gdas, partial-channels.
+        /// Of the search methods that train a shared network: darts, darts-second-order, gdas, partial-channels, evolution,
+        /// hypernetwork.
         #[arg(long, default_value_t)]
         method: SearchMethod,
         /// As JSON.
@@ -397,12 +397,12 @@ fn read_board(path: &std::path::Path) -> Result<Board, String> {
 }
 
 fn step_bench(method: SearchMethod, images: Option<&std::path::Path>) -> anyhow::Result<StepBench> {
-    let form = Form::of(method).with_context(|| {
-        let allowed = SearchMethod::ALL.into_iter().filter(|method| Form::of(*method).is_some());
+    let kind = Kind::of(method).with_context(|| {
+        let allowed = SearchMethod::ALL.into_iter().filter(|method| Kind::of(*method).is_some());
         let allowed: Vec<&str> = allowed.map(SearchMethod::name).collect();
-        format!("--method {method} has no architecture weights, allowed are {}", allowed.join(", "))
+        format!("--method {method} trains no shared network, allowed are {}", allowed.join(", "))
     })?;
-    let bench = StepBench::new(form, BENCH_SEED);
+    let bench = StepBench::new(kind, BENCH_SEED);
     let Some(folder) = images else { return Ok(bench) };
     Ok(bench.with_images(Images::of(&data::open(folder, None)?)?))
 }

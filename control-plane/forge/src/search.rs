@@ -11,6 +11,7 @@ mod front;
 mod guard;
 mod gumbel;
 mod judge;
+pub mod path;
 mod proxy;
 mod relaxed;
 mod rounds;

@@ -1,5 +1,5 @@
-//! Milliseconds of one step of each search by gradients, and seconds to one validation accuracy: ours against PyTorch eager,
-//! default layout, channels last, and, for DARTS, restructured.
+//! Milliseconds of one step of each search that trains a shared network, and seconds to one validation accuracy: ours
+//! against PyTorch eager, default layout, channels last, and, for DARTS, restructured.
 //!
 //! All begin from the same weights and batches, and have to lose the same in the first steps: what is compared is
 //! the time of one computation.
@@ -26,7 +26,7 @@ pub struct Options {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     pub threads: Vec<usize>,
-    /// Only these of darts, darts-second-order, gdas and partial-channels.
+    /// Only these of darts, darts-second-order, gdas, partial-channels, evolution and hypernetwork.
     #[arg(long = "method", value_delimiter = ',', default_values_t = METHODS)]
     pub methods: Vec<SearchMethod>,
     /// Share of right answers on images that nobody learns from, to which the time is taken, 0 to 1.
@@ -37,9 +37,15 @@ pub struct Options {
     pub accuracy_steps: usize,
 }
 
-/// The methods with architecture weights.
-const METHODS: [SearchMethod; 4] =
-    [SearchMethod::Darts, SearchMethod::DartsSecondOrder, SearchMethod::Gdas, SearchMethod::PartialChannels];
+/// The methods that train a shared network.
+const METHODS: [SearchMethod; 6] = [
+    SearchMethod::Darts,
+    SearchMethod::DartsSecondOrder,
+    SearchMethod::Gdas,
+    SearchMethod::PartialChannels,
+    SearchMethod::Evolution,
+    SearchMethod::Hypernetwork,
+];
 
 impl Options {
     fn validate(&self) -> Result<()> {
@@ -57,7 +63,7 @@ impl Options {
         for method in methods {
             ensure!(
                 !peers(*method).is_empty(),
-                "--method is {method}, which has no step of a supernet to compare"
+                "--method is {method}, which has no step of a shared network to compare"
             );
         }
         ensure!((0.0..1.0).contains(accuracy), "--accuracy is {accuracy}, allowed is 0 to below 1");
@@ -151,20 +157,24 @@ struct Steps {
 /// What we are called among the peers.
 const OURS: &str = "ours";
 
-/// The peers of a method, as `darts_step.py` names them; none where it has no architecture weights.
+/// The peers of a method, as `darts_step.py` names them.
+///
+/// None where it trains plain networks, one for each cell that it drew: there is no step of a shared network to compare.
+/// Progressive discretisation has no row of its own: every search by gradients removes candidates in stages, and its
+/// step stays the same with those that are left.
 fn peers(method: SearchMethod) -> &'static [&'static str] {
     match method {
         SearchMethod::Darts | SearchMethod::DartsSecondOrder => &["default", "channels_last", "restructured"],
-        SearchMethod::Gdas | SearchMethod::PartialChannels => &["default", "channels_last"],
-        SearchMethod::Random
-        | SearchMethod::SuccessiveHalving
+        SearchMethod::Gdas
+        | SearchMethod::PartialChannels
         | SearchMethod::Evolution
-        | SearchMethod::Hypernetwork => &[],
+        | SearchMethod::Hypernetwork => &["default", "channels_last"],
+        SearchMethod::Random | SearchMethod::SuccessiveHalving => &[],
     }
 }
 
-const WORK: &str =
-    "one weight step and one architecture step; batch 64, 28x28, 16 channels, 8 edges x 6 operations";
+const WORK: &str = "one weight step: where there are architecture weights after an architecture step, for evolution \
+    and hypernetwork along one random path; batch 64, 28x28, 16 channels, 8 edges x 6 operations";
 
 /// Runs every variant in turn.
 pub fn run(options: &Options) -> Result<Report> {
@@ -371,10 +381,21 @@ mod tests {
         assert!(refused(options(50, 0, &[1])).starts_with("--turn is 0"));
         assert!(refused(options(50, 5, &[0])).starts_with("--threads is [0]"));
         assert!(refused(options(50, 5, &[])).starts_with("--threads is []"));
-        let random = Options { methods: vec![SearchMethod::Random], ..options(50, 5, &[1]) };
-        assert!(refused(random).starts_with("--method is random"));
+        for method in [SearchMethod::Random, SearchMethod::SuccessiveHalving] {
+            let plain = Options { methods: vec![method], ..options(50, 5, &[1]) };
+            assert!(refused(plain).starts_with(&format!("--method is {method}, which has no step")));
+        }
         let all = Options { accuracy: 1.0, ..options(50, 5, &[1]) };
         assert_eq!(refused(all), "--accuracy is 1, allowed is 0 to below 1");
+    }
+
+    #[test]
+    fn every_method_with_a_shared_network_is_compared_unless_others_are_named() {
+        let all = options(50, 5, &[1]).methods;
+        let compared: Vec<_> =
+            SearchMethod::ALL.into_iter().filter(|method| !peers(*method).is_empty()).collect();
+        assert_eq!(all, compared);
+        assert!(all.iter().all(|method| peers(*method).starts_with(&["default", "channels_last"])));
     }
 
     #[test]

@@ -7,11 +7,11 @@ use super::{
     feed::Feed,
     guard::skips_max,
     judge::{Judged, best},
-    relaxed::GRADIENT_NORM_MAX,
+    path,
     schedule::Schedule,
 };
 use crate::{
-    checkpoint, device,
+    checkpoint,
     genotype::{Architecture, Genotype},
     network::load_on,
     optim::Sgd,
@@ -20,7 +20,7 @@ use crate::{
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Most cells that are judged before there are children.
 const POPULATION_MAX: usize = 24;
@@ -64,14 +64,13 @@ impl<'a> Evolution<'a> {
 
     fn on(net: Supernet, setting: Setting<'a>) -> Self {
         let feed = Feed::new(setting.samples, setting.skeleton().dim, setting.batch(), setting.seed);
-        let size = [net.space().edges().len(), net.space().operations().len()].map(|count| count as i64);
         let schedule = Schedule::new(setting.budget.search_steps);
         Self {
             setting,
             feed,
             sgd: Sgd::new(net.params.len(), 0.9, 3e-4),
+            ones: path::ones(net.space()),
             net,
-            ones: Tensor::ones(size, (Kind::Float, device::get())),
             judged: Vec::new(),
             step: 0,
             training: schedule.total,
@@ -82,13 +81,11 @@ impl<'a> Evolution<'a> {
 
     /// One weight step along a random path; its loss.
     fn train(&mut self) -> f64 {
-        let (x, labels) = self.feed.training(self.step);
+        let batch = self.feed.training(self.step);
         let mut rng = seeds::stream(self.setting.seed, Purpose::Path, self.step);
-        let path = Candidates::only(&self.net.space().draw(&mut rng), self.net.space());
-        let loss = self.net.loss(&x, &labels, &self.ones, &path);
+        let drawn = path::draw(self.net.space(), &mut rng);
         let rate = Schedule::rate(self.step, self.training);
-        self.sgd.learn(&self.net.params, &loss, GRADIENT_NORM_MAX, rate);
-        loss.double_value(&[])
+        path::step(&self.net, &mut self.sgd, &batch, &self.ones, &drawn, rate)
     }
 
     /// Judges the next cell; its loss.
