@@ -7,7 +7,7 @@
 use super::{chain, now, numbers::Clock};
 use crate::store::{
     self, Store,
-    ingest::{Came, Input, Recent, Records},
+    ingest::{Came, Folded, Input, Recent, Records},
 };
 use std::{
     sync::{
@@ -48,6 +48,9 @@ const AGAIN_PERIOD: Duration = Duration::from_secs(1);
 /// is.
 const SETTLED_MAX: u64 = 5_000;
 const SETTLED_WAIT: Duration = Duration::from_secs(1);
+/// So many times what the last took nothing is taken apart for those who look: many who look all the time would have it
+/// done little by little, and leave the writer no time for what comes.
+const SETTLED_REST_SHARE: u32 = 3;
 
 /// It was not kept; what went wrong is in the log.
 #[derive(Debug)]
@@ -104,6 +107,7 @@ struct Shared {
     folded: Notify,
     /// The journal is taken apart by one at a time.
     folding: tokio::sync::Mutex<()>,
+    rested_at: Mutex<Option<time::Instant>>,
     over: AtomicBool,
 }
 
@@ -118,6 +122,7 @@ impl Intake {
             came: Notify::new(),
             folded: Notify::new(),
             folding: tokio::sync::Mutex::new(()),
+            rested_at: Mutex::new(None),
             over: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), queue: Mutex::new(None) }
@@ -151,11 +156,16 @@ impl Intake {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        // More may come all the time: it goes on where nobody waits for it any more.
+        // It goes on where nobody waits for it any more.
         let taking_apart = tokio::spawn(async move {
+            time::sleep_until(shared.rested_at()).await;
+            let waiting = shared.waiting.load(Ordering::Acquire);
+            if waiting == 0 || waiting > SETTLED_MAX {
+                return Ok(());
+            }
             // Whoever does so already sees to what came meanwhile.
             if let Ok(_one_at_a_time) = shared.folding.try_lock() {
-                return shared.fold_some().await;
+                return shared.fold_once().await.map(drop);
             }
             drop(shared.folding.lock().await);
             Ok(())
@@ -359,14 +369,30 @@ impl Shared {
     async fn fold_some(&self) -> store::Result<()> {
         let mut records = 0;
         loop {
-            let folded = self.store.fold(&self.recent).await?;
+            let folded = self.fold_once().await?;
             records += folded.records;
-            self.waits_no_more(folded.records);
-            self.folded.notify_one();
             if folded.records == 0 || folded.waiting < FEW || records >= FOLD_FROM {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Shared {
+    async fn fold_once(&self) -> store::Result<Folded> {
+        let began = time::Instant::now();
+        let folded = self.store.fold(&self.recent).await?;
+        let ended = time::Instant::now();
+        *self.rested_at.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(ended + (ended - began).saturating_mul(SETTLED_REST_SHARE).min(SETTLED_WAIT));
+        self.waits_no_more(folded.records);
+        self.folded.notify_one();
+        Ok(folded)
+    }
+
+    /// From when on something is taken apart for those who look.
+    fn rested_at(&self) -> time::Instant {
+        self.rested_at.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(time::Instant::now)
     }
 }
 

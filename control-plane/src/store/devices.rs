@@ -90,19 +90,24 @@ impl<'a> Words<'a> {
         let reported = self.0.values().filter_map(|word| Some((word.reported?, word.seen)));
         let reported: Vec<_> =
             reported.map(|(reported, seen)| Ok((reported, json(reported)?, seen))).collect::<Result<_>>()?;
-        let statements = REPORTED.statements(&reported, |query, (reported, text, seen)| {
-            query
-                .bind(reported.device.to_string())
-                .bind(text.clone())
-                .bind(number(reported.generation))
-                .bind(plain(&reported.agent_version))
-                .bind(seen.map(time))
-        });
+        let statements =
+            REPORTED.statements(many::dialect(tx), &reported, |query, (reported, text, seen)| {
+                query
+                    .bind(reported.device.to_string())
+                    .bind(text.clone())
+                    .bind(number(reported.generation))
+                    .bind(plain(&reported.agent_version))
+                    .bind(seen.map(time))
+            });
         many::run(tx, statements).await?;
         let present = self.0.iter().filter_map(|(id, word)| Some((*id, word.online?, word.seen)));
-        let statements = PRESENCE.statements(&present.collect::<Vec<_>>(), |query, (id, online, seen)| {
-            query.bind(id.to_string()).bind(i64::from(*online)).bind(seen.map(time))
-        });
+        let statements = PRESENCE.statements(
+            many::dialect(tx),
+            &present.collect::<Vec<_>>(),
+            |query, (id, online, seen)| {
+                query.bind(id.to_string()).bind(i64::from(*online)).bind(seen.map(time))
+            },
+        );
         many::run(tx, statements).await
     }
 }

@@ -1,7 +1,7 @@
 //! Many rows in few statements, and many values in one.
 
 use super::{Dialect, Result, json};
-use sqlx::{Any, AssertSqlSafe, Transaction, any::AnyArguments, query::Query};
+use sqlx::{Any, AssertSqlSafe, Database as _, Transaction, any::AnyArguments, query::Query};
 
 /// Rows of one statement: few lengths, so that few statements are prepared, and no more values than either database takes.
 const LENGTHS: [usize; 3] = [256, 16, 1];
@@ -21,11 +21,16 @@ pub(super) struct OverRows {
 }
 
 impl OverRows {
-    fn sql(&self, rows: usize) -> String {
+    /// SQLite looks the name of each value up among those of all others (a statement of 256 rows took ten times as long as
+    /// its work): there values have no names.
+    fn sql(&self, dialect: Dialect, rows: usize) -> String {
         let mut sql = format!("{} VALUES ", self.head);
         for row in 0..rows {
-            let places: Vec<String> =
-                (1..=self.columns).map(|column| format!("${}", row * self.columns + column)).collect();
+            let place = |column: usize| match dialect {
+                Dialect::Sqlite => "?".to_owned(),
+                Dialect::Postgres => format!("${}", row * self.columns + column),
+            };
+            let places: Vec<String> = (1..=self.columns).map(place).collect();
             sql.push_str(if row == 0 { "(" } else { ", (" });
             sql.push_str(&places.join(", "));
             sql.push(')');
@@ -33,11 +38,16 @@ impl OverRows {
         format!("{sql} {}", self.tail)
     }
 
-    /// The statements that insert the rows; `bind` binds the columns of one.
-    pub(super) fn statements<T>(&self, rows: &[T], bind: impl Fn(Bound, &T) -> Bound) -> Vec<Bound> {
+    /// The statements over all rows; `bind` binds the columns of one.
+    pub(super) fn statements<T>(
+        &self,
+        dialect: Dialect,
+        rows: &[T],
+        bind: impl Fn(Bound, &T) -> Bound,
+    ) -> Vec<Bound> {
         let (mut rest, mut statements) = (rows, Vec::new());
         for length in LENGTHS {
-            let sql = (rest.len() >= length).then(|| self.sql(length));
+            let sql = (rest.len() >= length).then(|| self.sql(dialect, length));
             while let Some(sql) = sql.as_ref().filter(|_| rest.len() >= length) {
                 let (these, later) = rest.split_at(length);
                 let query: Bound = sqlx::query(AssertSqlSafe(sql.clone()));
@@ -47,6 +57,11 @@ impl OverRows {
         }
         statements
     }
+}
+
+/// What the database of a transaction understands.
+pub(super) fn dialect(tx: &Transaction<'static, Any>) -> Dialect {
+    if tx.backend_name() == sqlx::Postgres::NAME { Dialect::Postgres } else { Dialect::Sqlite }
 }
 
 /// Runs statements one after another.
@@ -90,7 +105,12 @@ mod tests {
     #[test]
     fn every_value_has_a_place_of_its_own() {
         let insert = OverRows { head: "INSERT INTO t (a, b)", columns: 2, tail: "ON CONFLICT DO NOTHING" };
-        assert_eq!(insert.sql(2), "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING");
+        let of = |dialect| insert.sql(dialect, 2);
+        assert_eq!(
+            of(Dialect::Postgres),
+            "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING"
+        );
+        assert_eq!(of(Dialect::Sqlite), "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING");
     }
 
     #[test]
@@ -99,7 +119,7 @@ mod tests {
         for (rows, statements) in [(0, 0), (1, 1), (17, 2), (256, 1), (600, 2 + 5 + 8)] {
             let rows = vec![7i64; rows];
             assert_eq!(
-                insert.statements(&rows, |query, row| query.bind(*row)).len(),
+                insert.statements(Dialect::Sqlite, &rows, |query, row| query.bind(*row)).len(),
                 statements,
                 "{}",
                 rows.len()

@@ -67,7 +67,7 @@ pub(super) async fn write(tx: &mut Transaction<'static, Any>, merged: &[Merged])
         columns: 6,
         tail: "ON CONFLICT (period, at, device, slot, version) DO UPDATE SET stats = excluded.stats",
     };
-    let statements = insert.statements(merged, |query, row| {
+    let statements = insert.statements(many::dialect(tx), merged, |query, row| {
         query
             .bind(i64::from(row.period.code()))
             .bind(time(row.at))

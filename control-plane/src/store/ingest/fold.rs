@@ -221,7 +221,7 @@ async fn keep_within(
         columns: 3,
         tail: "ON CONFLICT (device, kind) DO UPDATE SET kept = kept_records.kept + excluded.kept",
     };
-    let statements = insert.statements(&added, |query, (device, added)| {
+    let statements = insert.statements(many::dialect(tx), &added, |query, (device, added)| {
         query.bind(device.as_str()).bind(kind.name).bind(number(*added))
     });
     many::run(tx, statements).await?;

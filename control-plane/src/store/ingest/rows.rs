@@ -119,7 +119,7 @@ async fn write_events(tx: &mut Transaction<'static, Any>, events: &[(DeviceId, C
         columns: 9,
         tail: "ON CONFLICT DO NOTHING",
     };
-    let statements = insert.statements(&rows, |query, (device, came, event, kind)| {
+    let statements = insert.statements(many::dialect(tx), &rows, |query, (device, came, event, kind)| {
         query
             .bind(event.id.to_string())
             .bind(device.as_str())
@@ -147,7 +147,7 @@ async fn write_feedback(
         columns: 11,
         tail: "ON CONFLICT DO NOTHING",
     };
-    let statements = insert.statements(&rows, |query, (device, came, record, kind)| {
+    let statements = insert.statements(many::dialect(tx), &rows, |query, (device, came, record, kind)| {
         query
             .bind(record.id.to_string())
             .bind(device.as_str())
@@ -200,7 +200,7 @@ async fn write_telemetry(
         columns: 11,
         tail: "ON CONFLICT DO NOTHING",
     };
-    let statements = insert.statements(&rows, |query, (device, came, record, json)| {
+    let statements = insert.statements(many::dialect(tx), &rows, |query, (device, came, record, json)| {
         query
             .bind(record.id.to_string())
             .bind(device.as_str())
