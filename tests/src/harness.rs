@@ -96,6 +96,22 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
 }
 
+/// The bytes of a file; none where there is no such file.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// Writes a file: afterwards, whatever happens, it is the old one or the new one.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, bytes).with_context(|| format!("writing {}", fresh.display()))?;
+    std::fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))
+}
+
 /// Copies a folder with all that is in it.
 pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     let copying = || format!("copying {} to {}", from.display(), to.display());

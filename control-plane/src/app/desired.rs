@@ -24,6 +24,24 @@ enum Telling {
     Failed(u64),
 }
 
+impl Told {
+    /// What became of a device's newest desired state.
+    fn note(&mut self, device: Device, result: Result<()>) {
+        let Device { id, generation, .. } = device;
+        let telling = match result {
+            Ok(()) => Telling::Done(generation),
+            Err(error) => {
+                let failed = Telling::Failed(generation);
+                if self.0.get(&id) != Some(&failed) {
+                    tracing::error!("generation {generation} does not reach {id}: {}", chain(&error));
+                }
+                failed
+            }
+        };
+        self.0.insert(id, telling);
+    }
+}
+
 impl App {
     /// Publishes every desired state that the broker does not have. What fails is logged, keeps nobody else waiting,
     /// and is tried again by the next call.
@@ -52,18 +70,7 @@ impl App {
                     return Ok(());
                 }
                 let Some((result, device)) = tellings.next().await else { break };
-                let Device { id, generation, .. } = device;
-                let telling = match result {
-                    Ok(()) => Telling::Done(generation),
-                    Err(error) => {
-                        let failed = Telling::Failed(generation);
-                        if told.0.get(&id) != Some(&failed) {
-                            tracing::error!("generation {generation} does not reach {id}: {}", chain(&error));
-                        }
-                        failed
-                    }
-                };
-                told.0.insert(id, telling);
+                told.note(device, result);
             }
         }
         Ok(())

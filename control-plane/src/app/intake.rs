@@ -107,6 +107,7 @@ struct Shared {
     folded: Notify,
     /// The journal is taken apart by one at a time.
     folding: tokio::sync::Mutex<()>,
+    /// From when on it is taken apart for those who look; none as long as it never was.
     rested_at: Mutex<Option<time::Instant>>,
     over: AtomicBool,
 }
@@ -151,16 +152,14 @@ impl Intake {
 
     /// Takes apart what waits, unless that is much: then a look at it sees a little less.
     pub(super) async fn settle(&self) {
-        let waiting = self.shared.waiting.load(Ordering::Acquire);
-        if waiting == 0 || waiting > SETTLED_MAX || !self.shared.store.leads() {
+        if !self.shared.few_wait() || !self.shared.store.leads() {
             return;
         }
         let shared = Arc::clone(&self.shared);
         // It goes on where nobody waits for it any more.
         let taking_apart = tokio::spawn(async move {
             time::sleep_until(shared.rested_at()).await;
-            let waiting = shared.waiting.load(Ordering::Acquire);
-            if waiting == 0 || waiting > SETTLED_MAX {
+            if !shared.few_wait() {
                 return Ok(());
             }
             // Whoever does so already sees to what came meanwhile.
@@ -376,9 +375,7 @@ impl Shared {
             }
         }
     }
-}
 
-impl Shared {
     async fn fold_once(&self) -> store::Result<Folded> {
         let began = time::Instant::now();
         let folded = self.store.fold(&self.recent).await?;
@@ -388,6 +385,11 @@ impl Shared {
         self.waits_no_more(folded.records);
         self.folded.notify_one();
         Ok(folded)
+    }
+
+    /// Whether something waits, and not too much for somebody who looks.
+    fn few_wait(&self) -> bool {
+        (1..=SETTLED_MAX).contains(&self.waiting.load(Ordering::Acquire))
     }
 
     /// From when on something is taken apart for those who look.

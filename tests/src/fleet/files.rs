@@ -1,9 +1,10 @@
 //! Files of a fleet: what a device had persisted, and how many may be open.
 
+use crate::harness::{read_if_there, write_whole};
 use agent_core::update::Saved;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{fs, io::ErrorKind, path::Path};
+use std::path::Path;
 
 /// Of the process beside its connections.
 pub const FILES_BESIDE: u64 = 512;
@@ -36,24 +37,19 @@ pub fn ensure_room_for(connections: usize) -> Result<()> {
 
 /// What a device had persisted; nothing where it never was.
 pub fn read_state(path: &Path) -> Result<Saved> {
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is no state of a device", path.display())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Saved::default()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
+    let Some(bytes) = read_if_there(path)? else { return Ok(Saved::default()) };
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is no state of a device", path.display()))
 }
 
 /// Keeps it: the old file or the new one.
 pub fn write_state(path: &Path, saved: &Saved) -> Result<()> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, serde_json::to_vec(saved)?).with_context(|| format!("writing {}", fresh.display()))?;
-    fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))
+    write_whole(path, &serde_json::to_vec(saved)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_state_is_read_as_it_was_written_and_none_is_the_first() {

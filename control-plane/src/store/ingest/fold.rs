@@ -88,7 +88,7 @@ impl Store {
             held.execute(&mut *tx).await?;
         }
         let added = fresh.counts();
-        let twice = rows::write(&mut tx, self.dialect(), &fresh, steady).await?;
+        let twice = rows::write(&mut tx, &fresh, steady).await?;
         super::super::rollups::write(&mut tx, &merged).await?;
         for (kind, (added, again)) in
             [&EVENTS, &FEEDBACK, &TELEMETRY].into_iter().zip(added.into_iter().zip(again))

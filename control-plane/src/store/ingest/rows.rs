@@ -51,7 +51,6 @@ impl Fresh {
 /// Writes the rows; gives how many say what another record had said under another id.
 pub(super) async fn write(
     tx: &mut Transaction<'static, Any>,
-    dialect: Dialect,
     fresh: &Fresh,
     stored: Timestamp,
 ) -> Result<u64> {
@@ -69,7 +68,7 @@ pub(super) async fn write(
         }
     }
     if !fresh.telemetry.is_empty() {
-        write_ids(tx, dialect, &fresh.telemetry, stored).await?;
+        write_ids(tx, &fresh.telemetry, stored).await?;
         let after = newest(tx, "telemetry").await?;
         write_telemetry(tx, &fresh.telemetry).await?;
         twice += said_before(tx, WINDOW_BEFORE, after).await?;
@@ -166,13 +165,12 @@ async fn write_feedback(
 
 async fn write_ids(
     tx: &mut Transaction<'static, Any>,
-    dialect: Dialect,
     telemetry: &[(DeviceId, Came, Telemetry)],
     stored: Timestamp,
 ) -> Result<()> {
     let mut ids: Vec<uuid::Uuid> = telemetry.iter().map(|(_, _, record)| record.id).collect();
     ids.sort_unstable();
-    let sql = match dialect {
+    let sql = match many::dialect(tx) {
         Dialect::Sqlite => "INSERT INTO telemetry_ids (id, came_at) SELECT value, $2 FROM json_each($1)",
         Dialect::Postgres => {
             "INSERT INTO telemetry_ids (id, came_at) SELECT json_array_elements_text(CAST($1 AS json)), $2"

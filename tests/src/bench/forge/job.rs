@@ -81,6 +81,15 @@ pub struct Run<'a> {
     pub folder: &'a Path,
 }
 
+/// What is asked of a job.
+struct Asked {
+    spec: JobSpec,
+    /// The hand-made network, which belongs into the file that the job names.
+    drawn: Option<String>,
+    /// Stands for all of it.
+    task: Digest,
+}
+
 impl Run<'_> {
     /// What an earlier bench has recorded of it; none where nothing is, or of another task.
     ///
@@ -88,9 +97,8 @@ impl Run<'_> {
     /// A record that cannot be read.
     pub fn recorded(&self, records: &Records) -> Result<Option<Done>> {
         let Some(record) = records.find(&self.file_of(self.contestant))? else { return Ok(None) };
-        let (kind, drawn) = self.kind(&self.folder_of(self.contestant), records)?;
-        let task = self.task(&self.spec(kind)?, drawn.as_deref())?;
-        Ok((record.task == task).then_some(record.done))
+        let asked = self.asked(records)?;
+        Ok((record.task == asked.task).then_some(record.done))
     }
 
     /// Runs the job to its end, or reads what an earlier bench has left of it, and records it.
@@ -99,9 +107,7 @@ impl Run<'_> {
     /// The worker's own words, where it fails.
     pub fn play(&self, records: &Records, bars: &MultiProgress) -> Result<Done> {
         let folder = self.folder_of(self.contestant);
-        let (kind, drawn) = self.kind(&folder, records)?;
-        let spec = self.spec(kind)?;
-        let task = self.task(&spec, drawn.as_deref())?;
+        let Asked { spec, drawn, task } = self.asked(records)?;
         if let (JobKind::Train { architecture, .. }, Some(drawn)) = (&spec.kind, &drawn) {
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             fs::write(architecture, drawn).with_context(|| format!("writing {}", architecture.display()))?;
@@ -123,6 +129,13 @@ impl Run<'_> {
 
     fn folder_of(&self, contestant: Contestant) -> PathBuf {
         self.folder.join(self.file_of(contestant))
+    }
+
+    fn asked(&self, records: &Records) -> Result<Asked> {
+        let (kind, drawn) = self.kind(&self.folder_of(self.contestant), records)?;
+        let spec = self.spec(kind)?;
+        let task = self.task(&spec, drawn.as_deref())?;
+        Ok(Asked { spec, drawn, task })
     }
 
     /// What the job does; for the hand-made network also that, which belongs into the file that the job names.

@@ -2,11 +2,11 @@
 //! machine that keeps them all.
 
 use super::job::Done;
-use crate::harness::root;
+use crate::harness::{read_if_there, root, write_whole};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use shared::Digest;
-use std::{fs, io, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,11 +34,7 @@ impl Records {
     /// There is one that cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Record>> {
         let Some(file) = self.file(name) else { return Ok(None) };
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
-        };
+        let Some(text) = read_if_there(&file)? else { return Ok(None) };
         let record = serde_json::from_slice(&text);
         record.with_context(|| format!("{} is no record of a run: remove it to run it again", file.display()))
     }
@@ -51,11 +47,8 @@ impl Records {
         let Some((folder, file)) = self.0.as_ref().zip(self.file(name)) else { return Ok(()) };
         let mut text = serde_json::to_string_pretty(&record)?;
         text.push('\n');
-        let draft = file.with_extension("part");
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&draft, text))
-            .and_then(|()| fs::rename(&draft, &file))
-            .with_context(|| format!("writing {}", file.display()))
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        write_whole(&file, text.as_bytes())
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
